@@ -1,0 +1,116 @@
+"""One disk, one interface: what every backend offers, and the plain loops that serve where it has nothing faster.
+
+A backend knows nothing of requests, tickets and configuration. Offsets and lengths were checked by the caller: here
+they are only asserted.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import ClassVar, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.extent import Extent, ZeroExtent
+from ovirt_imageio.relay import Progress, Sink, Source
+
+__all__ = ["PIECE", "Backend"]
+
+# The step of the plain loops: small enough to stay in the processor's cache and to give a fine progress.
+PIECE = 1024 * 1024
+
+
+class Backend(abc.ABC):
+    """A disk that was opened for one connection.
+
+    Threads: one at a time, but for `interrupt`, which any thread may call.
+    """
+
+    name: ClassVar[str]
+
+    # Requests that are multiples of this, at multiples of this, need no read-modify-write. Others work too.
+    block_size: int = 1
+    # How many connections may usefully read and safely write at once.
+    max_readers: int = 1
+    max_writers: int = 1
+    # The longest zero() that still leaves progress and cancel responsive.
+    zero_step: int = 128 * 1024 * 1024
+
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Return the current size in bytes."""
+
+    @abc.abstractmethod
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Fill view with the bytes at offset; return how many: less than len(view) only where the disk ends."""
+
+    @abc.abstractmethod
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write all of view at offset."""
+
+    @abc.abstractmethod
+    def zero(self, offset: int, length: int) -> None:
+        """Make `length` bytes at offset read as zeroes."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Make everything written so far survive a power failure."""
+
+    def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
+        """Yield the extents of a range, by default of the whole disk: in order, without gaps, neighbours merged.
+
+        `context` is "zero" or "dirty". Raises errors.UnsupportedContext before the first extent.
+        """
+        if context != "zero":
+            raise errors.UnsupportedContext(context)
+        if length is None:
+            length = self.size() - offset
+        return iter([ZeroExtent(offset, length, False, False)] if length else [])
+
+    def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
+        """Send `length` bytes at offset to the sink. Raises errors.PartialContent if the disk ends before."""
+        buffer = memoryview(bytearray(min(length, PIECE)))
+        done = 0
+        while done < length:
+            view = buffer[: length - done]
+            count = self.readinto(offset + done, view)
+            if count == 0:
+                raise errors.PartialContent(length, done)
+            sink.write(view[:count])
+            done += count
+            progress(count)
+
+    def receive_from(self, source: Source, offset: int, length: int, progress: Progress) -> None:
+        """Write `length` bytes from the source at offset.
+
+        Raises errors.PartialContent if the source ends before; what came until then is written.
+        """
+        buffer = memoryview(bytearray(min(length, PIECE)))
+        done = 0
+        while done < length:
+            view = buffer[: length - done]
+            count = fill(source, view)
+            if count:
+                self.write(offset + done, view[:count])
+                done += count
+                progress(count)
+            if count < len(view):
+                raise errors.PartialContent(length, done)
+
+    def interrupt(self) -> None:  # noqa: B027  (a capability: most have nothing that blocks for long)
+        """Make whatever blocks in this backend fail soon, where that is possible. Threads: any."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release everything; harmless when repeated. Every other call then raises errors.ClosedBackend."""
+
+
+def fill(source: Source, view: memoryview) -> int:
+    """Read from the source until view is full or the source ends; return the number of bytes read."""
+    done = 0
+    while done < len(view):
+        count = source.readinto(view[done:])
+        if count == 0:
+            break
+        done += count
+    return done

@@ -1,0 +1,236 @@
+"""Every error that the package raises on purpose.
+
+    Error
+    ├── InvalidValue              what somebody sent or wrote is not what was asked for
+    │   ├── InvalidTicket         ... in a ticket document
+    │   └── ConfigError           ... in a configuration file
+    ├── AuthorizationError        the request may not do what it asks for
+    │   ├── NoSuchTicket          unknown, expired and canceled look the same from outside
+    │   └── NotPermitted          the ticket is good, but not for this
+    ├── NotFound                  a thing that was asked for by name is not there
+    │   └── UnsupportedContext    the disk has no such kind of extents
+    ├── TransferBusy              a ticket cannot be removed yet
+    ├── RangeNotSatisfiable       beyond the end of the ticket or the disk
+    ├── PartialContent            the data ended before the size that was promised
+    ├── OperationCanceled         somebody asked a running operation to stop
+    ├── ClosedBackend             used after close
+    └── StorageError              the disk, or what stands between us and it, failed
+        ├── NoSpace               it is full
+        ├── BackendUnavailable    it cannot be opened or reached
+        ├── BackendTimeout        it does not answer in time
+        └── OriginError           the server behind a proxy said no: its status and its words
+
+Errors carry fields; which HTTP status they become is decided in one place, handlers/status.py. A message tells
+what happened, with the values, and what to do about it; it never holds a ticket id.
+
+This module may import nothing of the package.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+__all__ = [
+    "AuthorizationError",
+    "BackendTimeout",
+    "BackendUnavailable",
+    "ClosedBackend",
+    "ConfigError",
+    "Error",
+    "InvalidTicket",
+    "InvalidValue",
+    "NoSpace",
+    "NoSuchTicket",
+    "NotFound",
+    "NotPermitted",
+    "OperationCanceled",
+    "OriginError",
+    "PartialContent",
+    "RangeNotSatisfiable",
+    "StorageError",
+    "TransferBusy",
+    "UnsupportedContext",
+    "storage_error",
+]
+
+# A value is quoted in a message up to this many characters: enough to recognize it, too few to flood a log.
+QUOTE_LIMIT = 80
+
+
+class Error(Exception):
+    """The root: whoever catches this catches every failure that we foresaw."""
+
+
+@dataclass(eq=False)
+class InvalidValue(Error):
+    """The `name` that was sent is `value`, but we need `expected`."""
+
+    name: str
+    value: Any
+    expected: str
+
+    def __str__(self) -> str:
+        return f"Invalid {self.name} {quoted(self.value)}: expected {self.expected}"
+
+
+class InvalidTicket(InvalidValue):
+    """A ticket document breaks a rule; `name` is the key that breaks it."""
+
+
+@dataclass(eq=False)
+class ConfigError(InvalidValue):
+    """A value in a configuration file cannot be used; `name` is its key."""
+
+    section: str = ""
+    file: str = ""
+
+    def __str__(self) -> str:
+        place = f" in {self.file}" if self.file else ""
+        return f"[{self.section}] {self.name} = {quoted(self.value)}{place}: expected {self.expected}"
+
+
+class AuthorizationError(Error):
+    """The request may not do what it asks for."""
+
+
+class NoSuchTicket(AuthorizationError):
+    """Unknown, expired and canceled tickets are told apart by nobody outside: probing teaches nothing."""
+
+    def __str__(self) -> str:
+        return "No such ticket: it is unknown, expired or canceled; ask for a new transfer"
+
+
+@dataclass(eq=False)
+class NotPermitted(AuthorizationError):
+    """The ticket does not allow this operation."""
+
+    operation: str
+
+    def __str__(self) -> str:
+        return f"The ticket does not permit to {self.operation}"
+
+
+@dataclass(eq=False)
+class NotFound(Error):
+    """There is no such thing."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return f"No such {self.what}"
+
+
+@dataclass(eq=False)
+class UnsupportedContext(NotFound):
+    """The disk cannot report extents of this kind; `why` says what is missing."""
+
+    why: str = "the storage does not report them"
+
+    def __str__(self) -> str:
+        return f"No {self.what} extents: {self.why}"
+
+
+@dataclass(eq=False)
+class TransferBusy(Error):
+    """A ticket is canceled, but operations still run; `operations` describes each."""
+
+    transfer_id: str
+    operations: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"Transfer {self.transfer_id} is still busy, try again: {', '.join(self.operations)}"
+
+
+@dataclass(eq=False)
+class RangeNotSatisfiable(Error):
+    """The range begins or ends beyond `available` bytes."""
+
+    offset: int
+    length: Optional[int]
+    available: int
+
+    def __str__(self) -> str:
+        end = "" if self.length is None else f" of {self.length} bytes"
+        return f"Range{end} at offset {self.offset} is out of bounds: {self.available} bytes are available"
+
+
+@dataclass(eq=False)
+class PartialContent(Error):
+    """The source ended after `available` of the `requested` bytes; those that came were written."""
+
+    requested: int
+    available: int
+
+    def __str__(self) -> str:
+        return f"Expected {self.requested} bytes, got only {self.available}"
+
+
+class OperationCanceled(Error):
+    """The ticket was canceled, or the service is stopping."""
+
+    def __str__(self) -> str:
+        return "The operation was canceled"
+
+
+@dataclass(eq=False)
+class ClosedBackend(Error):
+    """A backend was used after close()."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"The {self.name} backend is closed"
+
+
+@dataclass(eq=False)
+class StorageError(Error):
+    """The `operation` failed; `reason` is safe to show to the client, `code` is an errno if there is one."""
+
+    operation: str
+    reason: str
+    code: Optional[int] = None
+
+    def __str__(self) -> str:
+        return f"Storage failed to {self.operation}: {self.reason}"
+
+
+class NoSpace(StorageError):
+    """The storage is full."""
+
+
+class BackendUnavailable(StorageError):
+    """The storage cannot be opened or reached."""
+
+
+class BackendTimeout(StorageError):
+    """The storage does not answer in time."""
+
+
+@dataclass(eq=False)
+class OriginError(StorageError):
+    """The server that a proxy asked refused: its HTTP status, and its Content-Range when it sent one."""
+
+    status: int = 500
+    content_range: Optional[str] = None
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def storage_error(operation: str, error: OSError) -> StorageError:
+    """Return our error for one of the system, without the path that it names."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(operation, reason, error.errno)
+    if isinstance(error, TimeoutError):
+        return BackendTimeout(operation, reason or "timed out", error.errno)
+    return StorageError(operation, reason, error.errno)
+
+
+def quoted(value: Any) -> str:
+    """Return the repr of value, cut to a length that suits a message."""
+    text = repr(value)
+    return text if len(text) <= QUOTE_LIMIT else text[:QUOTE_LIMIT] + "..."

@@ -1,0 +1,120 @@
+"""What can be done to a disk: operations that report progress and can be canceled.
+
+Knows backends, sources and sinks; not who asked, nor over what URL.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.relay import Sink, Source
+
+__all__ = ["Flush", "Operation", "Read", "Write", "Zero"]
+
+
+class Operation(abc.ABC):
+    """One piece of work on one disk.
+
+    Threads: `run` is called once, by the thread that owns the backend. Any thread may call `cancel` and read the
+    attributes.
+    """
+
+    name: ClassVar[str]
+    # Do the bytes done count as transferred?
+    is_transfer: ClassVar[bool] = True
+
+    def __init__(self, backend: Backend, offset: int = 0, length: int = 0) -> None:
+        self._backend = backend
+        self._canceled = False
+        self.offset = offset
+        self.length = length
+        # How far we are: [offset, offset + done) was moved.
+        self.done = 0
+        # True once the client has nothing more to send or take: only the storage still works.
+        self.is_finishing = False
+
+    @abc.abstractmethod
+    def run(self) -> None:
+        """Do it. Raises errors.OperationCanceled soon after cancel()."""
+
+    def cancel(self) -> None:
+        """Make `run` stop at its next step; one that blocks is woken by whoever owns its socket. Threads: any."""
+        self._canceled = True
+
+    def advance(self, count: int) -> None:
+        """Report that `count` more bytes are done: the progress callback of every move."""
+        self.done += count
+        if self._canceled:
+            raise errors.OperationCanceled()
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.length} bytes at {self.offset}, {self.done} done"
+
+
+class Read(Operation):
+    """Send a range of the disk to a sink."""
+
+    name = "read"
+
+    def __init__(self, backend: Backend, sink: Sink, offset: int, length: int) -> None:
+        super().__init__(backend, offset, length)
+        self._sink = sink
+
+    def run(self) -> None:
+        """Send the range; raises errors.PartialContent if the disk ends before it does."""
+        self._backend.send_to(self._sink, self.offset, self.length, self.advance)
+
+
+class Write(Operation):
+    """Write a range of the disk from a source. `length` None means until the source ends."""
+
+    name = "write"
+
+    def __init__(
+        self, backend: Backend, source: Source, offset: int, length: Optional[int], flush: bool = True
+    ) -> None:
+        super().__init__(backend, offset, length or 0)
+        self._source = source
+        self._flush = flush
+
+    def run(self) -> None:
+        """Write the range, then flush if asked; raises errors.PartialContent if the source ends before."""
+        self._backend.receive_from(self._source, self.offset, self.length, self.advance)
+        self.is_finishing = True
+        if self._flush:
+            self._backend.flush()
+
+
+class Zero(Operation):
+    """Make a range of the disk read as zeroes."""
+
+    name = "zero"
+
+    def __init__(self, backend: Backend, offset: int, length: int, flush: bool = False) -> None:
+        super().__init__(backend, offset, length)
+        self._flush = flush
+
+    def run(self) -> None:
+        """Zero the range in steps that leave cancel responsive."""
+        while self.done < self.length:
+            step = min(self._backend.zero_step, self.length - self.done)
+            self._backend.zero(self.offset + self.done, step)
+            self.advance(step)
+        self.is_finishing = True
+        if self._flush:
+            self._backend.flush()
+
+
+class Flush(Operation):
+    """Flush what was written."""
+
+    name = "flush"
+    is_transfer = False
+
+    def run(self) -> None:
+        """Flush."""
+        self.is_finishing = True
+        self._backend.flush()
