@@ -3,6 +3,7 @@
     Error
     ├── InvalidValue              what somebody sent or wrote is not what was asked for
     │   ├── InvalidTicket         ... in a ticket document
+    │   ├── InvalidRange          ... in a Range header
     │   └── ConfigError           ... in a configuration file
     ├── AuthorizationError        the request may not do what it asks for
     │   ├── NoSuchTicket          unknown, expired and canceled look the same from outside
@@ -40,6 +41,7 @@ __all__ = [
     "ClosedBackend",
     "ConfigError",
     "Error",
+    "InvalidRange",
     "InvalidTicket",
     "InvalidValue",
     "NoSpace",
@@ -78,6 +80,10 @@ class InvalidValue(Error):
 
 class InvalidTicket(InvalidValue):
     """A ticket document breaks a rule; `name` is the key that breaks it."""
+
+
+class InvalidRange(InvalidValue):
+    """A Range header that cannot be read."""
 
 
 @dataclass(eq=False)
