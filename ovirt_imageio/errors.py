@@ -7,7 +7,8 @@
     │   └── ConfigError           ... in a configuration file
     ├── AuthorizationError        the request may not do what it asks for
     │   ├── NoSuchTicket          unknown, expired and canceled look the same from outside
-    │   └── NotPermitted          the ticket is good, but not for this
+    │   ├── NotPermitted          the ticket is good, but not for this
+    │   └── NotAuthenticated      no session, or a signed token that proves nothing
     ├── NotFound                  a thing that was asked for by name is not there
     │   └── UnsupportedContext    the disk has no such kind of extents
     ├── TransferBusy              a ticket cannot be removed yet
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidValue",
     "NoSpace",
     "NoSuchTicket",
+    "NotAuthenticated",
     "NotFound",
     "NotPermitted",
     "OperationCanceled",
@@ -88,14 +90,15 @@ class InvalidRange(InvalidValue):
 
 @dataclass(eq=False)
 class ConfigError(InvalidValue):
-    """A value in a configuration file cannot be used; `name` is its key."""
+    """A value in a configuration file cannot be used; `name` is its key, or what else is wrong in the file."""
 
     section: str = ""
     file: str = ""
 
     def __str__(self) -> str:
         place = f" in {self.file}" if self.file else ""
-        return f"[{self.section}] {self.name} = {quoted(self.value)}{place}: expected {self.expected}"
+        what = f"[{self.section}] {self.name} =" if self.section else self.name
+        return f"{what} {quoted(self.value)}{place}: expected {self.expected}"
 
 
 class AuthorizationError(Error):
@@ -117,6 +120,16 @@ class NotPermitted(AuthorizationError):
 
     def __str__(self) -> str:
         return f"The ticket does not permit to {self.operation}"
+
+
+@dataclass(eq=False)
+class NotAuthenticated(AuthorizationError):
+    """Who asks showed no session, or a signed token that proves nothing; `reason` never quotes the token."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Not authenticated: {self.reason}"
 
 
 @dataclass(eq=False)
