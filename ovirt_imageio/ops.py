@@ -6,13 +6,15 @@ Knows backends, sources and sinks; not who asked, nor over what URL.
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, Optional
+import itertools
+from typing import Callable, ClassVar, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.extent import Extent
 from ovirt_imageio.relay import Sink, Source
 
-__all__ = ["Flush", "Operation", "Read", "Write", "Zero"]
+__all__ = ["Extents", "Flush", "Operation", "Read", "Write", "WriteAll", "Zero"]
 
 
 class Operation(abc.ABC):
@@ -69,23 +71,37 @@ class Read(Operation):
 
 
 class Write(Operation):
-    """Write a range of the disk from a source. `length` None means until the source ends."""
+    """Write a range of the disk from a source."""
 
     name = "write"
 
-    def __init__(
-        self, backend: Backend, source: Source, offset: int, length: Optional[int], flush: bool = True
-    ) -> None:
-        super().__init__(backend, offset, length or 0)
+    def __init__(self, backend: Backend, source: Source, offset: int, length: int, flush: bool = True) -> None:
+        super().__init__(backend, offset, length)
         self._source = source
         self._flush = flush
 
     def run(self) -> None:
         """Write the range, then flush if asked; raises errors.PartialContent if the source ends before."""
-        self._backend.receive_from(self._source, self.offset, self.length, self.advance)
+        self._receive()
         self.is_finishing = True
         if self._flush:
             self._backend.flush()
+
+    def _receive(self) -> None:
+        self._backend.receive_from(self._source, self.offset, self.length, self.advance)
+
+
+class WriteAll(Write):
+    """Write whatever the source has until it ends; more than `length` bytes do not fit."""
+
+    def _receive(self) -> None:
+        try:
+            super()._receive()
+        except errors.PartialContent as e:
+            self.length = e.available
+        else:
+            if self._source.readinto(memoryview(bytearray(1))):
+                raise errors.RangeNotSatisfiable(self.offset, self.length + 1, self.offset + self.length)
 
 
 class Zero(Operation):
@@ -118,3 +134,42 @@ class Flush(Operation):
         """Flush."""
         self.is_finishing = True
         self._backend.flush()
+
+
+class Extents(Operation):
+    """Hand the extents of a range to a consumer, in batches, while they are found.
+
+    The consumer is called with an empty batch first: the storage can tell extents, so an answer may start now.
+    """
+
+    name = "extents"
+    is_transfer = False
+
+    # Small enough for a listing to move, large enough to make the cost of handing over vanish.
+    BATCH = 512
+
+    def __init__(
+        self,
+        backend: Backend,
+        consume: Callable[[list[Extent]], None],
+        context: str = "zero",
+        offset: int = 0,
+        length: Optional[int] = None,
+        limit: Optional[int] = None,
+    ) -> None:
+        super().__init__(backend, offset, length or 0)
+        self._consume = consume
+        self._context = context
+        self._range = (offset, length)
+        self._limit = limit
+
+    def run(self) -> None:
+        """List the extents; `done` counts the bytes that they cover."""
+        extents = itertools.islice(self._backend.extents(self._context, *self._range), self._limit)
+        batch: list[Extent] = []
+        while True:
+            self._consume(batch)
+            self.advance(sum(extent.length for extent in batch))
+            batch = list(itertools.islice(extents, self.BATCH))
+            if not batch:
+                return

@@ -33,6 +33,8 @@ class Backend(abc.ABC):
     # How many connections may usefully read and safely write at once.
     max_readers: int = 1
     max_writers: int = 1
+    # Does a write beyond the end make the disk larger?
+    can_grow: bool = False
     # The longest zero() that still leaves progress and cancel responsive.
     zero_step: int = 128 * 1024 * 1024
 
@@ -59,13 +61,18 @@ class Backend(abc.ABC):
     def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
         """Yield the extents of a range, by default of the whole disk: in order, without gaps, neighbours merged.
 
-        `context` is "zero" or "dirty". Raises errors.UnsupportedContext before the first extent.
+        `context` is "zero" or "dirty". Raises errors.UnsupportedContext here, not when the first extent is asked for:
+        an answer may have to start before that one is known.
         """
         if context != "zero":
             raise errors.UnsupportedContext(context)
         if length is None:
             length = self.size() - offset
         return iter([ZeroExtent(offset, length, False, False)] if length else [])
+
+    def checksum(self, algorithm: str, block_size: int) -> Optional[str]:
+        """Return the checksum of the disk if whatever stores it can compute it, else None."""
+        return None
 
     def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
         """Send `length` bytes at offset to the sink. Raises errors.PartialContent if the disk ends before."""
