@@ -1,0 +1,77 @@
+"""Packaging: what is installed, what it needs, and the three programs."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    """Return the version, read without importing the package that is about to be installed."""
+    text = (HERE / "ovirt_imageio" / "version.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        raise ValueError('ovirt_imageio/version.py has no line like: __version__ = "1.2.3"')
+    return found.group(1)
+
+
+def description() -> str:
+    """Return the README, where there is one: packagers may build without."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+# The library and the daemon run on Python alone; each of these adds one ability.
+ABILITIES = {
+    # journald and readiness notification
+    "systemd": ["systemd-python>=234"],
+    # sessions by signed token
+    "tokens": ["cryptography>=36"],
+    # the profile resource of the control service
+    "profile": ["yappi>=1.3"],
+    # the commands of ovirt-img that talk to an engine
+    "engine": ["ovirt-engine-sdk-python>=4.4"],
+}
+
+# The one place that names what development needs. "test" goes to every Python, "check" only to .venv.
+# Formatter, linter and type checker are pinned: everybody must get the same answer.
+DEVELOPMENT = {
+    "test": [
+        "pytest>=8.3",
+        "pytest-timeout>=2.3",
+        "hypothesis>=6.100",
+        "userstorage>=0.5.3",
+        *ABILITIES["tokens"],
+    ],
+    "check": [
+        "ruff==0.17.5",
+        "mypy==2.4.1",
+        "coverage>=7.6",
+        "setuptools>=70.1",
+        *ABILITIES["systemd"],
+        *ABILITIES["profile"],
+    ],
+}
+
+setup(
+    name="ovirt-imageio",
+    version=version(),
+    description="Move virtual disk images in and out of hosts over HTTPS",
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    license="GPL-2.0-or-later",
+    url="https://github.com/oVirt/ovirt-imageio",
+    python_requires=">=3.9",
+    packages=find_packages(include=["ovirt_imageio", "ovirt_imageio.*"]),
+    package_data={"ovirt_imageio": ["py.typed"]},
+    extras_require={**ABILITIES, **DEVELOPMENT},
+    entry_points={
+        "console_scripts": [
+            "ovirt-imageio = ovirt_imageio.service.cli:main",
+            "ovirt-imageioctl = ovirt_imageio.admin.cli:main",
+            "ovirt-img = ovirt_imageio.client.cli:main",
+        ],
+    },
+)

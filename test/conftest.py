@@ -1,0 +1,66 @@
+"""Fixtures for every test: real storage, and nobody leaves a thread behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from real import storage
+
+# How long a thread of a finished test may take to end.
+THREAD_DEADLINE = 10.0
+
+
+@pytest.fixture(params=storage.ANY)
+def any_storage(request: pytest.FixtureRequest) -> Iterator[storage.Storage]:
+    """Run the test on every storage: see real/storage.py."""
+    yield from _storage(request.param)
+
+
+@pytest.fixture(params=storage.BLOCK)
+def block_storage(request: pytest.FixtureRequest) -> Iterator[storage.Storage]:
+    """Run the test on an empty block device of each sector size."""
+    yield from _storage(request.param)
+
+
+@pytest.fixture(params=storage.FILE)
+def file_storage(request: pytest.FixtureRequest) -> Iterator[storage.Storage]:
+    """Run the test with a fresh path on each file system that supports fallocate."""
+    yield from _storage(request.param)
+
+
+@pytest.fixture(params=storage.EXT2)
+def ext2_storage(request: pytest.FixtureRequest) -> Iterator[storage.Storage]:
+    """Run the test with a fresh path on a file system without fallocate."""
+    yield from _storage(request.param)
+
+
+STORAGE_FIXTURES = {"any_storage", "block_storage", "file_storage", "ext2_storage"}
+
+
+def _storage(name: str) -> Iterator[storage.Storage]:
+    try:
+        with storage.using(name) as ready:
+            yield ready
+    except storage.Missing as reason:
+        pytest.skip(str(reason))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use real storage, so that they can be left out."""
+    for item in items:
+        if STORAGE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.storage)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left_behind() -> Iterator[None]:
+    """Fail the test whose threads outlive it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREAD_DEADLINE
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"The test left a thread behind: {thread}"
