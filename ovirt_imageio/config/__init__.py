@@ -1,0 +1,12 @@
+"""The configuration of the daemon: typed, checked and frozen.
+
+    config = load("/etc/ovirt-imageio")
+    config.remote.port
+
+Only `service` and `admin` may import this package: everyone else gets plain arguments.
+"""
+
+from ovirt_imageio.config.files import CONF_DIR, VENDOR_DIR, check, load
+from ovirt_imageio.config.sections import Config, to_dict
+
+__all__ = ["CONF_DIR", "VENDOR_DIR", "Config", "check", "load", "to_dict"]
