@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Union
 
-__all__ = ["DirtyExtent", "Extent", "ZeroExtent", "merged"]
+__all__ = ["DirtyExtent", "Extent", "ZeroExtent", "clipped", "merged"]
 
 
 class ZeroExtent(NamedTuple):
@@ -40,6 +40,17 @@ class DirtyExtent(NamedTuple):
 
 
 Extent = Union[ZeroExtent, DirtyExtent]
+
+
+def clipped(extents: Iterable[Extent], start: int, end: int) -> Iterator[Extent]:
+    """Yield the parts of extents, which come in order, that lie between start and end."""
+    for extent in extents:
+        if extent.start >= end:
+            return
+        first = max(extent.start, start)
+        last = min(extent.start + extent.length, end)
+        if first < last:
+            yield extent._replace(start=first, length=last - first)
 
 
 def merged(extents: Iterable[Extent]) -> Iterator[Extent]:

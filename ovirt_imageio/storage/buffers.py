@@ -1,0 +1,63 @@
+"""Buffers that direct I/O accepts: page-aligned memory, reused.
+
+Knows memory only; what is in a buffer that was lent before is whatever its last user left there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import threading
+from collections.abc import Iterator
+
+__all__ = ["Pool", "aligned", "is_aligned", "pool"]
+
+# The step of streaming: big enough for a disk to be fast, small enough to stay in the processor's cache.
+SLOT = 1024 * 1024
+
+# Idle slots kept for the next transfer: two transfers' worth per core of a big host, and never much memory.
+MAX_IDLE = 32
+
+
+def aligned(size: int) -> memoryview:
+    """Return `size` bytes of zeroed memory that begin on a page boundary."""
+    # Private memory, not the shared kind that is the default: it costs no file in the kernel, and may use huge pages.
+    return memoryview(mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))[:size]
+
+
+def is_aligned(view: memoryview, block: int) -> bool:
+    """Return True if view is known to begin on a multiple of block; what cannot be written to cannot be asked."""
+    if view.readonly or not view.nbytes:
+        return False
+    return ctypes.addressof(ctypes.c_char.from_buffer(view)) % block == 0
+
+
+class Pool:
+    """Aligned buffers of one size that are lent and come back.
+
+    Threads: any.
+    """
+
+    def __init__(self, size: int = SLOT, max_idle: int = MAX_IDLE) -> None:
+        self.size = size
+        self._max_idle = max_idle
+        self._idle: list[memoryview] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def lend(self, count: int = 1) -> Iterator[list[memoryview]]:
+        """Lend `count` buffers for the duration of a with block; their content is undefined."""
+        with self._lock:
+            taken = self._idle[:count]
+            del self._idle[:count]
+        taken += [aligned(self.size) for _ in range(count - len(taken))]
+        try:
+            yield taken
+        finally:
+            with self._lock:
+                self._idle += taken[: max(0, self._max_idle - len(self._idle))]
+
+
+# Where everything in the process takes its slots from.
+pool = Pool()
