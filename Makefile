@@ -31,7 +31,7 @@ check: system-check $(VENV)/ready storage  ## everything that must be good befor
 	$(BIN)/coverage run -m pytest | tee .cache/pytest.log
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	test/setup/pythons "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+	test/tools/pythons "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 	@echo "The whole suite:"
 	@tail -n 1 .cache/pytest.log
 
@@ -64,7 +64,7 @@ clean:  ## delete everything that was built, but for the storage of tests
 # What the system must have; a quick look when nothing is missing.
 .PHONY: system-check system-run system-bench system-rpm
 system-check system-run system-bench system-rpm: system-%:
-	@test/setup/packages $*
+	@test/tools/packages $*
 
 # The environment for development, made again when what it is made of changes.
 $(VENV)/ready: setup.py

@@ -21,9 +21,9 @@ A test asks for one of the fixtures in test/conftest.py, and runs once for each 
     any_storage.sector_size   512 or 4096
     any_storage.name          as in the table
 
-Such a test gets the mark `storage` by itself, and is skipped with the reason when the storage could not be made. Outside
-of tests, `with using("xfs-4k") as storage:` is the same. Block devices are locked while a test has one, so several test
-runs may share them.
+Such a test gets the mark `storage` by itself, and is skipped with the reason when the storage could not be made.
+Outside of tests, `with using("xfs-4k") as storage:` is the same. Block devices are locked while a test has one, so
+several test runs may share them.
 
 `make storage` creates it all once, and again when a reboot lost the devices; `make clean-storage` deletes it. It lives
 in $IMAGEIO_STORAGE, by default in /var/tmp/imageio-storage.
