@@ -1,0 +1,64 @@
+"""Errors carry fields, say what to do, and quote nothing without bounds."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+
+import pytest
+
+from ovirt_imageio import errors
+
+
+def every_error() -> list[type[errors.Error]]:
+    return [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.Error)]
+
+
+def test_the_tree_is_drawn_as_it_is():
+    drawn = errors.__doc__ or ""
+    for cls in every_error():
+        assert f"{cls.__name__} " in drawn or cls is errors.Error, cls
+        if cls not in (errors.Error, errors.StorageError):
+            line = next(line for line in drawn.splitlines() if f"─ {cls.__name__} " in line)
+            depth = line.index("─")
+            parents = [c.__name__ for c in cls.__mro__[1:-4] if c is not errors.Error]
+            assert (depth > 5) == bool(parents), f"{cls.__name__} below {parents}"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.ENOSPC, errors.NoSpace),
+        (errno.EDQUOT, errors.NoSpace),
+        (errno.EIO, errors.StorageError),
+        (errno.EROFS, errors.StorageError),
+        (errno.ETIMEDOUT, errors.BackendTimeout),
+    ],
+)
+def test_a_system_error_becomes_ours_without_its_path(code, kind):
+    system = OSError(code, "what the system says", "/secret/path")
+    error = errors.storage_error("write", system)
+    assert type(error) is kind
+    assert error.code == code
+    assert str(error) == "Storage failed to write: what the system says"
+
+
+def test_a_hostile_value_is_quoted_in_part():
+    text = str(errors.InvalidValue("size", "x" * 100_000, "an integer"))
+    assert len(text) < 200
+    assert text.startswith("Invalid size 'xxx")
+
+
+def test_a_config_error_names_its_place():
+    error = errors.ConfigError("port", "abc", "an integer from 0 to 65535", "remote", "60-vdsm.conf")
+    assert str(error) == "[remote] port = 'abc' in 60-vdsm.conf: expected an integer from 0 to 65535"
+
+
+def test_busy_names_what_still_runs():
+    assert str(errors.TransferBusy("t1", ["read since 3 s", "flush since 1 s"])) == (
+        "Transfer t1 is still busy, try again: read since 3 s, flush since 1 s"
+    )
+
+
+def test_no_such_ticket_is_what_clients_look_for():
+    assert "No such ticket" in str(errors.NoSuchTicket())

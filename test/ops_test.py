@@ -1,0 +1,196 @@
+"""Operations over a disk in memory: progress, cancel, and bodies of unknown length."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_imageio import errors, ops
+from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.extent import ZeroExtent
+
+MiB = 1024**2
+
+
+class Bytes:
+    """A source and a sink in memory; reads are as short as `step`."""
+
+    socket = None
+
+    def __init__(self, data: bytes = b"", step: int = 2**30) -> None:
+        self.data = bytearray(data)
+        self.step = step
+        self.on_write = lambda: None
+
+    def readinto(self, view):
+        part = self.data[: min(len(view), self.step)]
+        view[: len(part)] = part
+        del self.data[: len(part)]
+        return len(part)
+
+    def write(self, view):
+        self.on_write()
+        self.data += view
+
+    def advance(self, count):
+        raise AssertionError("there is no socket to take bytes from")
+
+
+class Flushed(MemoryBackend):
+    flushes = 0
+
+    def flush(self):
+        self.flushes += 1
+
+
+@given(st.binary(max_size=100), st.data())
+def test_read_sends_the_range(data, draw):
+    offset = draw.draw(st.integers(0, len(data)))
+    length = draw.draw(st.integers(0, len(data) - offset))
+    sink = Bytes()
+    operation = ops.Read(MemoryBackend(data), sink, offset, length)
+    operation.run()
+    assert sink.data == data[offset : offset + length]
+    assert operation.done == length
+
+
+def test_read_of_a_disk_that_ends_before():
+    sink = Bytes()
+    operation = ops.Read(MemoryBackend(b"abc"), sink, 1, 10)
+    with pytest.raises(errors.PartialContent) as e:
+        operation.run()
+    assert (e.value.requested, e.value.available) == (10, 2)
+    assert sink.data == b"bc"
+
+
+@given(st.binary(min_size=1, max_size=100), st.integers(0, 50), st.integers(1, 7))
+def test_write_takes_the_body_in_any_pieces(data, offset, step):
+    disk = bytearray(b"x" * 200)
+    ops.Write(MemoryBackend(disk), Bytes(data, step), offset, len(data)).run()
+    assert disk == b"x" * offset + data + b"x" * (200 - offset - len(data))
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_write_flushes_if_asked(flush):
+    backend = Flushed(bytearray(10))
+    operation = ops.Write(backend, Bytes(b"abc"), 0, 3, flush=flush)
+    assert not operation.is_finishing
+    operation.run()
+    assert operation.is_finishing
+    assert backend.flushes == int(flush)
+
+
+def test_a_short_body_is_written_as_far_as_it_came_and_not_flushed():
+    disk = bytearray(b"." * 10)
+    backend = Flushed(disk)
+    operation = ops.Write(backend, Bytes(b"abc"), 2, 5)
+    with pytest.raises(errors.PartialContent) as e:
+        operation.run()
+    assert (e.value.requested, e.value.available) == (5, 3)
+    assert disk == b"..abc....."
+    assert operation.done == 3
+    assert backend.flushes == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10])
+def test_write_all_writes_until_the_end(size):
+    disk = bytearray(b"." * 12)
+    backend = Flushed(disk)
+    operation = ops.WriteAll(backend, Bytes(b"a" * size, step=4), 2, 10)
+    operation.run()
+    assert disk == b".." + b"a" * size + b"." * (10 - size)
+    assert operation.done == size
+    assert backend.flushes == 1
+
+
+def test_write_all_refuses_what_does_not_fit():
+    disk = bytearray(b"." * 4)
+    with pytest.raises(errors.RangeNotSatisfiable) as e:
+        ops.WriteAll(MemoryBackend(disk), Bytes(b"a" * 5), 0, 4).run()
+    assert e.value.available == 4
+    assert disk == b"aaaa"
+
+
+def test_zero_goes_in_steps():
+    class Stepped(MemoryBackend):
+        zero_step = 3
+        steps: list[tuple[int, int]] = []  # noqa: RUF012
+
+        def zero(self, offset, length):
+            self.steps.append((offset, length))
+            super().zero(offset, length)
+
+    disk = bytearray(b"x" * 10)
+    backend = Stepped(disk)
+    operation = ops.Zero(backend, 1, 8)
+    operation.run()
+    assert disk == b"x" + bytes(8) + b"x"
+    assert backend.steps == [(1, 3), (4, 3), (7, 2)]
+    assert operation.done == 8
+
+
+def test_zero_of_nothing():
+    disk = bytearray(b"x")
+    ops.Zero(MemoryBackend(disk), 1, 0).run()
+    assert disk == b"x"
+
+
+def test_cancel_stops_at_the_next_step():
+    disk = bytes(3 * MiB)
+    sink = Bytes()
+    operation = ops.Read(MemoryBackend(disk), sink, 0, len(disk))
+    sink.on_write = operation.cancel
+    with pytest.raises(errors.OperationCanceled):
+        operation.run()
+    assert len(sink.data) == operation.done == MiB
+
+
+def test_cancel_during_a_write_leaves_what_was_written_counted():
+    disk = bytearray(3 * MiB)
+    source = Bytes(b"a" * (3 * MiB))
+    operation = ops.Write(MemoryBackend(disk), source, 0, 3 * MiB)
+    operation.cancel()
+    with pytest.raises(errors.OperationCanceled):
+        operation.run()
+    assert disk.count(b"a") == operation.done
+
+
+def disk_of(count: int) -> MemoryBackend:
+    extents = [ZeroExtent(i, 1, i % 2 == 0, False) for i in range(count)]
+    return MemoryBackend(bytearray(count), extents={"zero": extents})
+
+
+@pytest.mark.parametrize("count", [0, 1, ops.Extents.BATCH, ops.Extents.BATCH + 1, 3 * ops.Extents.BATCH])
+def test_extents_come_in_batches_after_an_empty_one(count):
+    batches: list[list[ZeroExtent]] = []
+    operation = ops.Extents(disk_of(count), batches.append)
+    operation.run()
+    assert batches[0] == []
+    assert [extent.start for batch in batches for extent in batch] == list(range(count))
+    assert all(0 < len(batch) <= ops.Extents.BATCH for batch in batches[1:])
+    assert operation.done == count
+
+
+def test_a_page_of_extents():
+    batches: list[list[ZeroExtent]] = []
+    ops.Extents(disk_of(100), batches.append, offset=10, length=80, limit=5).run()
+    assert [extent.start for batch in batches for extent in batch] == [10, 11, 12, 13, 14]
+
+
+def test_extents_that_the_disk_does_not_have_start_no_answer():
+    batches: list[list[ZeroExtent]] = []
+    with pytest.raises(errors.UnsupportedContext):
+        ops.Extents(disk_of(1), batches.append, context="dirty").run()
+    assert batches == []
+
+
+def test_extents_can_be_canceled():
+    operation = ops.Extents(disk_of(3 * ops.Extents.BATCH), lambda batch: operation.cancel() if batch else None)
+    with pytest.raises(errors.OperationCanceled):
+        operation.run()
+    assert operation.done == ops.Extents.BATCH
+
+
+def test_an_operation_describes_itself():
+    assert str(ops.Zero(MemoryBackend(bytearray(9)), 2, 5)) == "zero of 5 bytes at 2, 0 done"
