@@ -1,0 +1,58 @@
+"""Create images and look at them, with qemu-img.
+
+Knows the command line of qemu-img and what it prints; knows nothing of who serves the image.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any, Optional
+
+from ovirt_imageio import errors
+
+__all__ = ["create", "info"]
+
+
+def create(
+    path: str,
+    format: str,
+    size: Optional[int] = None,
+    *,
+    backing_file: Optional[str] = None,
+    backing_format: Optional[str] = None,
+) -> None:
+    """Create an image; without a size it gets the one of its backing file.
+
+    What is at path already is overwritten. Raises errors.BackendUnavailable with what qemu-img said.
+    """
+    command = ["create", "-q", "-f", format]
+    if backing_file:
+        command += ["-b", backing_file]
+    if backing_format:
+        command += ["-F", backing_format]
+    run("create the image", [*command, "--", path, *([] if size is None else [str(size)])])
+
+
+def info(path: str, format: Optional[str] = None) -> dict[str, Any]:
+    """Return what qemu-img knows of an image, among it "format" and "virtual-size".
+
+    Works on an image that is in use. Without a format qemu-img looks for one. Raises errors.BackendUnavailable with
+    what qemu-img said.
+    """
+    known = ["-f", format] if format else []
+    answer = run("look at the image", ["info", "-U", "--output", "json", *known, "--", path])
+    return dict(json.loads(answer))
+
+
+def run(operation: str, arguments: list[str]) -> bytes:
+    """Run qemu-img; return what it prints."""
+    try:
+        done = subprocess.run(["qemu-img", *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        reason = f"cannot run qemu-img: {error.strerror}; install it (qemu-utils or qemu-img)"
+        raise errors.BackendUnavailable(operation, reason, error.errno) from None
+    if done.returncode != 0:
+        reason = " ".join(done.stderr.decode(errors="replace").replace("qemu-img: ", "").split())
+        raise errors.BackendUnavailable(operation, reason or f"qemu-img ended with status {done.returncode}")
+    return done.stdout

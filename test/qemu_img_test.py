@@ -1,0 +1,51 @@
+"""Images are created and described by qemu-img, and its complaints become ours."""
+
+import pytest
+
+from ovirt_imageio import errors, qemu_img
+
+pytestmark = pytest.mark.storage
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2", "vmdk"])
+def test_create(tmp_path, format):
+    path = str(tmp_path / "disk")
+    qemu_img.create(path, format, 1024**2)
+    info = qemu_img.info(path)
+    assert (info["format"], info["virtual-size"]) == (format, 1024**2)
+
+
+def test_create_on_backing_file(tmp_path):
+    base, top = str(tmp_path / "base"), str(tmp_path / "top")
+    qemu_img.create(base, "raw", 1024**2)
+    qemu_img.create(top, "qcow2", backing_file=base, backing_format="raw")
+    info = qemu_img.info(top)
+    assert (info["backing-filename"], info["virtual-size"]) == (base, 1024**2)
+
+
+def test_told_format(tmp_path):
+    path = str(tmp_path / "disk")
+    qemu_img.create(path, "qcow2", 1024**2)
+    assert qemu_img.info(path, "raw")["format"] == "raw"
+
+
+def test_name_like_an_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    qemu_img.create("-disk", "raw", 512)
+    assert qemu_img.info("-disk")["virtual-size"] == 512
+
+
+def test_missing(tmp_path):
+    with pytest.raises(errors.BackendUnavailable, match=r"look at the image: Could not open .*No such file"):
+        qemu_img.info(str(tmp_path / "none"))
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(errors.BackendUnavailable, match=r"create the image: .*Unknown file format 'zip'"):
+        qemu_img.create(str(tmp_path / "disk"), "zip", 512)
+
+
+def test_not_installed(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(errors.BackendUnavailable, match=r"cannot run qemu-img.*install it"):
+        qemu_img.info("disk")
