@@ -22,7 +22,7 @@ LAYERS: dict[str, set[str]] = {
     "storage": BASE | {"relay"},
     "httpd": BASE | {"relay"},
     "backends": BASE | {"relay", "nbd", "storage"},
-    "ops": BASE | {"relay", "backends"},
+    "ops": BASE | {"relay", "storage", "backends"},
     "auth": BASE | {"relay", "backends", "ops"},
     "handlers": BASE | {"relay", "backends", "ops", "auth", "httpd"},
     "service": BASE | {"config", "relay", "nbd", "storage", "backends", "ops", "auth", "httpd", "handlers"},
@@ -33,7 +33,7 @@ LAYERS: dict[str, set[str]] = {
 }
 
 # Modules at the top that are no layer of their own.
-IN_BASE = {"", "connect", "errors", "extent", "headers", "ranges", "stats", "tls", "units", "version"}
+IN_BASE = {"", "connect", "errors", "extent", "headers", "qemu_img", "ranges", "stats", "tls", "units", "version"}
 IN_OPS = {"checksum"}
 
 # Foreign modules that a layer may not know.
@@ -52,6 +52,7 @@ PURE = {
     "extent",
     "headers",
     "nbd.address",
+    "nbd.errors",
     "nbd.handshake",
     "nbd.replies",
     "nbd.wire",
@@ -65,6 +66,7 @@ PURE = {
 PURE_LIBRARY = {
     "__future__",
     "abc",
+    "array",
     "base64",
     "binascii",
     "bisect",
@@ -113,7 +115,8 @@ def find_faults(package: Path) -> Iterator[str]:
             elif found.module not in modules:
                 yield f"{place}: there is no module {found.module}"
             else:
-                graph[name].add(found.module)
+                if found.runs:
+                    graph[name].add(found.module)
                 yield from find_own_faults(name, found.module, place)
     yield from find_circles(graph)
 
@@ -155,7 +158,8 @@ def find_circles(graph: dict[str, set[str]]) -> Iterator[str]:
 
 
 def test_layers():
-    assert "\n".join(find_faults(source.PACKAGE)) == ""
+    faults = list(dict.fromkeys(find_faults(source.PACKAGE)))
+    assert not faults, "\n" + "\n".join(faults)
 
 
 def test_no_two_layers_may_import_each_other():
@@ -216,6 +220,8 @@ def make_package(tmp_path: Path) -> Path:
         "errors.py": "",
         "config.py": "from ovirt_imageio import errors",
         "extent.py": "from ovirt_imageio import errors",
+        "stats.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ovirt_imageio import tls",
+        "tls.py": "from ovirt_imageio import stats",
         "relay.py": "import socket",
         "nbd/wire.py": "import struct, urllib.parse\nfrom urllib import parse\nfrom ovirt_imageio.errors import Error",
         "nbd/client.py": "import socket\nfrom . import wire\nfrom ovirt_imageio.relay import Sink",
