@@ -31,6 +31,7 @@ __all__ = [
     "Control",
     "Daemon",
     "Local",
+    "Parser",
     "Profile",
     "Remote",
     "Sessions",

@@ -1,0 +1,57 @@
+"""From root to the user that owns the disks.
+
+Root is needed only to open what the user may not: ports below 1024, private keys, the first log file. Knows users,
+groups and owners of files; knows nothing of what they are for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import logging
+import os
+import pwd
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ovirt_imageio.errors import ConfigError
+
+__all__ = ["Account", "find_account"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who we want to be."""
+
+    user_name: str
+    uid: int
+    gid: int
+
+    def own(self, paths: Iterable[str]) -> None:
+        """Give files that exist to this account. Needs root."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(path, self.uid, self.gid)
+
+    def become(self) -> None:
+        """Become this account for good, with all groups that it is a member of. Needs root."""
+        os.initgroups(self.user_name, self.gid)
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+        log.info("Running as user=%s uid=%d gid=%d groups=%s", self.user_name, self.uid, self.gid, os.getgroups())
+
+
+def find_account(user_name: str, group_name: str) -> Account:
+    """Return the account of these names. Raises ConfigError if the system does not know them."""
+    try:
+        uid = pwd.getpwnam(user_name).pw_uid
+    except KeyError:
+        expected = "a user of this system, or drop_privileges = false"
+        raise ConfigError("user_name", user_name, expected, "daemon") from None
+    try:
+        gid = grp.getgrnam(group_name).gr_gid
+    except KeyError:
+        raise ConfigError("group_name", group_name, "a group of this system", "daemon") from None
+    return Account(user_name, uid, gid)

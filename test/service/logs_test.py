@@ -1,0 +1,133 @@
+"""Logging starts as configured."""
+
+import logging
+import sys
+import types
+
+import pytest
+
+from ovirt_imageio.config import Config
+from ovirt_imageio.errors import ConfigError
+from ovirt_imageio.service import logs
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+    """Give the root logger back as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        if handler not in handlers:
+            handler.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.fixture
+def sections(tmp_path):
+    sections = {name: dict(options) for name, options in Config().logging.items()}
+    sections["handler_logfile"]["args"] = repr((str(tmp_path / "daemon.log"),))
+    return sections
+
+
+def test_log_file(sections, tmp_path):
+    logs.start(sections, {})
+    logging.getLogger("http").info("OPEN connection=1")
+    logging.getLogger("http").debug("not this")
+    [line] = (tmp_path / "daemon.log").read_text().splitlines()
+    assert line.endswith("INFO    (MainThread) [http] OPEN connection=1")
+    assert logs.log_files() == [str(tmp_path / "daemon.log")]
+
+
+def test_loggers_made_before_still_work(sections, tmp_path):
+    early = logging.getLogger("early")
+    logs.start(sections, {})
+    early.warning("heard")
+    assert "heard" in (tmp_path / "daemon.log").read_text()
+
+
+def test_levels_change(sections, tmp_path):
+    logs.start(sections, {})
+    sections["logger_root"]["level"] = "DEBUG"
+    logs.set_levels(sections)
+    logging.getLogger("http").debug("now")
+    assert "now" in (tmp_path / "daemon.log").read_text()
+
+
+def test_level_of_a_named_logger(sections):
+    sections["loggers"]["keys"] = "root, nbd"
+    sections["logger_nbd"] = {"level": "DEBUG", "handlers": "", "qualname": "ovirt_imageio.nbd", "propagate": 1}
+    logs.start(sections, {})
+    assert logging.getLogger("ovirt_imageio.nbd").level == logging.DEBUG
+    sections["logger_nbd"]["level"] = "ERROR"
+    logs.set_levels(sections)
+    assert logging.getLogger("ovirt_imageio.nbd").level == logging.ERROR
+
+
+@pytest.mark.parametrize("args", ['("/nowhere/daemon.log",)', "(", "no_such_name"])
+def test_broken_handler(sections, args):
+    sections["handler_logfile"]["args"] = args
+    with pytest.raises(
+        ConfigError, match=r"\[handlers\] keys = 'logfile': expected log handlers that can be started \("
+    ):
+        logs.start(sections, {})
+
+
+@pytest.fixture
+def journal(monkeypatch):
+    """A systemd-python whose journal is a list."""
+    lines = []
+
+    class JournalHandler(logging.Handler):
+        def __init__(self, **fields):
+            super().__init__()
+            assert fields == {"SYSLOG_IDENTIFIER": "ovirt-imageio"}
+
+        def emit(self, record):
+            lines.append(record.getMessage())
+
+    systemd = types.ModuleType("systemd")
+    systemd.journal = types.SimpleNamespace(JournalHandler=JournalHandler)
+    monkeypatch.setitem(sys.modules, "systemd", systemd)
+    return lines
+
+
+def under_systemd(sections, monkeypatch):
+    monkeypatch.setattr(logs, "is_default", lambda _: True)
+    logs.start(sections, {"JOURNAL_STREAM": "8:1"})
+    logging.getLogger("server").info("ready")
+
+
+def test_journal(sections, journal, monkeypatch):
+    under_systemd(sections, monkeypatch)
+    assert journal == ["ready"]
+
+
+def test_journal_without_systemd_python(sections, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "systemd", None)
+    under_systemd(sections, monkeypatch)
+    assert "ready" in (tmp_path / "daemon.log").read_text()
+
+
+def test_configured_log_keeps_out_of_the_journal(sections, journal):
+    logs.start(sections, {"JOURNAL_STREAM": "8:1"})
+    logging.getLogger("server").info("ready")
+    assert journal == []
+
+
+def test_no_journal_without_systemd(sections, journal, monkeypatch):
+    monkeypatch.setattr(logs, "is_default", lambda _: True)
+    logs.start(sections, {})
+    logging.getLogger("server").info("ready")
+    assert journal == []
+
+
+def test_what_is_default(sections):
+    default = Config().logging
+    assert logs.is_default(default)
+    assert logs.is_default({**default, "logger_root": {**default["logger_root"], "level": "DEBUG"}})
+    assert not logs.is_default({**default, "logger_root": {**default["logger_root"], "handlers": "stderr"}})
+    assert not logs.is_default(sections)
