@@ -57,6 +57,7 @@ __all__ = [
     "StorageError",
     "TransferBusy",
     "UnsupportedContext",
+    "quoted",
     "storage_error",
 ]
 
