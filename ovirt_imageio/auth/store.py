@@ -1,0 +1,261 @@
+"""All tickets of the process: add, extend, authorize, remove, purge.
+
+A watchdog thread looks at them a few times per second: it accounts for progress, aborts what stands still beyond the
+end of its ticket, ends the grace of canceled writes, and purges tickets that expired long ago.
+
+Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth import ticket as tickets
+from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.ticket import Ticket
+from ovirt_imageio.auth.transfer import Transfer
+from ovirt_imageio.backends.base import Backend
+
+__all__ = ["Store"]
+
+log = logging.getLogger("tickets")
+
+# A stalled operation is aborted at most this late.
+TICK_SECONDS = 0.25
+
+# How many characters of a ticket's id a listing shows.
+LISTED_PREFIX = 8
+
+
+class Store:
+    """Tickets by their secret id.
+
+    open_backend opens the disk of a ticket; check_url raises errors.InvalidValue for a URL that it could not open.
+    clock tells seconds that only grow. Writes on a ticket that is removed have `remove_grace` seconds to end; a ticket
+    is forgotten `purge_after` seconds after it expired. A context manager that starts and stops the watchdog; without
+    it somebody must call tick().
+
+    Threads: any number at once.
+
+    Locks: _lock guards only the dictionary. It may be held when the lock of a transfer is taken, but nothing that could
+    block is done meanwhile: no backend is touched, no socket closed, no other thread waited for.
+    """
+
+    def __init__(
+        self,
+        open_backend: Callable[[Ticket], Backend],
+        clock: Callable[[], float] = time.monotonic,
+        default_inactivity_timeout: int = tickets.DEFAULT_INACTIVITY_TIMEOUT,
+        *,
+        check_url: Optional[Callable[[str], None]] = None,
+        remove_grace: float = 2,
+        purge_after: float = 3600,
+        listener: Optional[Listener] = None,
+    ) -> None:
+        self._open_backend = open_backend
+        self._clock = clock
+        self._default_inactivity_timeout = default_inactivity_timeout
+        self._check_url = check_url
+        self._remove_grace = remove_grace
+        self._purge_after = purge_after
+        self._listener = listener or Listener()
+        # One sequence for all, so that a version says which of two tickets with the same id it is of.
+        self._versions = itertools.count(1)
+        self._lock = threading.Lock()
+        self._transfers: dict[str, Transfer] = {}
+        # Replaced transfers that still run: nobody can ask for them, but they must end.
+        self._replaced: list[Transfer] = []
+        self._stopping = threading.Event()
+        self._watchdog: Optional[threading.Thread] = None
+
+    # --- For requests ------------------------------------------------------------------------------------------------
+
+    def authorize(self, ticket_id: str, operation: str) -> Transfer:
+        """Return the transfer of a ticket that permits to "read" or "write" now.
+
+        Raises errors.NoSuchTicket or errors.NotPermitted.
+        """
+        transfer = self._transfers.get(ticket_id)
+        if transfer is None:
+            raise errors.NoSuchTicket()
+        transfer.authorize(operation)
+        log.debug("AUTH op=%s transfer=%s", operation, transfer.id)
+        return transfer
+
+    # --- For the control service -------------------------------------------------------------------------------------
+
+    def add(self, document: object, url_id: Optional[str] = None) -> Transfer:
+        """Add the ticket that a decoded JSON document describes, instead of any that has its id.
+
+        url_id is the id under which it was sent. The transfer of a ticket that is replaced is canceled before the new
+        one can be used. Raises errors.InvalidTicket.
+        """
+        ticket = tickets.parse(document, url_id, self._default_inactivity_timeout, self._check_url)
+        transfer = Transfer(ticket, self._open_backend, self._clock, self._versions, self._listener)
+        old = None
+        while True:
+            with self._lock:
+                current = self._transfers.get(ticket.uuid)
+                if current is old:
+                    self._transfers[ticket.uuid] = transfer
+                    if old is not None:
+                        self._replaced.append(old)
+                    break
+            old = current
+            if old is not None:
+                old.cancel()
+        if old is not None:
+            log.info("REPLACE transfer=%s", old.id)
+            self._listener.ticket_removed()
+        log.info("ADD transfer=%s: %s", transfer.id, ticket)
+        self._listener.ticket_added()
+        return transfer
+
+    def extend(self, ticket_id: str, document: object) -> None:
+        """Change a ticket as a decoded JSON document says, even one that expired.
+
+        Raises errors.InvalidTicket, errors.NotFound.
+        """
+        changes = tickets.parse_changes(document)
+        transfer = self._get(ticket_id)
+        transfer.extend(changes)
+        log.info("EXTEND transfer=%s: %s", transfer.id, changes)
+
+    def info(self, ticket_id: str) -> dict[str, Any]:
+        """Return the state of a ticket, be it open, expired or canceled. Raises errors.NotFound."""
+        return self._get(ticket_id).info()
+
+    def wait(self, ticket_id: str, seconds: float, since: Optional[int] = None) -> dict[str, Any]:
+        """Return the state of a ticket as soon as its version differs from `since`, at the latest after `seconds`.
+
+        Without `since`: when anything changes from now on. Raises errors.NotFound.
+        """
+        transfer = self._get(ticket_id)
+        transfer.wait_change(since, seconds)
+        return transfer.info()
+
+    def list(self) -> list[dict[str, Any]]:
+        """Return the state of all tickets, with a prefix in place of each secret id, oldest first."""
+        return [_without_secret(transfer.info()) for transfer in self._snapshot()]
+
+    def states(self) -> dict[str, int]:
+        """Return how many tickets are in which state: "idle", "active", "expired" or "canceled"."""
+        return Counter(transfer.describe_state() for transfer in self._snapshot())
+
+    def remove(self, ticket_id: str, timeout: float) -> None:
+        """Cancel a ticket, wait for what still runs on it, and forget it; harmless if it does not exist.
+
+        Raises errors.TransferBusy if something still runs after `timeout` seconds: the ticket stays, canceled, for
+        another try. With timeout 0 nobody waits, and nothing is raised.
+        """
+        transfer = self._transfers.get(ticket_id)
+        if transfer is None:
+            log.info("REMOVE: no such ticket")
+            return
+        transfer.cancel(self._remove_grace)
+        self._forget_drained(transfer, timeout, is_quiet=timeout == 0)
+
+    def clear(self, timeout: float = 0) -> None:
+        """Remove all tickets, like remove()."""
+        transfers = self._snapshot()
+        for transfer in transfers:
+            transfer.cancel(self._remove_grace)
+        deadline = time.monotonic() + timeout
+        for transfer in transfers:
+            self._forget_drained(transfer, max(0, deadline - time.monotonic()), is_quiet=timeout == 0)
+
+    # --- The watchdog ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the watchdog."""
+        assert self._watchdog is None
+        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._watchdog.start()
+
+    def stop(self) -> None:
+        """Cancel all transfers, cutting what runs, and stop the watchdog."""
+        self._stopping.set()
+        if self._watchdog is not None:
+            self._watchdog.join()
+            self._watchdog = None
+        for transfer in self._snapshot():
+            transfer.cancel()
+        # The second cut waits for nobody.
+        self.tick()
+
+    def __enter__(self) -> Store:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        self.stop()
+
+    def tick(self) -> None:
+        """Do what time asks for, once. Called by the watchdog."""
+        with self._lock:
+            self._replaced = [transfer for transfer in self._replaced if not transfer.is_drained]
+            replaced = tuple(self._replaced)
+        for transfer in replaced:
+            transfer.tick()
+        for transfer in self._snapshot():
+            transfer.tick()
+            if transfer.expired_for() >= self._purge_after:
+                transfer.cancel()
+                if self._forget(transfer):
+                    log.info("PURGE transfer=%s", transfer.id)
+                    self._listener.ticket_expired()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(TICK_SECONDS):
+            try:
+                self.tick()
+            except Exception:
+                # Whatever it was: without a watchdog nothing would ever be aborted again.
+                log.exception("The watchdog failed, going on")
+
+    # --- Inside ------------------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> tuple[Transfer, ...]:
+        with self._lock:
+            return tuple(self._transfers.values())
+
+    def _get(self, ticket_id: str) -> Transfer:
+        transfer = self._transfers.get(ticket_id)
+        if transfer is None:
+            raise errors.NotFound("ticket")
+        return transfer
+
+    def _forget(self, transfer: Transfer) -> bool:
+        """Forget a transfer; return False if another thread did it before."""
+        with self._lock:
+            if self._transfers.get(transfer.ticket.uuid) is not transfer:
+                return False
+            del self._transfers[transfer.ticket.uuid]
+            return True
+
+    def _forget_drained(self, transfer: Transfer, timeout: float, is_quiet: bool) -> None:
+        if not transfer.wait_drained(timeout):
+            if is_quiet:
+                log.info("REMOVE transfer=%s: canceled, still busy", transfer.id)
+                return
+            raise errors.TransferBusy(transfer.id, transfer.describe_running())
+        if self._forget(transfer):
+            log.info("REMOVE transfer=%s", transfer.id)
+            self._listener.ticket_removed()
+
+
+def _without_secret(info: dict[str, Any]) -> dict[str, Any]:
+    uuid = info.pop("uuid")
+    prefix = tickets.short(uuid, LISTED_PREFIX)
+    # The URL of a proxy's ticket holds the same id.
+    return {"uuid_prefix": prefix, **info, "url": info["url"].replace(uuid, f"{prefix}...")}

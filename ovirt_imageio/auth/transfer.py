@@ -1,0 +1,436 @@
+"""The live side of a ticket: what runs on it, through which connections, and how far it came.
+
+                     backend()                    run()
+    connection ───────────────> link ──────────> running operation
+        └──── on_close ────────> │ backend ─────────────┘
+                                 closed when the connection closes, or when the ticket is canceled
+
+Knows connections as things that can be aborted, backends as things that are opened and closed, operations as things
+that report how far they are. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Optional
+
+from ovirt_imageio import errors, stats
+from ovirt_imageio.auth.links import Connection, Link, Listener, Running
+from ovirt_imageio.auth.ticket import MAX_SECONDS, TRANSITIONS, Changes, Event, Lease, State, Ticket, short
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.ops import Operation
+from ovirt_imageio.ranges import Ranges
+
+__all__ = ["Connection", "Listener", "Transfer"]
+
+log = logging.getLogger("auth")
+
+# A wait for changes looks this often at what moves without telling.
+POLL_SECONDS = 0.25
+
+
+class Transfer:
+    """Everything that happens on one ticket.
+
+    Threads: any number at once. `backend` and `run` are called by the thread of their connection.
+
+    Locks: a store's lock may be held when ours is taken, never the other way round. With ours held only calls that
+    never block are made: abort and interrupt (so that they meet the operation that they are meant for, and not the
+    next one on that connection). Backends are opened, used and closed without it.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        open_backend: Callable[[Ticket], Backend],
+        clock: Callable[[], float] = time.monotonic,
+        versions: Optional[Iterator[int]] = None,
+        listener: Optional[Listener] = None,
+    ) -> None:
+        self.ticket = ticket
+        self.id = ticket.transfer_id
+        self._open_backend = open_backend
+        self._clock = clock
+        self._versions = versions or itertools.count(1)
+        self._listener = listener or Listener()
+        # Guards everything below; notified when it changes.
+        self._changed = threading.Condition(threading.Lock())
+        self._state = State.OPEN
+        self._lease = Lease.begin(ticket.timeout, clock())
+        self._inactivity_timeout = ticket.inactivity_timeout
+        self._links: dict[int, Link] = {}
+        self._running: set[Running] = set()
+        # Backends that are being opened or closed right now, by threads that cannot hold the lock meanwhile.
+        self._in_between = 0
+        # When writes are cut too, once canceled.
+        self._grace_ends = 0.0
+        self._ranges = Ranges()
+        self._moved = 0
+        self._meter = stats.Meter()
+        self._last_error: Optional[str] = None
+        self._version = next(self._versions)
+
+    # --- For requests ------------------------------------------------------------------------------------------------
+
+    def authorize(self, operation: str) -> None:
+        """Raise errors.NoSuchTicket or errors.NotPermitted unless the ticket allows to "read" or "write" now."""
+        with self._changed:
+            now = self._clock()
+            if self._lease.is_expired(now):
+                self._observe(now)
+            if (self._state, Event.BEGIN) not in TRANSITIONS or self._lease.is_expired(now):
+                raise errors.NoSuchTicket()
+        if not self.ticket.can(operation):
+            raise errors.NotPermitted(operation)
+
+    def backend(self, connection: Connection) -> Backend:
+        """Return the backend of this connection, opened on first use.
+
+        Raises errors.NoSuchTicket if the ticket was canceled meanwhile, errors.StorageError if it cannot be opened.
+        """
+        with self._changed:
+            self._require_open()
+            link = self._links.get(connection.id)
+            is_new = link is None
+            if link is None:
+                link = self._links[connection.id] = Link(connection)
+            backend = link.backend
+            timeout = self._inactivity_timeout
+        if is_new:
+            connection.on_close(functools.partial(self._disconnect, link))
+            connection.stay_while(self.is_alive)
+        connection.set_timeout(timeout)
+        return backend if backend is not None else self._open(link)
+
+    def run(self, operation: Operation, connection: Connection) -> None:
+        """Run the operation on this connection's backend, and account for what it moves, whatever comes of it.
+
+        Raises what the operation raises; errors.OperationCanceled if it was cut.
+        """
+        with self._changed:
+            self._require_open()
+            now = self._clock()
+            running = Running(operation, self._links[connection.id], now)
+            self._running.add(running)
+            self._lease.touch(now)
+        error: Optional[BaseException] = None
+        try:
+            with connection.clock.run(operation.name) as stat:
+                try:
+                    operation.run()
+                finally:
+                    stat.count(operation.done)
+        except BaseException as e:
+            error = e
+            if running.cut_reason is not None and isinstance(e, Exception):
+                raise errors.OperationCanceled() from e
+            raise
+        finally:
+            self._finish(running, error)
+
+    def touch(self) -> None:
+        """Note that the client is alive."""
+        with self._changed:
+            self._lease.touch(self._clock())
+
+    def is_alive(self) -> bool:
+        """True while the ticket can be used."""
+        with self._changed:
+            return self._state is State.OPEN and not self._lease.is_expired(self._clock())
+
+    # --- For the control service -------------------------------------------------------------------------------------
+
+    def extend(self, changes: Changes) -> None:
+        """Change how long the ticket lives, from now on, and how long its connections may stand still."""
+        with self._changed:
+            now = self._clock()
+            # What moved until now belongs to the old lease: it must not lengthen the new one.
+            self._observe(now)
+            if changes.timeout is not None:
+                self._lease.extend(changes.timeout, now)
+            if changes.inactivity_timeout is not None:
+                # Connections learn it with their next request.
+                self._inactivity_timeout = changes.inactivity_timeout or self.ticket.inactivity_timeout
+            self._note_change()
+
+    def info(self) -> dict[str, Any]:
+        """Return the state of the transfer, as the control service shows it."""
+        with self._changed:
+            now = self._clock()
+            self._observe(now)
+            return self._info(now)
+
+    def wait_change(self, since: Optional[int], seconds: float) -> None:
+        """Wait until the version differs from `since` (None: from what it is now), at most so many seconds."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            if since is None:
+                self._observe(self._clock())
+                since = self._version
+            while True:
+                self._observe(self._clock())
+                left = deadline - time.monotonic()
+                if self._version != since or left <= 0:
+                    return
+                self._changed.wait(min(left, POLL_SECONDS))
+
+    # --- Cancel ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_drained(self) -> bool:
+        """True once it was canceled and nothing of it is left."""
+        return self._state is State.CANCELED
+
+    def cancel(self, grace: float = 0) -> None:
+        """Let nothing new begin; cut what reads at once, and what writes after `grace` seconds.
+
+        An operation for which the client has done everything is never cut. Harmless when repeated; an earlier end of
+        the grace holds.
+        """
+        with self._changed:
+            ends = self._clock() + grace
+            if self._state is State.OPEN:
+                log.debug("CANCEL transfer=%s running=%d", self.id, len(self._running))
+                self._advance(Event.CANCEL)
+                self._grace_ends = ends
+            self._grace_ends = min(self._grace_ends, ends)
+            self._cut_canceled(self._clock())
+            busy = {running.link for running in self._running}
+            idle = self._take_backends(link for link in self._links.values() if link not in busy)
+            self._settle()
+        self._close(idle)
+
+    def wait_drained(self, seconds: float) -> bool:
+        """Wait for a canceled transfer to end; return False if something still runs after so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.is_drained, seconds)
+
+    def describe_running(self) -> list[str]:
+        """Return a line for each thing that still runs: what, and since when."""
+        with self._changed:
+            now = self._clock()
+            lines = [
+                f"{running.operation} (connection {running.link.connection.id}, for {now - running.started:.0f} s)"
+                for running in self._running
+            ]
+            if self._in_between:
+                lines.append(f"opening or closing the storage of {self._in_between} connections")
+            return lines
+
+    def tick(self) -> None:
+        """Do what time asks for; called a few times per second."""
+        with self._changed:
+            now = self._clock()
+            self._observe(now)
+            if self._state is State.CANCELING:
+                self._cut_canceled(now)
+            elif self._running and self._lease.is_expired(now):
+                for running in self._running:
+                    self._cut(running, "it stood still until its ticket expired")
+
+    def describe_state(self) -> str:
+        """Return "idle", "active", "expired" or "canceled"."""
+        with self._changed:
+            if self._state is not State.OPEN:
+                return "canceled"
+            if self._running:
+                return "active"
+            return "expired" if self._lease.is_expired(self._clock()) else "idle"
+
+    def expired_for(self) -> float:
+        """Return for how many seconds the ticket is expired and nothing runs on it; negative while it lives."""
+        with self._changed:
+            now = self._clock()
+            self._observe(now)
+            return -1.0 if self._running else now - self._lease.expires
+
+    # --- With the lock held ------------------------------------------------------------------------------------------
+
+    def _advance(self, event: Event) -> None:
+        state = TRANSITIONS.get((self._state, event), self._state)
+        if state is not self._state:
+            self._state = state
+            self._note_change()
+
+    def _note_change(self) -> None:
+        assert self._changed._is_owned()  # type: ignore[attr-defined]
+        self._version = next(self._versions)
+        self._changed.notify_all()
+
+    def _require_open(self) -> None:
+        if (self._state, Event.BEGIN) not in TRANSITIONS:
+            raise errors.NoSuchTicket()
+
+    def _settle(self) -> None:
+        """Let a canceled transfer end when nothing is left of it."""
+        if not self._running and not self._in_between:
+            self._advance(Event.DRAIN)
+
+    def _note_error(self, error: BaseException, cut_reason: Optional[str] = None) -> None:
+        if cut_reason is not None:
+            text = f"The operation was cut: {cut_reason}"
+        elif isinstance(error, errors.Error):
+            text = str(error)
+        elif isinstance(error, OSError):
+            # Not str(): that shows paths.
+            text = f"The connection broke: {error.strerror or type(error).__name__}"
+        else:
+            text = f"Internal error: {type(error).__name__}"
+        # The words of an origin behind a proxy may hold anything.
+        self._last_error = text.replace(self.ticket.uuid, short(self.ticket.uuid) + "...")
+
+    def _observe(self, now: float) -> None:
+        """Account for what running operations moved since the last look.
+
+        They are looked at instead of reporting, so that moving data pays nothing for being watched.
+        """
+        has_moved = False
+        for running in self._running:
+            if self._account(running):
+                has_moved = True
+            elif running.operation.is_finishing and running.cut_reason is None:
+                # The client did its part; it is not to lose its ticket to slow storage.
+                self._lease.touch(now)
+        self._meter.sample(now, self._moved)
+        if has_moved:
+            self._lease.touch(now)
+            self._note_change()
+
+    def _account(self, running: Running) -> bool:
+        """Add what this operation moved since the last look; return True if it did."""
+        operation = running.operation
+        done = operation.done
+        count = done - running.seen
+        if count <= 0:
+            return False
+        if operation.is_transfer:
+            self._ranges.add(operation.offset + running.seen, operation.offset + done)
+            self._moved += count
+            self._listener.bytes_moved(running.backend_name, operation.name, count)
+        running.seen = done
+        return True
+
+    def _cut_canceled(self, now: float) -> None:
+        for running in self._running:
+            has_grace = running.is_write and now < self._grace_ends
+            if not running.operation.is_finishing and not has_grace:
+                self._cut(running, "its ticket was canceled")
+
+    def _cut(self, running: Running, reason: str) -> None:
+        if running.cut_reason is None:
+            log.info(
+                "CUT transfer=%s connection=%d: %s: %s", self.id, running.link.connection.id, running.operation, reason
+            )
+        running.cut(reason)
+
+    def _take_backends(self, links: Iterable[Link]) -> list[Backend]:
+        """Take the backends off their links; the caller must close them after releasing the lock."""
+        backends = []
+        for link in links:
+            if link.backend is not None:
+                backends.append(link.backend)
+                link.backend = None
+        self._in_between += len(backends)
+        return backends
+
+    def _info(self, now: float) -> dict[str, Any]:
+        ticket, lease = self.ticket, self._lease
+        info = {
+            "active": bool(self._running),
+            "canceled": self._state is not State.OPEN,
+            "connections": sum(link.was_opened for link in self._links.values()),
+            "dirty": ticket.dirty,
+            "expires": min(int(lease.expires), MAX_SECONDS),
+            "idle_time": 0 if self._running else int(now - lease.accessed),
+            "inactivity_timeout": self._inactivity_timeout,
+            "last_error": self._last_error,
+            "ops": list(ticket.ops),
+            "rate": int(self._meter.rate()),
+            "remaining": max(0, int(lease.expires - now)),
+            "size": ticket.size,
+            "sparse": ticket.sparse,
+            "timeout": ticket.timeout,
+            "transfer_id": self.id,
+            "url": ticket.url,
+            "uuid": ticket.uuid,
+            "version": self._version,
+        }
+        if ticket.filename is not None:
+            info["filename"] = ticket.filename
+        # Where both are allowed, one number for what was read and what was written would tell nothing.
+        if len(ticket.ops) == 1:
+            info["transferred"] = self._ranges.total
+        return info
+
+    # --- Without the lock --------------------------------------------------------------------------------------------
+
+    def _open(self, link: Link) -> Backend:
+        with self._changed:
+            self._require_open()
+            self._in_between += 1
+        try:
+            with contextlib.ExitStack() as undo:
+                backend = self._open_backend(self.ticket)
+                undo.callback(backend.close)
+                with self._changed:
+                    self._require_open()
+                    link.backend, link.was_opened = backend, True
+                    self._note_change()
+                undo.pop_all()
+                return backend
+        except errors.StorageError as e:
+            with self._changed:
+                self._note_error(e)
+            raise
+        finally:
+            self._leave()
+
+    def _finish(self, running: Running, error: Optional[BaseException]) -> None:
+        """Account for an operation that ended, and close its backend if nobody should use that again."""
+        with self._changed:
+            self._account(running)
+            self._running.discard(running)
+            if running.cut_reason is None:
+                self._lease.touch(self._clock())
+            if error is not None:
+                self._note_error(error, running.cut_reason)
+            self._listener.operation_finished(running.backend_name, running.operation.name, error)
+            is_spoiled = running.cut_reason is not None or _is_spoiling(error)
+            is_spoiled = is_spoiled or self._state is not State.OPEN
+            backends = self._take_backends([running.link]) if is_spoiled else []
+            self._note_change()
+            self._settle()
+        self._close(backends)
+
+    def _disconnect(self, link: Link) -> None:
+        with self._changed:
+            del self._links[link.connection.id]
+            backends = self._take_backends([link])
+            self._note_change()
+        self._close(backends)
+
+    def _close(self, backends: list[Backend]) -> None:
+        for backend in backends:
+            try:
+                backend.close()
+            except Exception:
+                log.exception("Cannot close a backend transfer=%s", self.id)
+            finally:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Tell that a backend is not in between any more."""
+        with self._changed:
+            self._in_between -= 1
+            self._settle()
+
+
+def _is_spoiling(error: Optional[BaseException]) -> bool:
+    """True if a backend that raised this may be broken for good; opening it again costs little."""
+    return error is not None and (isinstance(error, errors.StorageError) or not isinstance(error, errors.Error))

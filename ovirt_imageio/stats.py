@@ -1,0 +1,165 @@
+"""How often, how long, how much and how fast.
+
+A Clock times what happens on one connection and prints itself when that closes; a Meter tells the current rate of
+something that moves.
+
+May know nothing of the package but units.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Callable, Optional
+
+from ovirt_imageio import units
+
+__all__ = ["Clock", "Meter", "NullClock", "Stat"]
+
+
+class Stat:
+    """What one kind of event cost so far: completed `ops`, `seconds`, `bytes`.
+
+    A context manager that starts and stops itself; see Clock.run().
+    """
+
+    __slots__ = ("_now", "_spent", "_started", "bytes", "name", "ops")
+
+    def __init__(self, name: str, now: Callable[[], float]) -> None:
+        self.name = name
+        self.ops = 0
+        self.bytes = 0
+        self._now = now
+        self._spent = 0.0
+        self._started: Optional[float] = None
+
+    @property
+    def is_running(self) -> bool:
+        """True between start and stop."""
+        return self._started is not None
+
+    @property
+    def seconds(self) -> float:
+        """The time of all stretches, the current one included."""
+        return self._spent if self._started is None else self._spent + self._now() - self._started
+
+    def count(self, nbytes: int) -> None:
+        """Add bytes that were moved."""
+        self.bytes += nbytes
+
+    def start(self) -> None:
+        """Begin a stretch."""
+        if self._started is not None:
+            raise RuntimeError(f"{self.name} was started already")
+        self._started = self._now()
+
+    def stop(self, *, completed: bool = True) -> None:
+        """End a stretch. One that was not completed costs time, but is no op."""
+        if self._started is None:
+            raise RuntimeError(f"{self.name} was not started")
+        self._spent += self._now() - self._started
+        self._started = None
+        if completed:
+            self.ops += 1
+
+    def __enter__(self) -> Stat:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        self.stop(completed=kind is None)
+
+    def __str__(self) -> str:
+        seconds = self.seconds
+        text = f"{self.name} {self.ops} ops, {seconds:.6f} s"
+        if self.bytes:
+            # What is too fast for the clock took one tick of what we print.
+            text += f", {units.size(self.bytes)}, {units.size(self.bytes / max(seconds, 1e-6))}/s"
+        return f"[{text}]"
+
+
+class Clock:
+    """Times events by name; str() shows them in the order of their first use.
+
+    Threads: one at a time.
+
+    >>> clock = Clock()
+    >>> with clock.run("read") as stat:
+    ...     stat.count(2 * units.MiB)
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._stats: dict[str, Stat] = {}
+
+    def run(self, name: str) -> Stat:
+        """Return what times one stretch of `name` in a with block."""
+        stat = self._stats.get(name)
+        if stat is None:
+            stat = self._stats[name] = Stat(name, self._now)
+        return stat
+
+    def start(self, name: str) -> Stat:
+        """Begin a stretch that no block can hold."""
+        stat = self.run(name)
+        stat.start()
+        return stat
+
+    def stop(self, name: str) -> float:
+        """End it; return the seconds of all stretches of `name`."""
+        stat = self._stats.get(name)
+        if stat is None:
+            raise RuntimeError(f"{name} was not started")
+        stat.stop()
+        return stat.seconds
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self._stats.values()))
+
+
+class NullClock(Clock):
+    """Records nothing, shows nothing."""
+
+    def run(self, name: str) -> Stat:
+        """Return a stat that is thrown away."""
+        return Stat(name, self._now)
+
+    def stop(self, name: str) -> float:
+        """Stop nothing."""
+        return 0.0
+
+
+class Meter:
+    """The current rate of a counter that somebody looks at now and then.
+
+    Threads: one at a time.
+    """
+
+    # Long enough to bridge the pauses of a normal transfer, short enough to be called current.
+    WINDOW = 5.0
+
+    # Looks that follow each other faster than this share a sample, so that there are few.
+    STEP = 0.1
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+        self._latest = (0.0, 0)
+
+    def sample(self, now: float, count: int) -> None:
+        """Note that the counter stands at `count`."""
+        samples = self._samples
+        while len(samples) > 1 and now - samples[1][0] >= self.WINDOW:
+            samples.popleft()
+        self._latest = (now, count)
+        if not samples or now - samples[-1][0] >= self.STEP:
+            samples.append(self._latest)
+
+    def rate(self) -> float:
+        """Return the growth per second over the window."""
+        if not self._samples:
+            return 0.0
+        (start, first), (end, last) = self._samples[0], self._latest
+        return (last - first) / (end - start) if end > start else 0.0

@@ -1,0 +1,50 @@
+"""Sizes and times as people read them.
+
+Pure: text from numbers, nothing else.
+"""
+
+from __future__ import annotations
+
+__all__ = ["GiB", "KiB", "MiB", "TiB", "duration", "size"]
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+TiB = 1024 * GiB
+
+SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def size(count: float) -> str:
+    """Return a number of bytes with the largest unit that leaves at least one of it.
+
+    >>> size(512), size(6 * MiB)
+    ('512 bytes', '6.00 MiB')
+    """
+    for name in SIZES[:-1]:
+        # Compare what will be printed: 1023.999 KiB is 1.00 MiB, not 1024.00 KiB.
+        if round(count, 0 if name == "bytes" else 2) < 1024:
+            break
+        count /= 1024
+    else:
+        name = SIZES[-1]
+    return f"{count:.0f} {name}" if name == "bytes" else f"{count:.2f} {name}"
+
+
+def duration(seconds: float) -> str:
+    """Return a number of seconds in at most two units.
+
+    >>> duration(7), duration(125), duration(90000)
+    ('7s', '2m05s', '1d01h')
+    """
+    total = max(0, int(seconds))
+    minutes, second = divmod(total, 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d{hour:02}h"
+    if hours:
+        return f"{hours}h{minute:02}m"
+    if minutes:
+        return f"{minutes}m{second:02}s"
+    return f"{second}s"
