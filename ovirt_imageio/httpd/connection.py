@@ -1,0 +1,207 @@
+"""One client: its requests, one after the other, until it or we close.
+
+    wait ──> head ──> request ──> application ──> response ──┐
+      ^                                                      │
+      └──────────────── keep alive ──────────────────────────┘
+
+Knows nothing of routes, and of how connections are accepted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from typing import Callable, Optional
+
+from ovirt_imageio import errors, stats
+from ovirt_imageio.httpd import head
+from ovirt_imageio.httpd.body import Body, open_body
+from ovirt_imageio.httpd.limits import Limits
+from ovirt_imageio.httpd.refusal import ClientGone, Refusal
+from ovirt_imageio.httpd.request import Request
+from ovirt_imageio.httpd.response import Response
+from ovirt_imageio.httpd.stream import Stream, Timeout
+
+__all__ = ["Connection", "Handler"]
+
+log = logging.getLogger("http")
+
+# Answers a request; raises ClientGone or errors.OperationCanceled if that is in vain.
+Handler = Callable[[Request, Response], None]
+
+# Nobody's time-out is shorter: zero would mean not to wait at all.
+SHORTEST_TIMEOUT = 0.01
+
+numbers = itertools.count(1)
+
+
+class Connection:
+    """One client. `id` counts from 1 over all servers, `client` is its address, `clock` times what it does.
+
+    Threads: `abort` and `is_aborted` any; everything else is the connection's own.
+    """
+
+    def __init__(self, stream: Stream, client: str, limits: Limits) -> None:
+        self.id = next(numbers)
+        self.client = client
+        self.clock = stats.Clock()
+        # Set by whoever wants to stop it: the response that is being made will be the last one.
+        self.is_stopping = False
+        # True from the first byte of a request to the last one of its response.
+        self.is_busy = False
+        self._stream = stream
+        self._limits = limits
+        self._closers: list[Callable[[], None]] = []
+        self._needs: list[Callable[[], bool]] = []
+
+    # What a handler may use.
+
+    @property
+    def is_aborted(self) -> bool:
+        """True after abort()."""
+        return self._stream.is_aborted
+
+    def abort(self) -> None:
+        """Shut the socket down, so that whatever blocks on it returns at once. Threads: any."""
+        self._stream.abort()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call back, in this connection's thread, when the connection closes; the last one added first."""
+        self._closers.append(callback)
+
+    def set_timeout(self, seconds: float) -> None:
+        """Wait so long for progress of each receive and send from now on."""
+        self._stream.timeout = max(seconds, SHORTEST_TIMEOUT)
+
+    def stay_while(self, is_needed: Callable[[], bool]) -> None:
+        """Keep the connection open beyond its idle time-out while is_needed() is true."""
+        self._needs.append(is_needed)
+
+    # What the server uses.
+
+    def serve(self, handler: Handler) -> None:
+        """Answer requests until somebody closes."""
+        try:
+            while not self.is_stopping and self._serve_one(handler):
+                # First this, then the question: who stops us sets its flag, then looks whether we are busy.
+                self.is_busy = False
+        except (ClientGone, errors.OperationCanceled) as error:
+            log.debug("%s connection=%s client=%s", error, self.id, self.client)
+        else:
+            self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer no request, but say why."""
+        log.warning("%s connection=%s client=%s", refusal, self.id, self.client)
+        try:
+            self._answer_refusal(refusal)
+        except (ClientGone, errors.OperationCanceled) as error:
+            log.debug("%s connection=%s client=%s", error, self.id, self.client)
+        else:
+            self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
+
+    def close(self) -> None:
+        """Close the connection, then call back who asked for it."""
+        self._stream.close()
+        while self._closers:
+            callback = self._closers.pop()
+            try:
+                callback()
+            except Exception:
+                log.exception("Cannot clean up connection=%s client=%s", self.id, self.client)
+
+    def _serve_one(self, handler: Handler) -> bool:
+        """Answer one request; return True if another one may follow."""
+        try:
+            data = self._read_head()
+            if data is None:
+                return False
+            parsed = head.parse(data)
+            request = Request(parsed, open_body(parsed, self._stream), self)
+        except Refusal as refusal:
+            log.warning("%s connection=%s client=%s", refusal, self.id, self.client)
+            self._answer_refusal(refusal)
+            return False
+        response = Response(request, self._stream)
+        if self.is_stopping:
+            response.close = True
+        handler(request, response)
+        return response.is_complete and not response.close
+
+    def _answer_refusal(self, refusal: Refusal) -> None:
+        """Answer what could not be parsed."""
+        nothing = head.Head("", "/", (1, 1), head.Headers())
+        response = Response(Request(nothing, Body(self._stream, 0), self), self._stream)
+        response.close = True
+        response.headers.update(refusal.headers)
+        response.send_text(refusal.text, refusal.status)
+
+    def _read_head(self) -> Optional[bytes]:
+        """Return what comes before the empty line; None if the client has nothing more to ask, or takes too long."""
+        data = self._wait()
+        if not data:
+            return None
+        self.is_busy = True
+        # Most often all of it is here at once.
+        end = data.find(head.END)
+        if end > 0 and data[0] > 0x20:
+            self._stream.ahead = data[end + len(head.END) :]
+            return data[:end]
+        return self._gather_head(data)
+
+    def _gather_head(self, data: bytes) -> Optional[bytes]:
+        """Read on until the head is complete, within the time for all of it; None if the client goes away."""
+        deadline = time.monotonic() + self._limits.header_timeout
+        timeout = self._stream.timeout
+        # Empty lines before a request are left over from a sloppy client's last body.
+        buffer = bytearray(data).lstrip(b"\r\n")
+        searched = 0
+        try:
+            while True:
+                end = buffer.find(head.END, searched)
+                if end >= 0:
+                    self._stream.ahead = bytes(buffer[end + len(head.END) :])
+                    return bytes(buffer[:end])
+                if buffer:
+                    head.check_prefix(buffer)
+                searched = max(0, len(buffer) - len(head.END) + 1)
+                more = self._receive_until(deadline)
+                if not more:
+                    return None
+                buffer += more
+                if not searched:
+                    buffer = buffer.lstrip(b"\r\n")
+        finally:
+            self._stream.timeout = timeout
+
+    def _receive_until(self, deadline: float) -> bytes:
+        """Return the next bytes. Raises Refusal when it is too late."""
+        left = deadline - time.monotonic()
+        if left > 0:
+            self._stream.timeout = left
+            try:
+                return self._stream.receive()
+            except Timeout:
+                pass
+        limit = self._limits.header_timeout
+        raise Refusal(408, f"The request did not arrive within {limit:g} seconds", close=True)
+
+    def _wait(self) -> bytes:
+        """Return the first bytes of a request; none if the client closed, or was idle for too long."""
+        stream = self._stream
+        timeout = stream.timeout
+        is_longer = timeout > self._limits.idle_timeout
+        if is_longer:
+            stream.timeout = self._limits.idle_timeout
+        try:
+            while True:
+                try:
+                    return stream.receive()
+                except Timeout:
+                    if not any(is_needed() for is_needed in self._needs):
+                        log.debug("Closing an idle connection=%s client=%s", self.id, self.client)
+                        return b""
+        finally:
+            if is_longer:
+                stream.timeout = timeout

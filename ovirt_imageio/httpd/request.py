@@ -1,0 +1,42 @@
+"""A request as a handler sees it.
+
+Knows nothing of sockets and routes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+from ovirt_imageio.httpd import framing, head
+from ovirt_imageio.httpd.body import Body
+
+if TYPE_CHECKING:
+    from ovirt_imageio.httpd.connection import Connection
+
+__all__ = ["Request"]
+
+
+class Request:
+    """What the client asks for.
+
+    `method` is upper case as it came, `path` percent-decoded, `body` a relay.Source that a handler need not read.
+
+    Threads: the connection's.
+    """
+
+    __slots__ = ("_query", "body", "connection", "headers", "keeps_alive", "method", "path", "query_string", "version")
+
+    def __init__(self, head_: head.Head, body: Body, connection: Connection) -> None:
+        self.method, target, self.version, self.headers = head_
+        self.path, self.query_string = head.split_target(target)
+        self.body = body
+        self.connection = connection
+        self.keeps_alive = framing.keeps_alive(head_)
+        self._query: Optional[dict[str, str]] = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The decoded fields of the query; the last one of a name wins, one without a value has an empty one."""
+        if self._query is None:
+            self._query = head.split_query(self.query_string)
+        return self._query

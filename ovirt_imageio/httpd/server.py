@@ -1,0 +1,254 @@
+"""A server: accepts connections, gives each one a thread, and ends them in an orderly way.
+
+Knows nothing of requests: connections do.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket as sockets
+import ssl
+import threading
+import time
+from collections.abc import Iterable
+from typing import Callable, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.httpd.connection import Connection, Handler
+from ovirt_imageio.httpd.limits import Limits
+from ovirt_imageio.httpd.listener import Address, Listener, TcpAddress, UnixAddress, listen
+from ovirt_imageio.httpd.observer import Observer
+from ovirt_imageio.httpd.refusal import ClientGone, Refusal
+from ovirt_imageio.httpd.stream import Stream
+
+__all__ = ["Server", "TlsProvider"]
+
+log = logging.getLogger("http")
+
+# Returns the context for the next handshake: a new one after the certificates were reloaded.
+TlsProvider = Callable[[], ssl.SSLContext]
+
+# So many clients over the limit are told so, each by a thread; more of them are cut off.
+REFUSERS = 64
+
+# When there are too many open files, wait for some to be closed.
+PAUSE = 0.2
+
+# Seconds after which a client over the limit may try again.
+RETRY_AFTER = 5
+
+# An aborted connection ends as soon as its handler notices; one that hangs in storage is left behind.
+JOIN_TIMEOUT = 5.0
+
+
+class Server:
+    """Serves an application on one address, from construction on; accepts connections from start() to stop().
+
+        server = Server(TcpAddress("::", 54322), application, tls=lambda: context, name="remote.service")
+        server.start()
+        server.stop(grace=10)
+
+    address: a TcpAddress or UnixAddress. The attribute `address` has what is really used, say the port that the kernel
+    picked.
+    application: called with each request and its response, in the thread of the connection.
+    tls: returns the context for a handshake, None for plain HTTP.
+
+    Raises ListenError.
+
+    Threads: start and stop by one at a time; `connections` by any.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        application: Handler,
+        *,
+        tls: Optional[TlsProvider] = None,
+        limits: Limits = Limits(),  # noqa: B008  (it is frozen)
+        observer: Optional[Observer] = None,
+        name: str = "httpd",
+    ) -> None:
+        self.name = name
+        self._application = application
+        self._tls = tls
+        self._limits = limits
+        self._observer = observer or Observer()
+        self._lock = threading.Lock()
+        # Guarded by the lock. A thread leaves when its connection is closed.
+        self._threads: dict[threading.Thread, Optional[Connection]] = {}
+        self._is_stopping = False
+        self._listener: Listener = listen(address)
+        self.address = self._listener.address
+        self._waker, self._wakeup = sockets.socketpair()
+        self._acceptor = threading.Thread(target=self._accept, name=name, daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix socket."""
+        return self.address.port if isinstance(self.address, TcpAddress) else 0
+
+    @property
+    def path(self) -> str:
+        """The path or abstract name of a Unix socket; empty for TCP."""
+        return self.address.path if isinstance(self.address, UnixAddress) else ""
+
+    @property
+    def connections(self) -> int:
+        """How many there are now."""
+        with self._lock:
+            return len(self._threads)
+
+    def start(self) -> None:
+        """Accept connections."""
+        log.info("Listening service=%s address=%s", self.name, self.address)
+        self._acceptor.start()
+
+    def stop(self, grace: float = 0) -> None:
+        """Stop accepting, close idle connections, give running requests `grace` seconds, then cut them off.
+
+        Returns when all threads have ended, but for those that hang in something that is not ours. Harmless when
+        repeated, and before start().
+        """
+        with self._lock:
+            if self._is_stopping:
+                return
+            self._is_stopping = True
+        self._waker.send(b"x")
+        if self._acceptor.ident is not None:
+            self._acceptor.join()
+        self._listener.close()
+        self._waker.close()
+        self._wakeup.close()
+        self._drain(grace)
+
+    def _drain(self, grace: float) -> None:
+        with self._lock:
+            threads = dict(self._threads)
+        for connection in threads.values():
+            if connection is not None:
+                connection.is_stopping = True
+                # One that reads its next request just now is cut as if the request had come a moment later.
+                if not connection.is_busy:
+                    connection.abort()
+        join(threads, grace)
+        with self._lock:
+            threads = dict(self._threads)
+        for connection in threads.values():
+            if connection is not None:
+                log.warning("Cutting off connection=%s client=%s", connection.id, connection.client)
+                connection.abort()
+        for thread in join(threads, JOIN_TIMEOUT):
+            log.warning("The thread %s does not end", thread.name)
+
+    # The accepting thread.
+
+    def _accept(self) -> None:
+        """Accept until somebody wakes us up."""
+        poller = select.poll()
+        poller.register(self._wakeup, select.POLLIN)
+        listening = {sock.fileno(): sock for sock in self._listener.sockets}
+        for descriptor in listening:
+            poller.register(descriptor, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poller.poll()]
+            if self._wakeup.fileno() in ready:
+                return
+            for descriptor in ready:
+                self._accept_one(listening[descriptor])
+
+    def _accept_one(self, listening: sockets.socket) -> None:
+        try:
+            sock, peer = listening.accept()
+        except (BlockingIOError, ConnectionError):
+            # The client was faster to leave.
+            return
+        except OSError as error:
+            log.error("Cannot accept connections: %s; the limit of open files may be too low", error)
+            # Wait, but not for stop().
+            select.select([self._wakeup], [], [], PAUSE)
+            return
+        client = "local" if sock.family == sockets.AF_UNIX else str(peer[0])
+        with self._lock:
+            excess = len(self._threads) - self._limits.connections
+        if excess >= REFUSERS:
+            log.warning("Too many connections, cutting off client=%s", client)
+            sock.close()
+            return
+        serve = self._refuse if excess >= 0 else self._serve
+        thread = threading.Thread(target=self._run, args=(serve, sock, client), daemon=True)
+        with self._lock:
+            self._threads[thread] = None
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.error("Cannot start a thread for client=%s: %s", client, error)
+            with self._lock:
+                del self._threads[thread]
+            sock.close()
+
+    # The threads of connections.
+
+    def _run(self, serve: Callable[[Connection], None], sock: sockets.socket, client: str) -> None:
+        """Live the life of one connection."""
+        try:
+            with sock:
+                self._open(serve, sock, client)
+        except Exception:
+            log.exception("A connection failed client=%s", client)
+        finally:
+            with self._lock:
+                del self._threads[threading.current_thread()]
+
+    def _open(self, serve: Callable[[Connection], None], sock: sockets.socket, client: str) -> None:
+        if sock.family != sockets.AF_UNIX:
+            # A small response must not wait for the acknowledgement of the one before.
+            sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        stream = Stream(sock, self._limits.io_timeout)
+        connection = Connection(stream, client, self._limits)
+        thread = threading.current_thread()
+        thread.name = f"connection-{connection.id}"
+        with self._lock:
+            self._threads[thread] = connection
+            connection.is_stopping = self._is_stopping
+        log.info("OPEN connection=%s client=%s", connection.id, client)
+        self._observer.connection_opened(connection)
+        connection.clock.start("connection")
+        try:
+            if self._secure(connection, stream):
+                serve(connection)
+        finally:
+            connection.close()
+            connection.clock.stop("connection")
+            self._observer.connection_closed(connection)
+            log.info("CLOSE connection=%s client=%s %s", connection.id, client, connection.clock)
+
+    def _secure(self, connection: Connection, stream: Stream) -> bool:
+        """Do the TLS handshake, if there is one to do; return False if the client is not worth more of our time."""
+        if self._tls is None:
+            return True
+        try:
+            stream.secure(self._tls(), self._limits.handshake_timeout)
+        except Refusal as refusal:
+            connection.refuse(refusal)
+        except (ClientGone, errors.OperationCanceled) as error:
+            log.warning("%s connection=%s client=%s", error, connection.id, connection.client)
+        else:
+            return True
+        return False
+
+    def _serve(self, connection: Connection) -> None:
+        connection.serve(self._application)
+
+    def _refuse(self, connection: Connection) -> None:
+        limit = self._limits.connections
+        text = f"The server has its limit of {limit} connections, try again later"
+        connection.refuse(Refusal(503, text, {"retry-after": str(RETRY_AFTER)}))
+
+
+def join(threads: Iterable[threading.Thread], timeout: float) -> list[threading.Thread]:
+    """Wait until the threads end; return those that still run after the time-out."""
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return [thread for thread in threads if thread.is_alive()]

@@ -1,0 +1,140 @@
+"""TLS contexts: for the server, with a certificate that can be replaced while it runs, and for clients.
+
+Knows files and OpenSSL; knows neither sockets nor configuration objects.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import warnings
+from typing import NoReturn
+
+from ovirt_imageio import errors
+
+__all__ = ["ServerContext", "client_context"]
+
+# TLS 1.2 with forward secrecy and authenticated encryption only; those of TLS 1.3 are all good.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
+
+# What clients that know no better than TLS 1.1 need; OpenSSL 3 wants to be asked twice.
+LEGACY_CIPHERS = f"{CIPHERS}:ECDHE+AES:DHE+AES:AES:!aNULL:!eNULL:!MD5:@SECLEVEL=0"
+
+# We speak nothing else: a client that would rather have HTTP/2 learns it in the handshake.
+PROTOCOLS = ["http/1.1"]
+
+# The section of the configuration file that the names of the files come from.
+SECTION = "tls"
+
+
+class ServerContext:
+    """The context for the next handshake of a server. A reload leaves the connections that exist alone.
+
+    Raises errors.ConfigError that names the file which cannot be used.
+
+    >>> tls = ServerContext("cert.pem", "key.pem")
+    >>> Server(address, application, tls=tls)
+
+    Threads: any.
+    """
+
+    def __init__(self, cert_file: str, key_file: str, *, enable_tls1_1: bool = False) -> None:
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self._enable_tls1_1 = enable_tls1_1
+        self._context = self._load()
+
+    def __call__(self) -> ssl.SSLContext:
+        """Return the context for the next handshake."""
+        return self._context
+
+    def reload(self) -> None:
+        """Read the files again; when they are not good, the former certificate stays, and ConfigError is raised."""
+        self._context = self._load()
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers(LEGACY_CIPHERS if self._enable_tls1_1 else CIPHERS)
+        with warnings.catch_warnings():
+            # Python warns of TLS 1.1; so does the configuration.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1_1 if self._enable_tls1_1 else ssl.TLSVersion.TLSv1_2
+        # A renegotiation would only make us compute.
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.set_alpn_protocols(PROTOCOLS)
+        load_certificate(context, self._cert_file, self._key_file)
+        return context
+
+
+def client_context(
+    ca_file: str = "", *, cert_file: str = "", key_file: str = "", insecure: bool = False
+) -> ssl.SSLContext:
+    """Return a context that verifies servers by the authorities in ca_file, or by those that the system trusts.
+
+    cert_file, key_file: the certificate of the client, if the server wants one; the key may be in the same file.
+    insecure: verify nothing. The data is encrypted, but it may be anybody who gets it.
+
+    Raises errors.ConfigError that names the file which cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(PROTOCOLS)
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif ca_file:
+        load_authorities(context, ca_file)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if cert_file:
+        load_certificate(context, cert_file, key_file or cert_file)
+    return context
+
+
+def load_authorities(context: ssl.SSLContext, ca_file: str) -> None:
+    """Trust the authorities in the file. Raises errors.ConfigError."""
+    check_file("ca_file", ca_file)
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError:
+        raise errors.ConfigError("ca_file", ca_file, "PEM certificates of authorities", SECTION) from None
+
+
+def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> None:
+    """Use a certificate, with the chain that follows it in its file, and its key. Raises errors.ConfigError."""
+
+    def ask_password() -> NoReturn:
+        # OpenSSL would ask on a terminal that a service does not have.
+        raise errors.ConfigError("key_file", key_file, "a key without a password", SECTION)
+
+    check_file("cert_file", cert_file)
+    check_file("key_file", key_file)
+    try:
+        context.load_cert_chain(cert_file, key_file, ask_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            expected = f"the private key of the certificate in {cert_file}"
+            raise errors.ConfigError("key_file", key_file, expected, SECTION) from None
+        if not is_pem(cert_file, b"CERTIFICATE"):
+            raise errors.ConfigError("cert_file", cert_file, "a PEM certificate", SECTION) from None
+        if not is_pem(key_file, b"PRIVATE KEY"):
+            raise errors.ConfigError("key_file", key_file, "a PEM private key", SECTION) from None
+        why = (error.reason or str(error)).replace("_", " ").lower()
+        expected = f"a certificate and key that OpenSSL accepts: {why}"
+        raise errors.ConfigError("cert_file", cert_file, expected, SECTION) from None
+
+
+def check_file(name: str, path: str) -> None:
+    """Raise errors.ConfigError if there is no such file, or we may not read it."""
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        expected = f"a file that we can read: {os.strerror(error.errno or 0).lower()}"
+        raise errors.ConfigError(name, path, expected, SECTION) from None
+
+
+def is_pem(path: str, kind: bytes) -> bool:
+    """Return True if the file has a PEM block of the kind."""
+    with open(path, "rb") as file:
+        return kind + b"-----" in file.read()
