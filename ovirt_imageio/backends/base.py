@@ -12,7 +12,7 @@ from typing import ClassVar, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.extent import Extent, ZeroExtent
-from ovirt_imageio.relay import Progress, Sink, Source
+from ovirt_imageio.relay import Progress, Sink, Source, fill
 
 __all__ = ["PIECE", "Backend"]
 
@@ -110,14 +110,3 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Release everything; harmless when repeated. Every other call then raises errors.ClosedBackend."""
-
-
-def fill(source: Source, view: memoryview) -> int:
-    """Read from the source until view is full or the source ends; return the number of bytes read."""
-    done = 0
-    while done < len(view):
-        count = source.readinto(view[done:])
-        if count == 0:
-            break
-        done += count
-    return done

@@ -24,6 +24,7 @@ class MemoryBackend(Backend):
     """
 
     name = "memory"
+    can_grow = True
 
     def __init__(
         self,

@@ -5,9 +5,10 @@ Pure arithmetic: knows neither files nor buffers.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
 
-__all__ = ["Split", "round_down", "round_up", "shared_blocks", "span", "split"]
+__all__ = ["Split", "pieces", "round_down", "round_up", "shared_blocks", "span", "split"]
 
 
 class Split(NamedTuple):
@@ -52,3 +53,17 @@ def shared_blocks(offset: int, length: int, block: int) -> frozenset[int]:
     end = offset + length
     edges = (offset, end) if length else ()
     return frozenset(round_down(edge, block) for edge in edges if edge % block)
+
+
+def pieces(offset: int, length: Optional[int], step: int) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of the pieces of a range, each of which ends on a multiple of step, or where it ends.
+
+    A length of None has no end.
+    """
+    end = None if length is None else offset + length
+    while end is None or offset < end:
+        stop = round_down(offset, step) + step
+        if end is not None:
+            stop = min(stop, end)
+        yield offset, stop - offset
+        offset = stop

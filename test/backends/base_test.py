@@ -6,7 +6,7 @@ import pytest
 from backends.contract import Bytes, Collector, Progress, pattern
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import PIECE, Backend, fill
+from ovirt_imageio.backends.base import PIECE, Backend
 from ovirt_imageio.extent import ZeroExtent
 
 
@@ -70,11 +70,3 @@ def test_default_extents() -> None:
 
 def test_interrupt_does_nothing() -> None:
     Short(b"").interrupt()
-
-
-def test_fill() -> None:
-    view = memoryview(bytearray(10))
-    assert fill(Bytes(b"123456789012345", step=3), view) == 10
-    assert bytes(view) == b"1234567890"
-    assert fill(Bytes(b"12345"), view) == 5
-    assert fill(Bytes(b""), view) == 0

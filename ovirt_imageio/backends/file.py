@@ -1,0 +1,153 @@
+"""A disk in a file or on a block device of this host.
+
+    file:///path/to/disk
+
+The bytes are served as they are, whatever format they are in. Reads run ahead of the network, and writes behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import urllib.parse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Optional
+
+from ovirt_imageio import errors, relay
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.extent import Extent, ZeroExtent, merged
+from ovirt_imageio.relay import Progress, Sink, Source
+from ovirt_imageio.storage import align, buffers, direct, holes
+from ovirt_imageio.storage.disk import Disk
+
+if TYPE_CHECKING:
+    from ovirt_imageio.backends.registry import Options
+
+__all__ = ["FileBackend", "check_url", "open_backend"]
+
+# How many pieces may be between the storage and the network: one at each end, and two to even out their pauses.
+SLOTS = 4
+
+
+class FileBackend(Backend):
+    """A regular file or block device that exists.
+
+    `sparse` tells that zeroes should free space, instead of allocating it. Several backends, of one or of several
+    connections, may have the same file open, and write to disjoint ranges of it.
+
+    Threads: one at a time.
+    """
+
+    name = "file"
+
+    def __init__(self, path: str, *, writable: bool, sparse: bool = False, max_connections: int = 8) -> None:
+        self._file = direct.open_file(path, writable=writable)
+        self._disk = Disk(self._file, sparse=sparse)
+        self._writable = writable
+        self._is_closed = False
+        self.block_size = self._file.block_size
+        self.can_grow = not self._file.is_block_device
+        self.max_readers = max_connections
+        self.max_writers = max_connections
+
+    def size(self) -> int:
+        """Return the current size."""
+        with self._doing("get the size"):
+            return self._file.size()
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Fill view with the bytes at offset; less only where the disk ends."""
+        with self._doing("read"):
+            return self._disk.read(offset, view)
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write view at offset. A file grows when needed, by whole blocks; what is between and behind is zero."""
+        with self._doing("write", writing=True):
+            self._disk.write(offset, view)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Zero a range by the fastest way that the storage has."""
+        with self._doing("zero", writing=True):
+            self._disk.zero(offset, length)
+
+    def flush(self) -> None:
+        """Wait until what was written is on the storage."""
+        with self._doing("flush"):
+            self._file.flush()
+
+    def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
+        """Yield what the file system knows: its holes read as zeroes. A block device is all data."""
+        if context != "zero":
+            raise errors.UnsupportedContext(context)
+        end = self.size() if length is None else offset + length
+        return merged(self._extents(offset, end))
+
+    def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
+        """Send a range to the sink; while one piece is on the network, the next are read."""
+        done = 0
+        with buffers.pool.lend(_slots(length)) as slots:
+            pieces = align.pieces(offset, length, buffers.SLOT)
+            done = relay.read_ahead(self._read_slot, pieces, slots, sink, progress)
+        if done < length:
+            raise errors.PartialContent(length, done)
+
+    def receive_from(self, source: Source, offset: int, length: int, progress: Progress) -> None:
+        """Write a range from the source; while one piece is written, the next arrive."""
+        with buffers.pool.lend(_slots(length)) as slots:
+            pieces = align.pieces(offset, length, buffers.SLOT)
+            done = relay.write_behind(self.write, pieces, slots, source, progress, self._disk.place)
+        if done < length:
+            raise errors.PartialContent(length, done)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._is_closed = True
+        self._file.close()
+
+    def _read_slot(self, slot: memoryview, offset: int, length: int) -> memoryview:
+        with self._doing("read"):
+            return self._disk.read_slot(slot, offset, length)
+
+    def _extents(self, offset: int, end: int) -> Iterator[Extent]:
+        ranges = holes.ranges(self._file.fd, offset, end)
+        while True:
+            with self._doing("get the extents"):
+                found = next(ranges, None)
+            if found is None:
+                return
+            yield ZeroExtent(found.start, found.length, not found.is_data, False)
+
+    @contextlib.contextmanager
+    def _doing(self, operation: str, writing: bool = False) -> Iterator[None]:
+        """Check that it may be done, and raise our errors for those of the system."""
+        if self._is_closed:
+            raise errors.ClosedBackend(self.name)
+        if writing and not self._writable:
+            raise errors.StorageError(operation, "the disk was opened read only")
+        try:
+            yield
+        except OSError as e:
+            raise errors.storage_error(operation, e) from e
+
+
+def check_url(url: str) -> None:
+    """Raise errors.InvalidValue if url names no file; whether it exists is seen when it is opened."""
+    _path(url)
+
+
+def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> FileBackend:
+    """Open the file at url. Files know of no dirty extents: `dirty` changes nothing."""
+    return FileBackend(_path(url), writable=writable, sparse=sparse, max_connections=options.max_connections)
+
+
+def _path(url: str) -> str:
+    # The path is taken as it is, without decoding: that is how tickets name files.
+    path = urllib.parse.urlsplit(url).path
+    if not os.path.isabs(path) or "\0" in path:
+        raise errors.InvalidValue("url", url, "file:///PATH, an absolute path")
+    return path
+
+
+def _slots(length: int) -> int:
+    """Return how many slots a transfer of this length can use."""
+    return min(SLOTS, -(-length // buffers.SLOT) + 1)

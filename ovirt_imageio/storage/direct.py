@@ -1,0 +1,187 @@
+"""Files and block devices, opened for direct I/O: whole blocks, past the page cache.
+
+    with direct.open_file("/path/to/disk", writable=True) as file:
+        file.read(0, buffer)        # offset, length and address are multiples of file.block_size
+
+Where a file system refuses direct I/O, the file is used through the page cache, and its block size is 1. Knows nothing
+of who else uses the file: see storage/disk.py for that, and for ranges that are no multiples of a block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.storage import buffers
+
+__all__ = ["MAX_OFFSET", "DirectFile", "open_file"]
+
+log = logging.getLogger(__name__)
+
+# linux/fs.h: the logical block size of a device.
+BLKSSZGET = 0x1268
+
+# The sectors that exist; a file system that detects neither is assumed to have the bigger one, which is always right.
+SMALL_BLOCK = 512
+BIG_BLOCK = 4096
+
+# The kernel counts bytes in a signed 64-bit number.
+MAX_OFFSET = 2**63 - 1
+
+# The file systems that we said are slow, as st_dev: once is enough.
+_warned: set[int] = set()
+
+
+class DirectFile:
+    """An open file or block device.
+
+    Threads: one at a time.
+    """
+
+    def __init__(self, fd: int, info: os.stat_result, block_size: int) -> None:
+        self.fd = fd
+        self.is_block_device = stat.S_ISBLK(info.st_mode)
+        self.block_size = block_size
+        # Names the storage, however it was opened; a device has many nodes, but one number.
+        self.identity = (0, info.st_rdev) if self.is_block_device else (info.st_dev, info.st_ino)
+
+    @property
+    def is_direct(self) -> bool:
+        """True if the page cache is not used."""
+        return self.block_size > 1
+
+    def size(self) -> int:
+        """Return the current size; another process may change it at any time."""
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def read(self, offset: int, view: memoryview) -> int:
+        """Read until view is full or the file ends; return the number of bytes read."""
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.fd, [view[done:]], offset + done)
+            done += count
+            # Direct I/O cannot continue from the middle of a block: there the file ends.
+            if count == 0 or count % self.block_size:
+                break
+        return done
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write all of view."""
+        done = 0
+        while done < len(view):
+            count = os.pwritev(self.fd, [view[done:]], offset + done)
+            # A disk that is full takes a part first, which may end within a block; the next call tells why.
+            step = count - count % self.block_size
+            if step == 0:
+                raise OSError(errno.EIO, "The storage took less than a block")
+            done += step
+
+    def write_cached(self, offset: int, view: memoryview) -> None:
+        """Write all of view, of any length at any offset, through the page cache."""
+        with self._page_cache():
+            done = 0
+            while done < len(view):
+                done += os.pwrite(self.fd, view[done:], offset + done)
+
+    def flush(self) -> None:
+        """Make what was written survive a power failure."""
+        os.fsync(self.fd)
+
+    def close(self) -> None:
+        """Close the file; harmless when repeated."""
+        fd, self.fd = self.fd, -1
+        if fd != -1:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _page_cache(self) -> Iterator[None]:
+        if not self.is_direct:
+            yield
+            return
+        flags = fcntl.fcntl(self.fd, fcntl.F_GETFL)
+        fcntl.fcntl(self.fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        try:
+            yield
+        finally:
+            fcntl.fcntl(self.fd, fcntl.F_SETFL, flags)
+
+    def __enter__(self) -> DirectFile:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+
+def open_file(path: str, *, writable: bool) -> DirectFile:
+    """Open an existing regular file or block device; raises errors.BackendUnavailable."""
+    try:
+        return _open(path, writable)
+    except OSError as e:
+        raise errors.BackendUnavailable("open the disk", e.strerror or str(e), e.errno) from e
+    except ValueError as e:  # A zero byte in the path.
+        raise errors.BackendUnavailable("open the disk", "the path is not valid", errno.EINVAL) from e
+
+
+def _open(path: str, writable: bool) -> DirectFile:
+    # Opening a tape or a watchdog has effects, and opening a fifo blocks: look first, and again at what we got.
+    _check_kind(os.stat(path))
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = os.open(path, flags | os.O_DIRECT)
+            is_direct = True
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            fd = os.open(path, flags)
+            is_direct = False
+        stack.callback(os.close, fd)
+        info = os.fstat(fd)
+        _check_kind(info)
+        block_size = _probe(fd, info) if is_direct else None
+        if block_size is None:
+            _warn(info.st_dev, path)
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+        file = DirectFile(fd, info, block_size or 1)
+        stack.pop_all()
+        return file
+
+
+def _check_kind(info: os.stat_result) -> None:
+    if not (stat.S_ISREG(info.st_mode) or stat.S_ISBLK(info.st_mode)):
+        raise OSError(errno.EINVAL, "Not a regular file or block device")
+
+
+def _probe(fd: int, info: os.stat_result) -> Optional[int]:
+    """Return the block size; None if direct I/O does not work, though the flag was accepted."""
+    if stat.S_ISBLK(info.st_mode):
+        size: int = struct.unpack("i", fcntl.ioctl(fd, BLKSSZGET, bytes(4)))[0]
+        return size
+    with buffers.pool.lend() as (buffer,):
+        for size in (1, SMALL_BLOCK, BIG_BLOCK):
+            try:
+                os.preadv(fd, [buffer[:size]], 0)
+            except OSError as e:
+                if e.errno != errno.EINVAL:
+                    raise
+            else:
+                # One byte works where nothing is allocated at the start, and on NFS: that tells nothing.
+                return BIG_BLOCK if size == 1 else size
+    return None
+
+
+def _warn(device: int, path: str) -> None:
+    if device not in _warned:
+        _warned.add(device)
+        log.warning("The file system of %s does not support direct I/O: using the page cache", path)
