@@ -1,0 +1,249 @@
+"""A disk behind an NBD server: what every oVirt disk is, as qemu-nbd understands the format of its image.
+
+Knows URLs and the NBD client; knows nothing of requests, tickets and configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.extent import Extent
+from ovirt_imageio.nbd import address, client, status
+from ovirt_imageio.nbd.client import Client
+from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
+from ovirt_imageio.nbd.handshake import Export
+
+if TYPE_CHECKING:
+    from ovirt_imageio.backends.registry import Options
+
+__all__ = ["NBDBackend", "check_url", "open_backend"]
+
+log = logging.getLogger(__name__)
+
+
+def check_url(url: str) -> None:
+    """Raise errors.InvalidValue if url names no NBD export. Nothing is resolved or opened."""
+    address.parse(url)
+
+
+def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> NBDBackend:
+    """Connect to the export at url."""
+    return NBDBackend(
+        url,
+        writable=writable,
+        sparse=sparse,
+        dirty=dirty,
+        max_connections=options.max_connections,
+        connect_timeout=options.nbd_connect_timeout,
+        reply_timeout=options.nbd_reply_timeout,
+        ca_file=options.ca_file,
+    )
+
+
+class NBDBackend(Backend):
+    """One export of an NBD server, over one connection.
+
+    A request that the server refuses leaves the connection as it is. A connection that breaks is closed, and the next
+    request makes another. What was written before, and not flushed, may then be lost: so the next flush fails.
+
+    Threads: one at a time, but for `interrupt`, which any thread may call.
+    """
+
+    name = "nbd"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        writable: bool = False,
+        sparse: bool = False,
+        dirty: bool = False,
+        max_connections: int = 8,
+        connect_timeout: float = client.CONNECT_TIMEOUT,
+        reply_timeout: float = client.REPLY_TIMEOUT,
+        ca_file: Optional[str] = None,
+    ) -> None:
+        self._location = address.parse(url)
+        self._writable = writable
+        self._sparse = sparse
+        self._dirty = dirty
+        self._timeouts = {"connect_timeout": connect_timeout, "reply_timeout": reply_timeout}
+        self._ca_file = ca_file
+        self._is_closed = False
+        # Was anything written since the last flush, and is that in danger, as its connection broke?
+        self._has_writes = False
+        self._has_lost_writes = False
+        # Held to change or interrupt the connection.
+        self._lock = threading.Lock()
+        self._client: Optional[Client] = None
+        with mapped_errors("open"):
+            export = self._connected().export
+        self.block_size = export.minimum_block
+        self.max_readers = max_connections
+        self.max_writers = max_connections if export.can_multi_conn else 1
+
+    # --- Requests ----------------------------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """Return the size of the export."""
+        with self._request("size") as nbd:
+            return nbd.export.size
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Fill view with the bytes at offset."""
+        with self._request("read") as nbd:
+            count = max(0, min(len(view), nbd.export.size - offset))
+            head, body = aligned(nbd.export, offset, count)
+            if (head, body) == (0, count):
+                nbd.read(offset, view[:count])
+            else:
+                blocks = memoryview(bytearray(body))
+                nbd.read(offset - head, blocks)
+                view[:count] = blocks[head : head + count]
+            return count
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write all of view at offset."""
+        with self._change("write", offset, len(view)) as nbd:
+            head, body = aligned(nbd.export, offset, len(view))
+            if (head, body) == (0, len(view)):
+                nbd.write(offset, view)
+            else:
+                # Only servers that insist on their blocks come here; qemu does this by itself.
+                blocks = memoryview(bytearray(body))
+                nbd.read(offset - head, blocks)
+                blocks[head : head + len(view)] = view
+                nbd.write(offset - head, blocks)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make `length` bytes at offset read as zeroes; their space is given back if the ticket says sparse."""
+        block = self.block_size
+        start, end = -(-offset // block) * block, (offset + length) // block * block
+        if start >= end:
+            start = end = offset + length
+        for odd, size in ((offset, start - offset), (end, offset + length - end)):
+            if size:
+                self.write(odd, memoryview(bytes(size)))
+        if start < end:
+            with self._change("zero", start, end - start) as nbd:
+                nbd.zero(start, end - start, punch_hole=self._sparse)
+
+    def flush(self) -> None:
+        """Make everything written so far survive a power failure."""
+        with self._request("flush") as nbd:
+            if self._has_lost_writes:
+                self._has_lost_writes = False
+                reason = (
+                    "the connection broke before they were flushed: write again what was written since the last flush"
+                )
+                raise errors.StorageError("flush the last writes", reason, errno.EIO)
+            nbd.flush()
+            self._has_writes = False
+
+    def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
+        """Yield the extents of a range; see Backend.extents. The server is asked while they are taken."""
+        if context not in ("zero", "dirty"):
+            raise errors.UnsupportedContext(context)
+        with self._request("extents") as nbd:
+            if length is None:
+                length = nbd.export.size - offset
+            assert 0 <= offset <= offset + length <= nbd.export.size
+            if context == "zero":
+                found = status.zero_extents(nbd, offset, length)
+            else:
+                found = status.dirty_extents(nbd, offset, length, self._bitmap(nbd.export))
+        return self._listed(found)
+
+    def _listed(self, found: Iterator[Extent]) -> Iterator[Extent]:
+        with self._request("extents"):
+            yield from found
+
+    def _bitmap(self, export: Export) -> str:
+        """Return the context of the one bitmap that tells what is dirty."""
+        if not self._dirty:
+            raise errors.UnsupportedContext("dirty", "the ticket does not ask for them")
+        if not export.bitmaps:
+            raise errors.UnsupportedContext("dirty", "the NBD server exports no dirty bitmap")
+        if len(export.bitmaps) > 1:
+            names = ", ".join(export.bitmaps)
+            raise errors.UnsupportedContext("dirty", f"the NBD server exports several dirty bitmaps: {names}")
+        return export.bitmaps[0]
+
+    # --- The connection ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _request(self, operation: str) -> Iterator[Client]:
+        """Give a connection, and turn what goes wrong with it into errors of ours."""
+        if self._is_closed:
+            raise errors.ClosedBackend(self.name)
+        with mapped_errors(operation):
+            yield self._connected()
+
+    @contextlib.contextmanager
+    def _change(self, operation: str, offset: int, length: int) -> Iterator[Client]:
+        """Give a connection that may be used to change a range of the disk."""
+        with self._request(operation) as nbd:
+            if not self._writable:
+                raise errors.StorageError(operation, "the disk was opened for reading only", errno.EROFS)
+            if not 0 <= offset <= offset + length <= nbd.export.size:
+                raise errors.RangeNotSatisfiable(offset, length, nbd.export.size)
+            self._has_writes = True
+            yield nbd
+
+    def _connected(self) -> Client:
+        """Return the connection, a new one if the last one broke."""
+        if self._client is not None and self._client.is_alive:
+            return self._client
+        if self._client is not None:
+            log.warning("The connection to the NBD server broke, connecting again")
+            self._has_lost_writes |= self._has_writes
+            self._has_writes = False
+        nbd = client.connect(self._location, dirty=self._dirty, ca_file=self._ca_file, **self._timeouts)
+        with self._lock:
+            self._client = nbd
+        log.debug("Connected to NBD export %s", nbd.export)
+        return nbd
+
+    def interrupt(self) -> None:
+        """Make whatever waits for the server fail now. Threads: any."""
+        with self._lock:
+            if self._client is not None:
+                self._client.interrupt()
+
+    def close(self) -> None:
+        """Say good-bye to the server; harmless when repeated."""
+        self._is_closed = True
+        if self._client is not None:
+            self._client.close()
+
+
+def aligned(export: Export, offset: int, length: int) -> tuple[int, int]:
+    """Return how far before offset its block begins, and the length of all the blocks that hold the range.
+
+    The last block of an export ends with it.
+    """
+    block = export.minimum_block
+    head = offset % block
+    end = min(-(-(offset + length) // block) * block, export.size)
+    return head, end - offset + head if length else 0
+
+
+@contextlib.contextmanager
+def mapped_errors(operation: str) -> Iterator[None]:
+    """Turn errors of the NBD client into ours."""
+    try:
+        yield
+    except RequestFailed as e:
+        kind = errors.NoSpace if e.errno == errno.ENOSPC else errors.StorageError
+        raise kind(operation, e.reason, e.errno) from e
+    except TimedOut as e:
+        raise errors.BackendTimeout(operation, str(e), errno.ETIMEDOUT) from e
+    except ConnectionDead as e:
+        raise errors.BackendUnavailable(operation, str(e)) from e

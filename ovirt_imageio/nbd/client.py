@@ -1,0 +1,341 @@
+"""Speak to an NBD server: one connection, several requests under way.
+
+    with client.connect(address.parse("nbd:unix:/run/nbd.sock")) as nbd:
+        nbd.read(0, view)
+
+Requests that fail raise errors.RequestFailed, and the connection can be used further; errors.ConnectionDead leaves it
+closed.
+
+Knows nothing of HTTP, tickets, backends and configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+import time
+from collections.abc import Generator, Iterable, Iterator
+from typing import Optional
+
+from ovirt_imageio import connect as connections
+from ovirt_imageio.nbd import handshake, wire
+from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
+from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
+from ovirt_imageio.nbd.handshake import Export
+from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
+from ovirt_imageio.nbd.stream import Stream
+from ovirt_imageio.nbd.wire import CommandFlag
+
+__all__ = ["PIECE", "WINDOW", "Client", "connect"]
+
+# Bytes are moved in pieces of this size: small enough for the processor's cache, large enough to be few.
+PIECE = 1024 * 1024
+
+# How many requests are under way at once: the storage works while the network does.
+WINDOW = 4
+
+# The longest zero request: any server can do that, and none needs minutes.
+MAX_ZERO = 1024 * 1024 * 1024
+
+# "the length field of NBD_CMD_BLOCK_STATUS": some servers choke on the last bit.
+MAX_STATUS = 2 * 1024 * 1024 * 1024
+# With extended headers lengths have 64 bits; qemu wants them not to be negative.
+MAX_EXTENDED_STATUS = 2**62
+
+ZEROES = memoryview(bytes(PIECE))
+
+CONNECT_TIMEOUT = 10.0
+REPLY_TIMEOUT = 60.0
+
+
+class Client:
+    """One export of one server.
+
+    Threads: one at a time, but for `interrupt`, which any thread may call.
+    """
+
+    def __init__(self, stream: Stream, export: Export) -> None:
+        self.stream = stream
+        self.export = export
+        self._replies = Replies(export)
+        self._is_alive = True
+        # Bytes are moved in pieces of this size, which the server can take.
+        self.piece = min(PIECE, export.maximum_block)
+
+    @property
+    def is_alive(self) -> bool:
+        """False once nothing more can be said on this connection."""
+        return self._is_alive
+
+    # --- Requests ----------------------------------------------------------------------------------------------------
+
+    def read(self, offset: int, view: memoryview) -> None:
+        """Fill view with the bytes at offset."""
+        self.run(
+            Command(wire.Command.READ, offset + start, length, view[start : start + length])
+            for start, length in self.pieces(offset, len(view))
+        )
+
+    def write(self, offset: int, view: memoryview, fua: bool = False) -> None:
+        """Write all of view at offset; with `fua` it is on the storage when this returns."""
+        self._check_writable(wire.Command.WRITE)
+        flags = CommandFlag.FUA if fua and self.export.can_fua else CommandFlag.NONE
+        self.run(
+            Command(wire.Command.WRITE, offset + start, length, view[start : start + length], flags)
+            for start, length in self.pieces(offset, len(view))
+        )
+        if fua and not self.export.can_fua:
+            self.flush()
+
+    def zero(self, offset: int, length: int, punch_hole: bool = True) -> None:
+        """Make `length` bytes at offset read as zeroes, and give their space back if `punch_hole`."""
+        self._check_writable(wire.Command.WRITE_ZEROES)
+        if self.export.can_zero:
+            flags = CommandFlag.NONE if punch_hole else CommandFlag.NO_HOLE
+            steps = steps_of(length, MAX_ZERO)
+            self.run(Command(wire.Command.WRITE_ZEROES, offset + start, size, None, flags) for start, size in steps)
+        else:
+            self.run(
+                Command(wire.Command.WRITE, offset + start, size, ZEROES[:size])
+                for start, size in self.pieces(offset, length)
+            )
+
+    def flush(self) -> None:
+        """Make what was written survive a power failure; a server that does not offer it has nothing to flush."""
+        if self.export.can_flush:
+            self.run([Command(wire.Command.FLUSH, 0, 0)])
+
+    def block_status(self, offset: int, length: int) -> dict[int, memoryview]:
+        """Return the extents at offset, packed as they came, by the number of their context.
+
+        They cover a part of the range that is not empty, and may reach beyond it. See `status` for a view of them.
+        """
+        assert 0 < length <= self.max_status
+        if not self.export.contexts:
+            raise Unsupported(str(wire.Command.BLOCK_STATUS))
+        command = Command(wire.Command.BLOCK_STATUS, offset, length)
+        self.run([command])
+        return command.extents
+
+    @property
+    def max_status(self) -> int:
+        """The longest range that block_status can be asked about."""
+        return MAX_EXTENDED_STATUS if self.export.mode is wire.Mode.EXTENDED else MAX_STATUS
+
+    def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """Split a range into pieces that the server can take: yield the start within the range, and the length.
+
+        They end at multiples of their size, so that aligned storage has two odd pieces at most.
+        """
+        first = min(self.piece - offset % self.piece, length)
+        if first:
+            yield 0, first
+        yield from ((first + start, size) for start, size in steps_of(length - first, self.piece))
+
+    def _check_writable(self, command: wire.Command) -> None:
+        if self.export.is_read_only:
+            raise Unsupported(str(command), message="the export is read-only")
+
+    # --- What requests are made of -----------------------------------------------------------------------------------
+
+    def run(self, commands: Iterable[Command]) -> None:
+        """Run commands, a window of them at a time; when one fails, wait for those under way and raise its error."""
+        with self.settled():
+            for command in commands:
+                while len(self._replies) >= WINDOW:
+                    self.finish()
+                self.submit(command)
+            while self._replies:
+                self.finish()
+
+    def submit(self, command: Command) -> None:
+        """Send a command. Its reply is expected from now on; see `advance`."""
+        self.stream.send(self.start(command), command.view if command.kind == wire.Command.WRITE else None)
+
+    def start(self, command: Command) -> bytes:
+        """Return the header of a command, whose reply is expected from now on; the caller sends it, and its payload."""
+        assert command.offset + command.length <= self.export.size
+        if not self._is_alive:
+            raise Disconnected("the connection to the NBD server is closed")
+        self._replies.add(command)
+        flags = command.flags
+        if command.kind == wire.Command.WRITE and self.export.mode is wire.Mode.EXTENDED:
+            flags |= CommandFlag.PAYLOAD_LENGTH
+        mode = self.export.mode
+        return wire.encode_request(mode, flags, command.kind, command.cookie, command.offset, command.length)
+
+    def advance(self) -> Data | Hole | Done:
+        """Receive until something happens to one of the commands. What Data announces must be received next."""
+        for step in self._replies:
+            if not isinstance(step, memoryview):
+                return step
+            self.stream.receive(step)
+        raise AssertionError("replies end only when they raise")
+
+    def store(self, step: Data | Hole) -> None:
+        """Put what a step announces into the view of its command."""
+        assert step.command.view is not None
+        view = step.command.view[step.start : step.start + step.length]
+        if isinstance(step, Data):
+            self.stream.receive(view)
+        else:
+            for start, size in steps_of(len(view), PIECE):
+                view[start : start + size] = ZEROES[:size]
+
+    def finish(self) -> Command:
+        """Wait until one of the commands under way has ended, and return it; raise if it failed."""
+        step = self.advance()
+        while not isinstance(step, Done):
+            self.store(step)
+            step = self.advance()
+        if step.command.error is not None:
+            raise step.command.error
+        return step.command
+
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Leave no command under way when the body raises: wait for them, and throw away what they bring.
+
+        If that is not possible, the connection is closed. The body must take all that Data announced, or `discard` it,
+        before it raises.
+        """
+        try:
+            yield
+        except ConnectionDead:
+            self._die()
+            raise
+        except Exception:
+            try:
+                self._settle()
+            except ConnectionDead:
+                self._die()
+            raise
+        except BaseException:
+            self._die()
+            raise
+
+    def _settle(self) -> None:
+        while self._replies:
+            step = self.advance()
+            if isinstance(step, Data):
+                self.discard(step.length)
+
+    def discard(self, length: int) -> None:
+        """Throw away the next `length` bytes that Data announced."""
+        spare = memoryview(bytearray(min(length, PIECE)))
+        for _, size in steps_of(length, PIECE):
+            self.stream.receive(spare[:size])
+
+    def _die(self) -> None:
+        self._is_alive = False
+        self.stream.close()
+
+    # --- The end -----------------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Make whatever waits for the server fail now. Threads: any."""
+        self.stream.interrupt()
+
+    def close(self) -> None:
+        """Say good-bye, if that is possible, and close; harmless when repeated."""
+        if self._is_alive:
+            self._is_alive = False
+            with contextlib.suppress(Error):
+                self.stream.send(wire.encode_request(self.export.mode, 0, wire.Command.DISCONNECT, 0, 0, 0))
+        self.stream.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(
+    location: Location,
+    *,
+    dirty: bool = False,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    reply_timeout: float = REPLY_TIMEOUT,
+    ca_file: Optional[str] = None,
+) -> Client:
+    """Connect to an export, with all its dirty bitmaps if `dirty`. Raises errors.ConnectionDead.
+
+    The connection must stand within `connect_timeout` seconds, and no later answer may take longer than
+    `reply_timeout`. Over TLS the server is verified with `ca_file`, or with what the system trusts.
+    """
+    address = location.address
+    target = address.path if isinstance(address, UnixAddress) else (address.host, address.port)
+    try:
+        sock = connections.connect(target, connect_timeout)
+    except TimeoutError as e:
+        raise TimedOut(f"the NBD server did not accept a connection within {connect_timeout:g} seconds") from e
+    except OSError as e:
+        raise Disconnected(f"cannot connect to the NBD server: {e.strerror or e}") from e
+    with contextlib.ExitStack() as stack:
+        stream = Stream(sock, connect_timeout)
+        stack.callback(stream.close)
+        steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure)
+        export = drive(steps, stream, location, ca_file)
+        stream.set_timeout(reply_timeout)
+        stack.pop_all()
+    return Client(stream, export)
+
+
+def drive(
+    steps: Generator[handshake.Step, bytes, Export], stream: Stream, location: Location, ca_file: Optional[str]
+) -> Export:
+    """Do what the negotiation asks for, until it has an export."""
+    deadline = time.monotonic() + stream.timeout
+    try:
+        step = next(steps)
+        while time.monotonic() < deadline:
+            step = steps.send(perform(step, stream, location, ca_file))
+        raise TimedOut(f"the NBD server did not finish to negotiate within {stream.timeout:g} seconds")
+    except StopIteration as end:
+        export: Export = end.value
+        return export
+    except Refused:
+        with contextlib.suppress(ConnectionDead):
+            stream.send(wire.encode_option(wire.Option.ABORT))
+        raise
+
+
+def perform(step: handshake.Step, stream: Stream, location: Location, ca_file: Optional[str]) -> bytes:
+    """Do one step of the negotiation."""
+    if isinstance(step, handshake.Send):
+        stream.send(step.data)
+        return b""
+    if isinstance(step, handshake.Receive):
+        data = bytearray(step.size)
+        stream.receive(memoryview(data))
+        return bytes(data)
+    host = location.address.host if isinstance(location.address, TCPAddress) else None
+    stream.start_tls(tls_context(location, ca_file), location.hostname or host)
+    return b""
+
+
+def tls_context(location: Location, ca_file: Optional[str]) -> ssl.SSLContext:
+    """Return what verifies the server, and shows it our certificate if we have one.
+
+    A server on a Unix socket has no host name: unless the URL tells one, only its certificate is verified.
+    """
+    folder = location.certificates
+    try:
+        context = ssl.create_default_context(cafile=os.path.join(folder, "ca-cert.pem") if folder else ca_file)
+        certificate = os.path.join(folder, "client-cert.pem") if folder else ""
+        if certificate and os.path.exists(certificate):
+            assert folder is not None
+            context.load_cert_chain(certificate, os.path.join(folder, "client-key.pem"))
+    except OSError as e:
+        raise Refused("TLS", f"cannot use the certificates in {folder or ca_file}: {e}") from e
+    if location.hostname is None and isinstance(location.address, UnixAddress):
+        context.check_hostname = False
+    return context
+
+
+def steps_of(length: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield start and length of the steps of at most `size` that make up `length`."""
+    for start in range(0, length, size):
+        yield start, min(size, length - start)

@@ -1,0 +1,108 @@
+"""What an export holds, range by range: walk its block status.
+
+The server tells each meta context for itself, in pieces as long as it likes. Here they become extents that are in
+order, clipped to the range that was asked for, with neighbours merged; one answer of the server is kept at a time, so a
+million extents take no more memory than a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ovirt_imageio.extent import DirtyExtent, Extent, ZeroExtent, merged
+from ovirt_imageio.nbd import wire
+from ovirt_imageio.nbd.client import Client
+from ovirt_imageio.nbd.errors import ProtocolError
+from ovirt_imageio.nbd.handshake import Export
+from ovirt_imageio.nbd.wire import Mode
+
+__all__ = ["Status", "decode", "dirty_extents", "walk", "zero_extents"]
+
+
+class Status(NamedTuple):
+    """One extent of one context: its length, and the flags as they are on the wire."""
+
+    length: int
+    flags: int
+
+
+def zero_extents(client: Client, offset: int, length: int) -> Iterator[Extent]:
+    """Yield the zero extents of a range: one of data if the server cannot tell."""
+    if wire.BASE_ALLOCATION not in client.export.contexts.values():
+        return iter([ZeroExtent(offset, length, False, False)] if length else [])
+    return merged(
+        ZeroExtent(
+            start,
+            size,
+            zero=bool(flags[wire.BASE_ALLOCATION] & wire.STATE_ZERO),
+            hole=flags.get(wire.ALLOCATION_DEPTH) == 0,
+        )
+        for start, size, flags in walk(client, offset, length)
+    )
+
+
+def dirty_extents(client: Client, offset: int, length: int, bitmap: str) -> Iterator[Extent]:
+    """Yield the dirty extents of a range, after one bitmap of the export."""
+    return merged(
+        DirtyExtent(
+            start,
+            size,
+            dirty=bool(flags[bitmap] & wire.STATE_DIRTY),
+            zero=bool(flags.get(wire.BASE_ALLOCATION, 0) & wire.STATE_ZERO),
+        )
+        for start, size, flags in walk(client, offset, length)
+    )
+
+
+def walk(client: Client, offset: int, length: int) -> Iterator[tuple[int, int, dict[str, int]]]:
+    """Yield start, length and the flags by context, for each part of a range in which no context changes.
+
+    base:allocation   |      data       |  zero  |   data ...
+    dirty bitmap      |  clean  |       dirty        |   ...
+    parts             |    1    |   2   |   3    | 4 | 5 ...
+    """
+    contexts = client.export.contexts
+    # A server with large blocks wants to be asked about whole ones.
+    block = client.export.minimum_block
+    position, end = offset, offset + length
+    while position < end:
+        start = position // block * block
+        limit = min(-(-end // block) * block, client.export.size) - start
+        packed = client.block_status(start, min(limit, client.max_status // block * block))
+        lists = [decode(client.export, packed[number]) for number in contexts]
+        before = position
+        for part, size, flags in parallel(start, lists):
+            size = min(part + size, end) - max(part, position)
+            if size <= 0:
+                continue
+            yield position, size, dict(zip(contexts.values(), flags))
+            position += size
+            if position >= end:
+                return
+        if position == before:
+            raise ProtocolError(f"the NBD server reported extents shorter than its blocks of {block} bytes")
+
+
+def decode(export: Export, packed: memoryview) -> Iterator[Status]:
+    """Yield the extents of one context; raises ProtocolError for one that cannot be."""
+    extended = export.mode is Mode.EXTENDED
+    layout = wire.STATUS_EXT_EXTENT if extended else wire.STATUS_EXTENT
+    for length, flags in layout.iter_unpack(packed):
+        if length == 0:
+            raise ProtocolError("the NBD server reported an empty extent")
+        yield Status(length, flags)
+
+
+def parallel(start: int, lists: list[Iterator[Status]]) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield start, length and flags of each part in which no list changes, until one of them ends."""
+    heads = [next(items) for items in lists]
+    while True:
+        size = min(head.length for head in heads)
+        yield start, size, [head.flags for head in heads]
+        start += size
+        for i, head in enumerate(heads):
+            rest = head._replace(length=head.length - size) if head.length > size else next(lists[i], None)
+            if rest is None:
+                return
+            heads[i] = rest

@@ -1,0 +1,123 @@
+"""The connection to an NBD server as a stream of bytes: send all of it, receive exactly so much, in time or not at all.
+
+Knows sockets and TLS; knows nothing of the protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Optional, Union
+
+from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
+
+__all__ = ["Stream"]
+
+# Several requests fit into the socket while the server works on the one before: on a Unix socket that makes writes
+# half as fast again. Systems that allow less use what they allow.
+BUFFER_SIZE = 4 * 1024 * 1024
+
+Buffer = Union[bytes, memoryview]
+
+
+class Stream:
+    """A connected socket. Every failure is a errors.ConnectionDead: half a message may have been sent or received.
+
+    A plain socket blocks, with the kernel's own time-outs: then one system call moves a whole buffer, and what counts
+    is that something moves. TLS needs the time-outs of Python.
+
+    Threads: one, but for `interrupt`, which any thread may call.
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._socket = sock
+        # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
+        self._lock = threading.Lock()
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF) if sock.family == socket.AF_UNIX else ():
+            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+        self.set_timeout(timeout)
+
+    @property
+    def timeout(self) -> float:
+        """How long the server may stand still, in seconds."""
+        return self._timeout
+
+    def set_timeout(self, seconds: float) -> None:
+        """Let the server stand still for so long."""
+        self._timeout = seconds
+        if isinstance(self._socket, ssl.SSLSocket):
+            self._socket.settimeout(seconds)
+            return
+        self._socket.settimeout(None)
+        limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, limit)
+
+    @property
+    def socket(self) -> Optional[socket.socket]:
+        """The socket, if bytes are what they look like there; None if they are encrypted."""
+        return None if isinstance(self._socket, ssl.SSLSocket) else self._socket
+
+    def start_tls(self, context: ssl.SSLContext, hostname: Optional[str]) -> None:
+        """Speak TLS from now on."""
+        with self.mapped_errors("start TLS"):
+            self._socket.settimeout(self._timeout)
+            self._socket = context.wrap_socket(self._socket, server_hostname=hostname)
+
+    def send(self, header: Buffer, payload: Optional[memoryview] = None) -> None:
+        """Send a header and its payload, together where possible."""
+        with self.mapped_errors("take a request"):
+            if payload is None:
+                self._socket.sendall(header)
+            elif isinstance(self._socket, ssl.SSLSocket):
+                self._socket.sendall(header)
+                self._socket.sendall(payload)
+            else:
+                sent = self._socket.sendmsg([header, payload])
+                if sent < len(header):  # a signal came
+                    self._socket.sendall(header[sent:])
+                    sent = len(header)
+                if sent < len(header) + len(payload):
+                    self._socket.sendall(payload[sent - len(header) :])
+
+    def receive(self, view: memoryview) -> None:
+        """Fill all of view."""
+        with self.mapped_errors("answer"):
+            while view:
+                count = self._socket.recv_into(view, 0, self._flags)
+                if count == 0:
+                    raise Disconnected("the NBD server closed the connection")
+                view = view[count:]
+
+    @property
+    def _flags(self) -> int:
+        """The kernel gathers all that we want before it wakes us; TLS cannot be asked that."""
+        return 0 if isinstance(self._socket, ssl.SSLSocket) else socket.MSG_WAITALL
+
+    @contextlib.contextmanager
+    def mapped_errors(self, what: str) -> Iterator[None]:
+        """Turn errors of the system into ours."""
+        try:
+            yield
+        except ConnectionDead:
+            raise
+        except OSError as e:
+            is_late = isinstance(e, (TimeoutError, socket.timeout)) or e.errno == errno.EAGAIN
+            if is_late:
+                raise TimedOut(f"the NBD server did not {what} within {self._timeout:g} seconds") from e
+            raise Disconnected(f"the NBD server did not {what}: {e.strerror or e}") from e
+
+    def interrupt(self) -> None:
+        """Make whatever waits for the server fail now. Threads: any."""
+        with self._lock, contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket; harmless when repeated."""
+        with self._lock:
+            self._socket.close()
