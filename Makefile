@@ -9,12 +9,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ovirt_imageio/version.py)
 NAME := ovirt-imageio-$(VERSION)
+# Where this interpreter looks for packages below PREFIX.
+PYTHON_LIB = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib", vars={"base": "$(PREFIX)"}))')
+# rpm asks only its own database what is installed; on Debian that one is empty.
+RPM_OPTIONS := $(if $(wildcard /etc/debian_version),--nodeps)
+# The files that depend on this checkout.
+DEVELOPMENT := .cache/development
 
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := help
-.SHELLFLAGS := -euo pipefail -c
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+# The steps build on one another.
+.NOTPARALLEL:
 
 .PHONY: help
 help:  ## list the targets
@@ -53,13 +61,52 @@ storage: $(VENV)/ready  ## make the loop devices and file systems that tests use
 	@$(BIN)/python test/real/storage.py create
 
 .PHONY: clean-storage
-clean-storage:  ## delete them
+clean-storage: $(VENV)/ready  ## delete them
 	$(BIN)/python test/real/storage.py delete
 
 .PHONY: clean
 clean:  ## delete everything that was built, but for the storage of tests
 	rm -rf .venv* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+## Release
+
+.PHONY: dist
+dist:  ## make the archive of the last commit: dist/ovirt-imageio-VERSION.tar.gz
+	mkdir -p dist
+	git archive --format=tar.gz --prefix=$(NAME)/ --output=dist/$(NAME).tar.gz HEAD
+
+.PHONY: rpm
+rpm: system-rpm dist  ## make the packages of the last commit: build/rpm/
+	rpmbuild -ta dist/$(NAME).tar.gz --define '_topdir $(CURDIR)/build/rpm' $(RPM_OPTIONS)
+
+.PHONY: install
+install:  ## install everything below DESTDIR
+	install -d $(addprefix $(DESTDIR),$(PYTHON_LIB) /etc/ovirt-imageio/conf.d $(PREFIX)/lib/ovirt-imageio/conf.d)
+	install -d $(DESTDIR)/var/log/ovirt-imageio
+	cd ovirt_imageio && find . -name '*.py' -o -name py.typed | sort | \
+	    xargs -I @ install -D -m 644 @ $(DESTDIR)$(PYTHON_LIB)/ovirt_imageio/@
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin daemon/ovirt-imageio daemon/ovirt-imageioctl daemon/ovirt-img
+	install -m 644 conf/README $(DESTDIR)/etc/ovirt-imageio/README
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system data/ovirt-imageio.service
+	install -D -m 644 data/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ovirt-imageio.conf
+	install -D -m 644 data/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ovirt-imageio.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/firewalld/services data/firewalld/*.xml
+
+.PHONY: install-dev
+install-dev: $(VENV)/ready  ## use this checkout as the proxy of an engine below ENGINE_PREFIX
+	@test -n "$(ENGINE_PREFIX)" || { echo "Say where the engine is: make install-dev ENGINE_PREFIX=DIR" >&2; exit 1; }
+	install -d $(addprefix $(ENGINE_PREFIX)/,bin etc/ovirt-imageio/conf.d var/run/ovirt-imageio)
+	sed 's|/etc/pki|$(ENGINE_PREFIX)&|' conf/50-engine.conf >$(ENGINE_PREFIX)/etc/ovirt-imageio/conf.d/50-engine.conf
+	sed 's|@DIR@|$(ENGINE_PREFIX)/var/run/ovirt-imageio|' conf/99-development.conf \
+	    >$(ENGINE_PREFIX)/etc/ovirt-imageio/conf.d/99-development.conf
+	ln -sf $(CURDIR)/$(BIN)/ovirt-imageio $(CURDIR)/$(BIN)/ovirt-imageioctl $(ENGINE_PREFIX)/bin/
+	@echo "Now run: $(ENGINE_PREFIX)/bin/ovirt-imageio -c $(ENGINE_PREFIX)/etc/ovirt-imageio"
+
+.PHONY: generated-files
+generated-files: $(DEVELOPMENT)/ready  ## make a configuration and a certificate to run the daemon from this checkout
+
+## What the others need
 
 # What the system must have; a quick look when nothing is missing.
 .PHONY: system-check system-run system-bench system-rpm
@@ -71,4 +118,16 @@ $(VENV)/ready: setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test,check]'
 	mkdir -p .cache
+	touch $@
+
+# The host's configuration with the paths of this checkout, and with a certificate that signs itself.
+$(DEVELOPMENT)/ready: conf/60-vdsm.conf conf/99-development.conf Makefile
+	mkdir -p $(addprefix $(DEVELOPMENT)/,conf.d run pki/keys pki/certs)
+	sed 's|/etc/pki/vdsm|$(CURDIR)/$(DEVELOPMENT)/pki|' conf/60-vdsm.conf >$(DEVELOPMENT)/conf.d/60-vdsm.conf
+	sed 's|@DIR@|$(CURDIR)/$(DEVELOPMENT)/run|' conf/99-development.conf >$(DEVELOPMENT)/conf.d/99-development.conf
+	openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=localhost \
+	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 \
+	    -keyout $(DEVELOPMENT)/pki/keys/vdsmkey.pem -out $(DEVELOPMENT)/pki/certs/vdsmcert.pem 2>/dev/null
+	cp $(DEVELOPMENT)/pki/certs/vdsmcert.pem $(DEVELOPMENT)/pki/certs/cacert.pem
+	@echo "Now run: .venv/bin/ovirt-imageio -c $(DEVELOPMENT)"
 	touch $@
