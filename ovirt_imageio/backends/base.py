@@ -14,7 +14,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.extent import Extent, ZeroExtent
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 
-__all__ = ["PIECE", "Backend"]
+__all__ = ["PIECE", "Backend", "fill"]
 
 # The step of the plain loops: small enough to stay in the processor's cache and to give a fine progress.
 PIECE = 1024 * 1024

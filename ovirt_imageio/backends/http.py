@@ -1,0 +1,464 @@
+"""An image of another daemon as a backend: the proxy, and the client library.
+
+    open        OPTIONS: what the origin can do; every origin can GET and PUT
+    same host   the origin's Unix socket, when it told one and both ends of the connection are this host
+    read        one GET for the whole range, however long
+    write       one PUT for the whole range, without flush where the origin can flush on request
+    zero        PATCH, or a PUT of zeroes
+    flush       PATCH, or nothing: what cannot flush on request flushes every PUT
+    extents     GET, decoded while it arrives
+    checksum    GET: the data stays where it is
+
+An origin that refuses is quoted, status and words; but for ticket ids, which are taken out.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Optional
+from urllib.parse import quote, urlsplit
+
+from ovirt_imageio import errors, tls
+from ovirt_imageio.backends import jsonstream
+from ovirt_imageio.backends.base import PIECE, Backend, fill
+from ovirt_imageio.backends.origin import Origin, Refused, Upload
+from ovirt_imageio.backends.reply import Reply
+from ovirt_imageio.extent import DirtyExtent, Extent, ZeroExtent, clipped, merged
+from ovirt_imageio.relay import Progress, Sink, Source
+
+if TYPE_CHECKING:
+    from ovirt_imageio.backends.registry import Options
+
+__all__ = ["HttpBackend", "check_url", "open_backend"]
+
+log = logging.getLogger("backends.http")
+
+# How much of what the origin tells about an error is shown.
+TEXT_LIMIT = 512
+
+# Larger than any answer to OPTIONS or checksum.
+JSON_LIMIT = 1024 * 1024
+
+# Bytes that pass through us: whole TLS records are gathered, and it still fits in the processor's cache.
+STEP = 256 * 1024
+
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+UNSATISFIED_RANGE = re.compile(r"bytes \*/[0-9]{1,18}")
+CHECKSUM = re.compile(r"[0-9a-f]+")
+
+# What a path and a host may hold to be sent as they are.
+PATH = re.compile(r"/[!-~]*")
+HOST = re.compile(r"[0-9A-Za-z._:%\[\]-]+")
+
+
+def check_url(url: str) -> None:
+    """Raise errors.InvalidValue if url cannot be that of an image; its port is not looked at."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as e:
+        raise errors.InvalidValue("url", url, "a URL") from e
+    if parts.scheme not in ("http", "https") or not HOST.fullmatch(parts.netloc) or not parts.hostname:
+        raise errors.InvalidValue("url", url, "https://HOST[:PORT]/images/TICKET, without user and password")
+    # urlsplit drops line breaks: what it returns is not always what was given.
+    if not PATH.fullmatch(parts.path) or parts.query or parts.fragment or parts.geturl() != url:
+        raise errors.InvalidValue("url", url, "https://HOST[:PORT]/images/TICKET, and nothing more")
+
+
+def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> Backend:
+    """Open the image at url; whether zeroed ranges are deallocated is for the origin to decide."""
+    return HttpBackend(
+        url,
+        writable=writable,
+        dirty=dirty,
+        context=trust(options.ca_file or "") if urlsplit(url).scheme == "https" else None,
+        connect_timeout=options.http_connect_timeout,
+        read_timeout=options.http_read_timeout,
+    )
+
+
+def trust(ca_file: str) -> ssl.SSLContext:
+    """Return the context that trusts the authorities in a file; loading it for every connection would cost too much."""
+    try:
+        changed = os.stat(ca_file).st_mtime_ns if ca_file else 0
+    except OSError:
+        changed = 0  # Loading it tells what is wrong.
+    return load_context(ca_file, changed)
+
+
+@functools.lru_cache(maxsize=4)
+def load_context(ca_file: str, changed: int) -> ssl.SSLContext:
+    """Return the context of a file that was changed then."""
+    return tls.client_context(ca_file)
+
+
+class HttpBackend(Backend):
+    """The image at a transfer URL.
+
+    `context` decides which origins are trusted, `dirty` whether dirty extents may be asked for. Raises
+    errors.BackendUnavailable, errors.BackendTimeout, or errors.OriginError if the origin refuses.
+
+        backend = HttpBackend("https://host:54322/images/TICKET", context=context)
+
+    Threads: one at a time, but for `interrupt`.
+    """
+
+    name = "http"
+    # The origin knows, and refuses.
+    can_grow = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        writable: bool = True,
+        dirty: bool = False,
+        context: Optional[ssl.SSLContext] = None,
+        connect_timeout: float = 10,
+        read_timeout: float = 60,
+    ) -> None:
+        check_url(url)
+        self._writable = writable
+        self._dirty = dirty
+        # What must not appear in an error.
+        self._ticket_id = urlsplit(url).path.rpartition("/")[2]
+        self._features: frozenset[str] = frozenset()
+        self._size: Optional[int] = None
+        self._is_closed = False
+        self._origin = Origin(url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout)
+        # The methods that the origin allows, as it tells them; empty if it does not.
+        self.allowed: frozenset[str] = frozenset()
+        try:
+            self._negotiate()
+        except BaseException:
+            self._origin.close()
+            raise
+
+    # Opening
+
+    def _negotiate(self) -> None:
+        answer = self._options()
+        path = answer.get("unix_socket")
+        if isinstance(path, str) and path and self._origin.is_same_host:
+            answer = self._try_unix_socket(path) or answer
+        features = answer.get("features")
+        if isinstance(features, list):
+            self._features = frozenset(item for item in features if isinstance(item, str))
+        self.max_readers = natural(answer, "max_readers") or 1
+        self.max_writers = natural(answer, "max_writers") or 1
+        self.block_size = natural(answer, "block_size") or 1
+        self._size = natural(answer, "size")
+        self._tells_size = self._size is not None
+
+    def _options(self) -> Mapping[str, Any]:
+        """Return what the origin tells about the image; nothing if it is too old to tell."""
+        with self._origin.request("open", "OPTIONS") as reply:
+            if reply.status in (204, 405):
+                return {}
+            self._check_reply(reply, "open", 200)
+            self.allowed = frozenset(item.strip() for item in reply.headers.get("allow", "").split(",") if item.strip())
+            return json_object(reply.read(JSON_LIMIT))
+
+    def _try_unix_socket(self, path: str) -> Optional[Mapping[str, Any]]:
+        """Go on through the origin's Unix socket, if the same image is there."""
+        self._origin.use_unix_socket(path)
+        try:
+            return self._options()
+        except (errors.StorageError, ValueError) as e:
+            log.warning("Cannot use the Unix socket of the origin, going on over TCP: %s", e)
+            self._origin.use_unix_socket(None)
+            return None
+
+    # Reading
+
+    def size(self) -> int:
+        """Return the size that the origin told; it grows with what is written here."""
+        self._check()
+        if self._size is None:
+            self._size = self._find_size()
+        return self._size
+
+    def _find_size(self) -> int:
+        size = natural(self._options(), "size") if self._tells_size else None
+        if size is not None:
+            return size
+        if "extents" in self._features:
+            end = 0
+            for extent in self._list("zero", 0, None):
+                end = extent.start + extent.length
+            return end
+        # Very old: only the head of a download tells; leaving with an error drops the data, and the connection.
+        with self._origin.request("read the size", "GET") as reply:
+            self._check_reply(reply, "read the size", 200)
+            if reply.length is None:
+                raise errors.StorageError("read the size", "the origin does not tell the size of the image")
+            return reply.length
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Read with one GET."""
+        length = min(len(view), self.size() - offset)
+        if length <= 0:
+            return 0
+        with self._get(offset, length) as reply:
+            return fill(reply, view[:length])
+
+    def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
+        """Send with one GET for the whole range."""
+        available = max(0, min(length, self.size() - offset))
+        if available:
+            buffer = memoryview(bytearray(min(available, STEP)))
+            with self._get(offset, available) as reply:
+                while reply.length:
+                    count = fill(reply, buffer[: reply.length])
+                    sink.write(buffer[:count])
+                    progress(count)
+        if available < length:
+            raise errors.PartialContent(length, available)
+
+    def _get(self, offset: int, length: int) -> Reply:
+        """Return the reply that holds the range."""
+        last = offset + length - 1
+        reply = self._origin.request("read", "GET", headers={"range": f"bytes={offset}-{last}"})
+        try:
+            self._check_reply(reply, "read", *((200, 206) if offset == 0 else (206,)))
+            match = CONTENT_RANGE.fullmatch(reply.headers.get("content-range", f"bytes {offset}-{last}/*"))
+            if reply.length != length or not match or int(match[1]) != offset:
+                raise errors.StorageError("read", "the origin sends another range than it was asked for")
+        except BaseException as e:
+            reply.__exit__(type(e))
+            raise
+        return reply
+
+    # Writing
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write with one PUT, which is repeated if the origin had dropped the connection before."""
+        self._check_writable("write")
+        if view:
+            headers = content_range(offset, len(view))
+            with self._origin.request("write", "PUT", self._put_suffix, headers, view) as reply:
+                self._check_reply(reply, "write", 200, 204)
+            self._grow(offset + len(view))
+
+    def receive_from(self, source: Source, offset: int, length: int, progress: Progress) -> None:
+        """Write with one PUT for the whole range; a body that fits in a piece is written like any other view."""
+        self._check_writable("write")
+        buffer = memoryview(bytearray(min(length, PIECE)))
+        first = buffer[: fill(source, buffer)]
+        if len(first) == PIECE < length:
+            self._stream(source, first, offset, length, progress)
+            return
+        if first:
+            self.write(offset, first)
+            progress(len(first))
+        if len(first) < length:
+            raise errors.PartialContent(length, len(first))
+
+    def _stream(self, source: Source, buffer: memoryview, offset: int, length: int, progress: Progress) -> None:
+        with self._origin.upload("write", self._put_suffix, content_range(offset, length), length) as upload:
+            try:
+                count = len(buffer)
+                upload.write(buffer)
+                progress(count)
+                done = count
+                while done < length:
+                    count = fill(source, buffer[: min(STEP, length - done)])
+                    if not count:
+                        raise errors.PartialContent(length, done)
+                    upload.write(buffer[:count])
+                    progress(count)
+                    done += count
+            except Refused:
+                self._raise_refusal(upload)
+            except (errors.OperationCanceled, errors.StorageError):
+                raise
+            except Exception:
+                # What came until now shall be written, and be so before we tell.
+                upload.cut()
+                self._size = None
+                raise
+            with upload.finish() as reply:
+                self._check_reply(reply, "write", 200, 204)
+        self._grow(offset + length)
+
+    def _raise_refusal(self, upload: Upload) -> None:
+        with upload.finish() as reply:
+            self._check_reply(reply, "write")
+
+    def zero(self, offset: int, length: int) -> None:
+        """Zero with PATCH, if the origin can."""
+        self._check_writable("zero")
+        if not length:
+            return
+        if "zero" in self._features:
+            # Without a flush of its own the origin could never be asked to later.
+            flush = "flush" not in self._features
+            self._patch("zero", {"op": "zero", "offset": offset, "size": length, "flush": flush})
+            self._grow(offset + length)
+        else:
+            self.receive_from(Zeroes(), offset, length, lambda count: None)
+
+    def flush(self) -> None:
+        """Flush with PATCH, if the origin can."""
+        self._check()
+        if "flush" in self._features:
+            self._patch("flush", {"op": "flush"})
+
+    def _patch(self, operation: str, message: Mapping[str, Any]) -> None:
+        body = json.dumps(message).encode("ascii")
+        headers = {"content-type": "application/json"}
+        with self._origin.request(operation, "PATCH", headers=headers, body=body) as reply:
+            self._check_reply(reply, operation, 200, 204)
+
+    @property
+    def _put_suffix(self) -> str:
+        return "?flush=n" if "flush" in self._features else ""
+
+    def _grow(self, end: int) -> None:
+        if self._size is not None:
+            self._size = max(self._size, end)
+
+    # Asking
+
+    def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
+        """Yield the extents that the origin tells, while it tells them."""
+        self._check()
+        if context not in ("zero", "dirty"):
+            raise errors.UnsupportedContext(context)
+        if context == "dirty" and not self._dirty:
+            raise errors.UnsupportedContext(context, 'the ticket was added without "dirty": true')
+        if "extents" not in self._features:
+            return super().extents(context, offset, length)
+        return self._list(context, offset, length)
+
+    def _list(self, context: str, offset: int, length: Optional[int]) -> Iterator[Extent]:
+        suffix = f"/extents?context={context}"
+        if offset or length is not None:
+            # Old origins list everything anyway.
+            suffix += f"&offset={offset}" + (f"&length={length}" if length is not None else "")
+        reply = self._origin.request("list extents", "GET", suffix)
+        try:
+            if reply.status == 404:
+                raise errors.UnsupportedContext(context, "the origin does not report them")
+            self._check_reply(reply, "list extents", 200)
+        except BaseException as e:
+            reply.__exit__(type(e))
+            raise
+        end = None if length is None else offset + length
+        return merged(clipped(read_extents(reply, context), offset, end if end is not None else 2**63))
+
+    def checksum(self, algorithm: str, block_size: int) -> Optional[str]:
+        """Let the origin compute it; None if it cannot. It may take as long as it likes: `interrupt` ends it."""
+        self._check()
+        if "checksum" not in self._features:
+            return None
+        suffix = f"/checksum?algorithm={quote(algorithm)}&block_size={block_size}"
+        with self._origin.request("compute the checksum", "GET", suffix, is_patient=True) as reply:
+            if reply.status in (400, 404):
+                return None  # It does not know this algorithm.
+            self._check_reply(reply, "compute the checksum", 200)
+            answer = json_object(reply.read(JSON_LIMIT))
+        checksum = answer.get("checksum")
+        if not isinstance(checksum, str) or not CHECKSUM.fullmatch(checksum) or answer.get("block_size") != block_size:
+            raise errors.StorageError("compute the checksum", "the origin answered with no checksum")
+        return checksum
+
+    # Ending
+
+    def interrupt(self) -> None:
+        """Make whatever blocks fail. Threads: any."""
+        self._origin.interrupt()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._is_closed = True
+        self._origin.close()
+
+    # Checks
+
+    def _check(self) -> None:
+        if self._is_closed:
+            raise errors.ClosedBackend(self.name)
+
+    def _check_writable(self, operation: str) -> None:
+        self._check()
+        if not self._writable:
+            raise errors.StorageError(operation, "the image was opened read only")
+
+    def _check_reply(self, reply: Reply, operation: str, *expected: int) -> None:
+        """Raise errors.OriginError with the origin's words, unless its status is an expected one."""
+        if reply.status in expected:
+            return
+        if reply.status < 400:
+            raise errors.StorageError(operation, f"the origin answered with the unexpected status {reply.status}")
+        text = reply.read(TEXT_LIMIT).decode("utf-8", "replace")
+        if self._ticket_id:
+            text = text.replace(self._ticket_id, "(ticket)")
+        reason = " ".join(text.split()) or f"The origin answered with status {reply.status}"
+        range_text = reply.headers.get("content-range", "")
+        range_text = range_text if UNSATISFIED_RANGE.fullmatch(range_text) else ""
+        raise errors.OriginError(operation, reason, status=reply.status, content_range=range_text or None)
+
+
+class Zeroes:
+    """A source of zeroes that never ends."""
+
+    socket = None
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill view."""
+        view[:] = bytes(len(view))
+        return len(view)
+
+    def advance(self, count: int) -> None:
+        """Never called: there is no socket."""
+
+
+def read_extents(reply: Reply, context: str) -> Iterator[Extent]:
+    """Yield the extents that the reply holds; it is closed at the end, or when the caller wants no more."""
+    position = None
+    with reply:
+        try:
+            for item in jsonstream.objects(reply.chunks()):
+                extent = make_extent(item, context)
+                if position is not None and extent.start != position:
+                    raise ValueError("there is a gap")
+                position = extent.start + extent.length
+                yield extent
+        except (ValueError, TypeError, KeyError) as e:
+            raise errors.StorageError("list extents", f"the origin sent a malformed list: {e}") from e
+
+
+def make_extent(item: Mapping[str, Any], context: str) -> Extent:
+    """Return the extent that the origin told; very old ones tell less."""
+    start, length = item["start"], item["length"]
+    if type(start) is not int or type(length) is not int or start < 0 or length < 0:
+        raise ValueError("an extent is not made of numbers")
+    if context == "zero":
+        return ZeroExtent(start, length, item["zero"] is True, item.get("hole") is True)
+    return DirtyExtent(start, length, item["dirty"] is True, item.get("zero") is True)
+
+
+def content_range(offset: int, length: int) -> dict[str, str]:
+    """Return the header that tells where a body belongs."""
+    return {"content-range": f"bytes {offset}-{offset + length - 1}/*"}
+
+
+def json_object(body: bytes) -> Mapping[str, Any]:
+    """Return the JSON object that body is, an empty one if it is none."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def natural(answer: Mapping[str, Any], name: str) -> Optional[int]:
+    """Return a number of the answer, None if there is none."""
+    value = answer.get(name)
+    return value if type(value) is int and value >= 0 else None
