@@ -1,0 +1,109 @@
+"""The spec file: what rpm makes of it, and that it packages what `make install` installs."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+
+import pytest
+from tools import source
+
+from ovirt_imageio import version
+
+pytestmark = pytest.mark.storage
+
+SPEC = source.ROOT / "ovirt-imageio.spec"
+SITE = "/usr/lib/python3/site-packages"
+
+
+def run(*command):
+    result = subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def sections(*options):
+    """Return the sections of the spec, expanded, as a dict: first line -> following lines."""
+    found = {}
+    lines = found.setdefault("", [])
+    for line in run("rpmspec", "-P", *options, str(SPEC)).splitlines():
+        if re.match(r"%(package|description|prep|build|install|pre|post|preun|postun|files|changelog)\b", line):
+            lines = found.setdefault(line.strip(), [])
+        elif line:
+            lines.append(line)
+    return found
+
+
+def packaged(spec):
+    """Return {path: package} for everything that the %files sections name; excluded paths are left out."""
+    found = {}
+    for package in ("common", "client", "daemon"):
+        for line in spec[f"%files {package}"]:
+            path = line.split()[-1]
+            if path.startswith("/") and "%exclude" not in line:
+                found[path] = package
+    return found
+
+
+def test_version():
+    assert run("rpmspec", "-q", "--srpm", "--qf", "%{version}", str(SPEC)) == version.__version__
+
+
+def test_packages():
+    spec = run("rpmspec", "-q", "--builtrpms", "--qf", "%{name} %{license} %{arch}\n", str(SPEC))
+    assert spec.splitlines() == [
+        f"ovirt-imageio-{name} GPL-2.0-or-later noarch" for name in ("common", "client", "daemon")
+    ]
+
+
+def test_enterprise_linux_wants_its_qemu():
+    assert "Requires:       qemu-img >= 15:4.2.0" in sections("--define", "rhel 9")["%package client"]
+    assert "Requires:       qemu-img" in sections()["%package client"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Everything that `make install` installs, as absolute paths."""
+    root = tmp_path_factory.mktemp("root")
+    run("make", "install", f"DESTDIR={root}", f"PYTHON_LIB={SITE}")
+    return {"/" + str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
+
+
+def test_every_file_is_in_one_package(installed):
+    owners = packaged(sections("--define", f"python3_sitelib {SITE}"))
+    missing = {"/usr/lib/firewalld/services/ovirt-imageio.xml"}
+    for path in installed.keys() - missing:
+        assert any(path == owner or path.startswith(owner + "/") for owner in owners), f"{path} is in no package"
+
+
+def test_nothing_is_packaged_that_is_not_installed(installed):
+    spec = sections("--define", f"python3_sitelib {SITE}")
+    for package in ("common", "client", "daemon"):
+        for line in spec[f"%files {package}"]:
+            path = line.split()[-1]
+            if path.startswith("/") and not line.startswith(("%dir", "%ghost", "%attr")):
+                assert any(fnmatch.fnmatch(name, path + "*") for name in installed), line
+
+
+def test_daemon_and_client_are_apart():
+    owners = packaged(sections("--define", f"python3_sitelib {SITE}"))
+    assert owners[f"{SITE}/ovirt_imageio"] == "common"
+    assert owners[f"{SITE}/ovirt_imageio/client"] == "client"
+    assert owners[f"{SITE}/ovirt_imageio/admin"] == "daemon"
+    assert owners["/usr/bin/ovirt-img"] == "client"
+    assert owners["/usr/bin/ovirt-imageio"] == owners["/usr/bin/ovirt-imageioctl"] == "daemon"
+
+
+def test_programs_can_be_executed(installed):
+    programs = {path: file.stat().st_mode & 0o777 for path, file in installed.items() if path.startswith("/usr/bin/")}
+    assert programs == dict.fromkeys(
+        ["/usr/bin/ovirt-img", "/usr/bin/ovirt-imageio", "/usr/bin/ovirt-imageioctl"], 0o755
+    )
+
+
+def test_the_whole_package_is_installed(installed):
+    files = {path for path in installed if path.startswith(SITE)}
+    assert files == {f"{SITE}/{path.relative_to(source.ROOT)}" for path in source.PACKAGE.rglob("*.py")} | {
+        f"{SITE}/ovirt_imageio/py.typed"
+    }

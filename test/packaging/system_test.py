@@ -1,0 +1,100 @@
+"""The files of data/, as the programs that read them see them."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import xml.etree.ElementTree
+
+import pytest
+from tools import source
+
+from ovirt_imageio import config
+
+DATA = source.ROOT / "data"
+DEFAULTS = config.Config()
+
+
+class Unit(configparser.RawConfigParser):
+    """A unit file; keys keep their case, and the last of several equal ones wins."""
+
+    optionxform = staticmethod(str)
+
+    def __init__(self):
+        super().__init__(strict=False)
+        self.read(DATA / "ovirt-imageio.service")
+
+
+def run(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+
+
+@pytest.mark.storage
+def test_systemd_accepts_the_unit(tmp_path):
+    # systemd wants to see the program: give it one that is there.
+    unit = tmp_path / "ovirt-imageio.service"
+    unit.write_text((DATA / "ovirt-imageio.service").read_text().replace("/usr/bin/ovirt-imageio", "/bin/true"))
+    result = run("systemd-analyze", "verify", "--man=no", str(unit))
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+@pytest.mark.storage
+def test_systemd_finds_a_planted_fault(tmp_path):
+    unit = tmp_path / "ovirt-imageio.service"
+    unit.write_text((DATA / "ovirt-imageio.service").read_text().replace("Type=notify", "Type=nonsense"))
+    assert "nonsense" in run("systemd-analyze", "verify", "--man=no", str(unit)).stdout
+
+
+def test_unit_is_what_hosts_rely_on():
+    service = Unit()["Service"]
+    assert service["Type"] == "notify"
+    assert service["ExecStart"] == "/usr/bin/ovirt-imageio"
+    assert (service["KillSignal"], service["KillMode"], service["Restart"]) == ("SIGTERM", "mixed", "always")
+    assert (service["User"], service["Group"]) == ("root", "root")
+    assert f"/run/{service['RuntimeDirectory']}" == DEFAULTS.daemon.run_dir
+    assert service["RuntimeDirectoryMode"] == "0750"
+    assert Unit()["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_systemd_waits_longer_than_we_drain():
+    assert int(Unit()["Service"]["TimeoutStopSec"]) > DEFAULTS.daemon.drain_timeout
+
+
+@pytest.mark.storage
+def test_sysusers_makes_our_user(tmp_path):
+    (tmp_path / "etc").mkdir()
+    result = run("systemd-sysusers", f"--root={tmp_path}", str(DATA / "sysusers.conf"))
+    assert result.returncode == 0, result.stdout
+    user = (tmp_path / "etc/passwd").read_text().strip().split(":")
+    group = (tmp_path / "etc/group").read_text().strip().split(":")
+    assert (user[0], group[0]) == (DEFAULTS.daemon.user_name, DEFAULTS.daemon.group_name)
+    assert user[5:] == [DEFAULTS.daemon.run_dir, "/sbin/nologin"]
+
+
+@pytest.mark.storage
+def test_tmpfiles_makes_the_log_folder(tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("ovirtimg:x:0:0::/:/sbin/nologin\n")
+    (tmp_path / "etc/group").write_text("ovirtimg:x:0:\n")
+    result = run("systemd-tmpfiles", "--create", f"--root={tmp_path}", str(DATA / "tmpfiles.conf"))
+    assert result.returncode == 0, result.stdout
+    assert (tmp_path / "var/log/ovirt-imageio").stat().st_mode & 0o7777 == 0o755
+
+
+@pytest.mark.parametrize(
+    "name, port", [("ovirt-imageio", DEFAULTS.remote.port), ("ovirt-imageio-proxy", DEFAULTS.remote.port + 1)]
+)
+def test_firewall_opens_one_port(name, port):
+    service = xml.etree.ElementTree.parse(DATA / "firewalld" / f"{name}.xml").getroot()
+    assert service.tag == "service"
+    assert [found.attrib for found in service.iter("port")] == [{"protocol": "tcp", "port": str(port)}]
+    assert service.findtext("short")
+    assert service.findtext("description")
+
+
+def test_container_copies_what_exists():
+    lines = (DATA / "Containerfile").read_text().splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert copied
+    assert [name for name in copied if not (source.ROOT / name).exists()] == []
+    assert f"EXPOSE {DEFAULTS.remote.port}" in lines
