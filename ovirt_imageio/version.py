@@ -1,3 +1,3 @@
-"""The version of the project, in one place: setup.py and the spec file read it from here."""
+"""The version of the project: setup.py reads it from here, and a test compares the spec file with it."""
 
 __version__ = "3.0.0"
