@@ -15,6 +15,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -74,6 +75,9 @@ class Transfer:
         self._moved = 0
         self._meter = stats.Meter()
         self._last_error: Optional[str] = None
+        # Who saw the disk with one tag may go on with what it has while the tag is the same.
+        self._tag = secrets.token_hex(8)
+        self._writes = 0
         self._version = next(self._versions)
 
     # --- For requests ------------------------------------------------------------------------------------------------
@@ -119,6 +123,7 @@ class Transfer:
             running = Running(operation, self._links[connection.id], now)
             self._running.add(running)
             self._lease.touch(now)
+            self._writes += running.is_write
         error: Optional[BaseException] = None
         try:
             with connection.clock.run(operation.name) as stat:
@@ -133,6 +138,11 @@ class Transfer:
             raise
         finally:
             self._finish(running, error)
+
+    @property
+    def content_tag(self) -> str:
+        """A text that changes whenever something begins to be written through this ticket."""
+        return f"{self._tag}-{self._writes}"
 
     def touch(self) -> None:
         """Note that the client is alive."""

@@ -48,13 +48,13 @@ class Response:
         # The names are sent as they are: write them in lower case.
         self.headers: dict[str, str] = {}
         self.close = not request.keeps_alive
-        # 0 until the response has started.
+        # 0 until the response has begun.
         self.status = 0
 
     @property
     def is_started(self) -> bool:
-        """True if it is too late to answer something else."""
-        return self.status != 0
+        """True if it is too late to answer something else: the head has left."""
+        return self.status != 0 and (self._sink is None or self._sink.is_started)
 
     @property
     def has_body(self) -> bool:
@@ -100,14 +100,15 @@ class Response:
 
     def finish(self) -> None:
         """Send what was not sent yet of a response that went well: the server calls it after the handler."""
-        if not self.is_started:
+        if not self.status:
             self.send()
         elif self._sink is not None:
             self._sink.finish()
 
     def _start(self, status: int, length: Optional[int], content_type: Optional[str]) -> bytes:
-        """Return the head, and note that there is no way back."""
+        """Return the head of this response, which replaces any that was begun and has not left yet."""
         assert not self.is_started
+        self._sink = None
         request = self._request
         if not request.body.is_consumed:
             # What is left of it would be taken for the next request.

@@ -31,6 +31,11 @@ class BodySink:
         self._left = length
 
     @property
+    def is_started(self) -> bool:
+        """True if the head has left: the client knows the status."""
+        return not self._head
+
+    @property
     def is_complete(self) -> bool:
         """True if all that the head promised was written."""
         return not self._left

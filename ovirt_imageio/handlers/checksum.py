@@ -1,0 +1,67 @@
+"""/images/TICKET/checksum: the checksum of the disk, and which algorithms there are."""
+
+from __future__ import annotations
+
+import logging
+
+from ovirt_imageio import checksum, errors
+from ovirt_imageio.auth.store import Store
+from ovirt_imageio.handlers import parse
+from ovirt_imageio.httpd.request import Request
+from ovirt_imageio.httpd.response import Response
+
+__all__ = ["Algorithms", "Checksum"]
+
+log = logging.getLogger("checksum")
+
+# A block that is a multiple of this is read without read-modify-write from every disk.
+ALIGNMENT = 4096
+
+
+class Checksum:
+    """Computes checksums.
+
+    Threads: any number at once.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, request: Request, response: Response, ticket_id: str) -> None:
+        """Answer with the checksum of the whole disk."""
+        parse.ticket_id(ticket_id)
+        algorithm = parse.choice(
+            request, "algorithm", {name: name for name in checksum.algorithms()}, checksum.DEFAULT_ALGORITHM
+        )
+        block_size = check_block_size(parse.natural(request, "block_size", default=checksum.BLOCK_SIZE))
+        transfer = self._store.authorize(ticket_id, "read")
+        backend = transfer.backend(request.connection)
+        log.info(
+            "[%s] CHECKSUM transfer=%s algorithm=%s block_size=%d",
+            request.connection.client,
+            transfer.id,
+            algorithm,
+            block_size,
+        )
+        operation = checksum.Checksum(backend, algorithm, block_size)
+        transfer.run(operation, request.connection)
+        response.send_json({"algorithm": algorithm, "block_size": block_size, "checksum": operation.result})
+
+
+class Algorithms:
+    """Lists the algorithms; needs no ticket."""
+
+    def get(self, request: Request, response: Response, ticket_id: str) -> None:
+        """Answer with the names of the algorithms."""
+        response.send_json({"algorithms": checksum.algorithms()})
+
+
+def check_block_size(size: int) -> int:
+    """Return size if blocks may have it."""
+    if not checksum.MIN_BLOCK_SIZE <= size <= checksum.MAX_BLOCK_SIZE or size % ALIGNMENT:
+        raise errors.InvalidValue(
+            "block_size",
+            size,
+            f"a multiple of {ALIGNMENT} from {checksum.MIN_BLOCK_SIZE} to {checksum.MAX_BLOCK_SIZE}",
+        )
+    return size

@@ -1,0 +1,125 @@
+"""What requests carry, checked at the border: every function returns a good value or raises errors.InvalidValue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, TypeVar
+
+from ovirt_imageio import errors, headers
+from ovirt_imageio.httpd.request import Request
+
+__all__ = [
+    "MAX_JSON",
+    "boolean",
+    "byte_range",
+    "choice",
+    "integer",
+    "is_preflight",
+    "json_object",
+    "member",
+    "natural",
+    "ticket_id",
+    "upload_length",
+    "upload_offset",
+]
+
+T = TypeVar("T")
+
+# Far more than any ticket or zero request needs.
+MAX_JSON = 1024 * 1024
+
+# Larger than any disk, and what the interfaces of the system can take.
+MAX_INTEGER = 2**63 - 1
+
+REQUIRED: Any = object()
+
+
+def ticket_id(text: str) -> str:
+    """Return the id that the path names; it must not be empty."""
+    if not text:
+        raise errors.InvalidValue("ticket id", text, "an id in the path: /images/TICKET")
+    return text
+
+
+def is_preflight(request: Request) -> bool:
+    """Return True if a browser only asks whether a page may send a request.
+
+    It must hear yes even for a ticket that is gone: else the page could not read the refusal of the request itself.
+    """
+    return "origin" in request.headers and "access-control-request-method" in request.headers
+
+
+def byte_range(request: Request) -> Optional[headers.ByteRange]:
+    """Return the range that the Range header asks for, None if there is none."""
+    text = request.headers.get("range")
+    return None if text is None else headers.parse_range(text)
+
+
+def upload_length(request: Request) -> Optional[int]:
+    """Return the length of the body, None if only its end will tell (it is chunked)."""
+    if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+        raise errors.InvalidValue("Content-Length", None, "the length of the body, or a chunked body")
+    return request.body.length
+
+
+def upload_offset(request: Request) -> int:
+    """Return where the body belongs."""
+    text = request.headers.get("content-range")
+    return 0 if text is None else headers.parse_content_range(text)
+
+
+def choice(request: Request, key: str, values: Mapping[str, T], default: T) -> T:
+    """Return what the query key stands for."""
+    text = request.query.get(key)
+    if text is None:
+        return default
+    if text not in values:
+        raise errors.InvalidValue(key, text, f"one of {', '.join(sorted(values))}")
+    return values[text]
+
+
+def natural(request: Request, key: str, default: T) -> int | T:
+    """Return the number, not negative, that the query key holds."""
+    text = request.query.get(key)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_INTEGER):
+        raise errors.InvalidValue(key, text, "a number that is not negative")
+    return int(text)
+
+
+def json_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the body."""
+    data = request.body.read(MAX_JSON)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise errors.InvalidValue("request body", bytes(data[:64]), f"a JSON object ({e})") from e
+    if not isinstance(value, dict):
+        raise errors.InvalidValue("request body", value, "a JSON object")
+    return value
+
+
+def member(message: Mapping[str, Any], key: str, values: Sequence[str]) -> str:
+    """Return the value of key, which must be one of values."""
+    value = message.get(key)
+    if not isinstance(value, str) or value not in values:
+        raise errors.InvalidValue(key, value, f"one of {', '.join(values)}")
+    return value
+
+
+def integer(message: Mapping[str, Any], key: str, default: int = REQUIRED) -> int:
+    """Return the value of key, an integer that is not negative; True is none."""
+    value = message.get(key, default)
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+        raise errors.InvalidValue(key, None if value is REQUIRED else value, "an integer that is not negative")
+    return value
+
+
+def boolean(message: Mapping[str, Any], key: str, default: bool) -> bool:
+    """Return the value of key, true or false."""
+    value = message.get(key, default)
+    if not isinstance(value, bool):
+        raise errors.InvalidValue(key, value, "true or false")
+    return value

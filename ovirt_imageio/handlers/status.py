@@ -1,0 +1,53 @@
+"""The one table that turns what went wrong into an HTTP status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.httpd.refusal import Refusal
+
+__all__ = ["STATUS", "translate"]
+
+# The nearest class in an error's ancestry decides.
+STATUS: Mapping[type[errors.Error], HTTPStatus] = {
+    errors.InvalidValue: HTTPStatus.BAD_REQUEST,
+    errors.InvalidRange: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    errors.PartialContent: HTTPStatus.BAD_REQUEST,
+    errors.AuthorizationError: HTTPStatus.FORBIDDEN,
+    errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.OperationCanceled: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.TransferBusy: HTTPStatus.CONFLICT,
+    errors.StorageError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.BackendUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.BackendTimeout: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+# After these nothing that follows on the connection could succeed either.
+CLOSING = (errors.AuthorizationError, errors.OperationCanceled)
+
+
+def translate(error: Exception) -> Optional[Refusal]:
+    """Return how to refuse a request that ended in error, or None if that is nothing that we foresaw."""
+    if not isinstance(error, errors.Error):
+        return None
+    headers = {}
+    if isinstance(error, errors.RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{error.available}"
+    elif isinstance(error, errors.OriginError) and error.content_range is not None:
+        headers["content-range"] = error.content_range
+    return Refusal(_status(error), str(error), headers, close=isinstance(error, CLOSING))
+
+
+def _status(error: errors.Error) -> int:
+    if isinstance(error, errors.OriginError):
+        return error.status
+    for ancestor in type(error).__mro__:
+        if ancestor in STATUS:
+            return STATUS[ancestor]
+    return HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,0 +1,115 @@
+"""The images API over disks in memory: the real server, the real store of tickets, and a client for raw requests.
+
+with ImageServer(tmp_path) as server:
+    server.add("ticket", bytearray(b"x" * 1000), ops=["write"])
+    answer = server.request("GET", "/images/ticket", {"range": "bytes=0-9"})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+from typing import Any, NamedTuple, Optional
+
+from ovirt_imageio.auth.store import Store
+from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.handlers.checksum import Algorithms, Checksum
+from ovirt_imageio.handlers.extents import Extents
+from ovirt_imageio.handlers.images import Images
+from ovirt_imageio.handlers.info import Info
+from ovirt_imageio.handlers.status import translate
+from ovirt_imageio.httpd.cors import Policy
+from ovirt_imageio.httpd.limits import Limits
+from ovirt_imageio.httpd.listener import UnixAddress
+from ovirt_imageio.httpd.router import Application
+from ovirt_imageio.httpd.server import Server
+
+
+class Answer(NamedTuple):
+    """What came back; `closed` tells that the server closed the connection."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    closed: bool = False
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(self._path)
+
+    def ask(self, method: str, path: str, headers: Optional[dict[str, str]] = None, body: Any = None) -> Answer:
+        self.request(method, path, body, headers or {})
+        response = self.getresponse()
+        data = response.read()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, data, response.will_close)
+
+
+class ImageServer:
+    """See the module."""
+
+    def __init__(self, tmp_path: Any, unix_socket: Optional[str] = None, **store_options: Any) -> None:
+        self.disks: dict[str, Any] = {}
+        self.opened = 0
+        self.store = Store(self._open, **store_options)
+        application = Application(
+            [
+                (r"/images/([^/]*)/extents", Extents(self.store)),
+                (r"/images/([^/]*)/checksum/algorithms", Algorithms()),
+                (r"/images/([^/]*)/checksum", Checksum(self.store)),
+                (r"/images/([^/]*)", Images(self.store, unix_socket)),
+                (r"/info/?", Info()),
+            ],
+            translate=translate,
+            cors=Policy(),
+        )
+        self.path = str(tmp_path / "images.sock")
+        self._server = Server(UnixAddress(self.path), application, limits=Limits(linger_timeout=1))
+
+    def __enter__(self) -> ImageServer:
+        self._server.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.stop()
+
+    def add(self, ticket_id: str, disk: Any = b"", **ticket: Any) -> Any:
+        """Add a ticket for a disk: bytes, a bytearray that is shared, or a callable that makes a backend."""
+        self.disks[ticket_id] = disk
+        document = {"uuid": ticket_id, "ops": ["read"], "timeout": 300, "url": "file:///disk", **ticket}
+        if "size" not in document:
+            document["size"] = len(disk)
+        return self.store.add(document)
+
+    @contextlib.contextmanager
+    def connect(self) -> Any:
+        """Yield a connection that is kept alive."""
+        connection = Connection(self.path)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def request(self, method: str, path: str, headers: Optional[dict[str, str]] = None, body: Any = None) -> Answer:
+        """Send one request over a connection of its own."""
+        with self.connect() as connection:
+            answer: Answer = connection.ask(method, path, headers, body)
+            return answer
+
+    def _open(self, ticket: Any) -> Any:
+        self.opened += 1
+        disk = self.disks[ticket.uuid]
+        return disk() if callable(disk) else MemoryBackend(disk, writable=ticket.can("write"))
