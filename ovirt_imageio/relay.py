@@ -8,8 +8,13 @@ Knows descriptors and views; knows nothing of disks, protocols and HTTP.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import functools
+import os
 import queue
+import select
 import socket as sockets
 import threading
 from collections import deque
@@ -17,9 +22,12 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Callable, Generic, NoReturn, Optional, Protocol, TypeVar
 
-__all__ = ["Progress", "Sink", "Source", "Worker", "fill", "read_ahead", "write_behind"]
+__all__ = ["Pipe", "Progress", "Sink", "Source", "Worker", "fill", "read_ahead", "write_behind"]
 
 T = TypeVar("T")
+
+# Python gained splice() in 3.10, and with it this constant, which not every system names.
+SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
 # Called with the number of bytes moved since the last call, at least once per MiB; it may raise, to stop the move.
 Progress = Callable[[int], None]
@@ -208,3 +216,92 @@ def write_behind(
         while writing:
             settle()
     return done
+
+
+class Pipe:
+    """A pipe in the kernel, through which bytes go from one plain socket to another one without being copied.
+
+        if Pipe.is_supported:
+            pipe = Pipe()
+            while pipe.fill(source, count):
+                pipe.drain(sink, progress)
+
+    Sockets with a time-out do not block under Python's hood: then we wait for them, as long as their time-out says.
+    Both ends raise OSError, TimeoutError when nothing moves in time; then what is in the pipe is lost: close it.
+
+    Threads: one.
+    """
+
+    is_supported = hasattr(os, "splice")
+
+    def __init__(self, size: int = 1024 * 1024) -> None:
+        self._read_end, self._write_end = os.pipe()
+        self._level = 0
+        # Where this user may not have so much, the default of 64 KiB works as well, in smaller steps.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._write_end, SET_PIPE_SIZE, size)
+
+    def __len__(self) -> int:
+        """How many bytes are in the pipe."""
+        return self._level
+
+    def fill(self, source: sockets.socket, count: int) -> int:
+        """Move bytes into the empty pipe, up to `count`, once there are any; return how many, 0 at the end."""
+        assert self._level == 0, "a full pipe would block for ever"
+        self._level = self._splice(source, select.POLLIN, source.fileno(), self._write_end, count)
+        return self._level
+
+    def gather(self, source: sockets.socket, count: int) -> int:
+        """Move `count` bytes into the empty pipe, less if the source ends or the pipe is full; return how many."""
+        self.fill(source, count)
+        while 0 < self._level < count:
+            try:
+                moved = os.splice(source.fileno(), self._write_end, count - self._level, flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                if is_ready(source, select.POLLIN, 0):
+                    break  # so it is the pipe that has no room
+                wait(source, select.POLLIN)
+                continue
+            if moved == 0:
+                break
+            self._level += moved
+        return self._level
+
+    def drain(self, sink: sockets.socket, progress: Progress) -> None:
+        """Move all that is in the pipe to the sink; `progress` is told of each part."""
+        while self._level:
+            moved = self._splice(sink, select.POLLOUT, self._read_end, sink.fileno(), self._level)
+            self._level -= moved
+            progress(moved)
+
+    def _splice(self, sock: sockets.socket, event: int, source: int, target: int, count: int) -> int:
+        """Splice once, after waiting for the socket if it does not block by itself."""
+        while True:
+            try:
+                return os.splice(source, target, count)
+            except BlockingIOError:
+                wait(sock, event)
+
+    def close(self) -> None:
+        """Close both ends; harmless when repeated."""
+        for end in {self._read_end, self._write_end} - {-1}:
+            os.close(end)
+        self._read_end = self._write_end = -1
+        self._level = 0
+
+
+def wait(sock: sockets.socket, event: int) -> None:
+    """Wait until the socket is ready, as long as its time-out says; raises TimeoutError.
+
+    A socket without a time-out that did not block has waited already, for as long as the kernel was told.
+    """
+    timeout = sock.gettimeout()
+    if timeout is None or not is_ready(sock, event, timeout):
+        raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
+
+
+def is_ready(sock: sockets.socket, event: int, timeout: float) -> bool:
+    """Return True if the socket is ready, broken or at its end within `timeout` seconds."""
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(timeout * 1000))

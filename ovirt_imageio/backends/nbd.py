@@ -19,6 +19,8 @@ from ovirt_imageio.nbd import address, client, status
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
 from ovirt_imageio.nbd.handshake import Export
+from ovirt_imageio.nbd.streaming import Streamer
+from ovirt_imageio.relay import Progress, Sink, Source
 
 if TYPE_CHECKING:
     from ovirt_imageio.backends.registry import Options
@@ -83,6 +85,7 @@ class NBDBackend(Backend):
         # Held to change or interrupt the connection.
         self._lock = threading.Lock()
         self._client: Optional[Client] = None
+        self._streamer = Streamer()
         with mapped_errors("open"):
             export = self._connected().export
         self.block_size = export.minimum_block
@@ -176,6 +179,25 @@ class NBDBackend(Backend):
             raise errors.UnsupportedContext("dirty", f"the NBD server exports several dirty bitmaps: {names}")
         return export.bitmaps[0]
 
+    # --- Streaming ---------------------------------------------------------------------------------------------------
+
+    def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
+        """Send a range to the sink, with several requests under way; in the kernel if the sink is a plain socket."""
+        if self.block_size > 1:
+            return super().send_to(sink, offset, length, progress)
+        with self._request("read") as nbd:
+            available = max(0, min(length, nbd.export.size - offset))
+            self._streamer.send(nbd, sink, offset, available, progress)
+            if available < length:
+                raise errors.PartialContent(length, available)
+
+    def receive_from(self, source: Source, offset: int, length: int, progress: Progress) -> None:
+        """Write a range from the source, with several requests under way."""
+        if self.block_size > 1:
+            return super().receive_from(source, offset, length, progress)
+        with self._change("write", offset, length) as nbd:
+            self._streamer.receive(nbd, source, offset, length, progress)
+
     # --- The connection ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -222,6 +244,7 @@ class NBDBackend(Backend):
         self._is_closed = True
         if self._client is not None:
             self._client.close()
+        self._streamer.close()
 
 
 def aligned(export: Export, offset: int, length: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 import ssl
 import struct
@@ -93,6 +94,14 @@ class Stream:
                 if count == 0:
                     raise Disconnected("the NBD server closed the connection")
                 view = view[count:]
+
+    def is_ready(self) -> bool:
+        """Return True if receive() has something to begin with."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     @property
     def _flags(self) -> int:

@@ -1,0 +1,246 @@
+"""Stream a range of an export: to a sink, or from a source, with a window of requests under way.
+
+    export ──reply──> slot ──> sink           any sink; slots are of one piece each, and used again
+    export ──reply──> pipe ──> socket         a plain socket: the bytes stay in the kernel
+    source ──> slot ──request──> export
+
+A reply that is next in line goes on at once. One that is early stays in its slot until its turn comes.
+
+Knows the client, sinks and sources; knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import socket as sockets
+from collections import deque
+from collections.abc import Iterator
+from typing import Optional, Union
+
+from ovirt_imageio import errors
+from ovirt_imageio.nbd import wire
+from ovirt_imageio.nbd.client import PIECE, WINDOW, ZEROES, Client, steps_of
+from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected
+from ovirt_imageio.nbd.replies import Command, Data, Done, Hole
+from ovirt_imageio.relay import Pipe, Progress, Sink, Source, fill
+
+__all__ = ["Streamer"]
+
+# A shorter range costs less through a slot: its bytes leave together with the head of the response.
+SPLICE_MINIMUM = 64 * 1024
+
+
+class Streamer:
+    """The slots and the pipe with which one client streams; they are used again and again.
+
+    Threads: one.
+    """
+
+    def __init__(self) -> None:
+        self._slots: list[memoryview] = []
+        self._pipe: Optional[Pipe] = None
+
+    def send(self, client: Client, sink: Sink, offset: int, length: int, progress: Progress) -> None:
+        """Send a range of the export to the sink."""
+        with client.settled():
+            Sending(self, client, sink, progress).run(offset, length)
+
+    def receive(self, client: Client, source: Source, offset: int, length: int, progress: Progress) -> None:
+        """Write a range of the export from the source. Raises errors.PartialContent if that ends before."""
+        with client.settled():
+            Receiving(self, client, progress).run(source, offset, length)
+
+    def take_slot(self) -> memoryview:
+        """Return a slot that nobody uses."""
+        return self._slots.pop() if self._slots else memoryview(bytearray(PIECE))
+
+    def give_slot(self, slot: memoryview) -> None:
+        """Take a slot back."""
+        self._slots.append(slot)
+
+    def pipe(self) -> Pipe:
+        """Return the pipe."""
+        if self._pipe is None:
+            self._pipe = Pipe()
+        return self._pipe
+
+    def close(self) -> None:
+        """Release everything; harmless when repeated."""
+        self.close_pipe()
+        self._slots.clear()
+
+    def close_pipe(self) -> None:
+        """Drop the pipe with what is in it."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+
+class Sending:
+    """One range on its way to a sink."""
+
+    def __init__(self, streamer: Streamer, client: Client, sink: Sink, progress: Progress) -> None:
+        self._streamer = streamer
+        self._client = client
+        self._sink = sink
+        self._progress = progress
+        # What was asked for, in the order in which it must leave; the slots of those that need one.
+        self._window: deque[Command] = deque()
+        self._slots: dict[Command, memoryview] = {}
+        self._finished: set[Command] = set()
+        # How much of the first command has left.
+        self._sent = 0
+
+    def run(self, offset: int, length: int) -> None:
+        """Send the range."""
+        pieces = self._client.pieces(offset, length)
+        self._can_splice = Pipe.is_supported and length >= SPLICE_MINIMUM and self._client.stream.socket is not None
+        try:
+            while self._ask(pieces, offset):
+                step = self._client.advance()
+                if isinstance(step, Done):
+                    self._finish(step.command)
+                elif step.command is self._window[0] and step.start == self._sent:
+                    self._pass(step)
+                else:
+                    self._keep(step)
+        finally:
+            for slot in self._slots.values():
+                self._streamer.give_slot(slot)
+
+    def _ask(self, pieces: Iterator[tuple[int, int]], offset: int) -> bool:
+        """Keep the window full; return False when there is nothing to wait for."""
+        while len(self._window) < WINDOW:
+            piece = next(pieces, None)
+            if piece is None:
+                break
+            command = Command(wire.Command.READ, offset + piece[0], piece[1])
+            self._client.submit(command)
+            self._window.append(command)
+        return bool(self._window)
+
+    def _pass(self, step: Union[Data, Hole]) -> None:
+        """Send what is next in line."""
+        sock = self._sink.socket if self._can_splice and isinstance(step, Data) else None
+        if isinstance(step, Hole):
+            for _, size in steps_of(step.length, PIECE):
+                self._write(ZEROES[:size])
+        elif sock is None:
+            self._can_splice = False
+            self._keep(step)
+            self._write(self._stored(step.command, step.start, step.length))
+        else:
+            self._splice(sock, step.length)
+
+    def _splice(self, sock: sockets.socket, length: int) -> None:
+        """Move bytes from the server to the sink without looking at them."""
+        stream = self._client.stream
+        assert stream.socket is not None
+        pipe = self._streamer.pipe()
+        left = length
+        try:
+            while left:
+                with stream.mapped_errors("answer"):
+                    count = pipe.fill(stream.socket, left)
+                if count == 0:
+                    raise Disconnected("the NBD server closed the connection")
+                left -= count
+                pipe.drain(sock, self._advance)
+        except ConnectionDead:
+            self._streamer.close_pipe()
+            raise
+        except Exception:
+            self._streamer.close_pipe()
+            self._client.discard(left)
+            raise
+
+    def _advance(self, count: int) -> None:
+        """Note what the sink has."""
+        self._sink.advance(count)
+        self._sent += count
+        self._progress(count)
+
+    def _write(self, view: memoryview) -> None:
+        """Write to the sink."""
+        self._sink.write(view)
+        self._sent += len(view)
+        self._progress(len(view))
+
+    def _keep(self, step: Union[Data, Hole]) -> None:
+        """Put what is not next in line, or must pass through us, into its slot."""
+        command = step.command
+        if command.view is None:
+            slot = self._slots[command] = self._streamer.take_slot()
+            command.view = slot[: command.length]
+        self._client.store(step)
+
+    def _stored(self, command: Command, start: int, length: int) -> memoryview:
+        assert command.view is not None
+        return command.view[start : start + length]
+
+    def _finish(self, command: Command) -> None:
+        """Note that a command has ended, and send what it held up."""
+        if command.error is not None:
+            raise command.error
+        self._finished.add(command)
+        while self._window and self._window[0] in self._finished:
+            first = self._window[0]
+            if self._sent < first.length:
+                self._write(self._stored(first, self._sent, first.length - self._sent))
+            self._window.popleft()
+            self._finished.remove(first)
+            self._sent = 0
+            if first in self._slots:
+                self._streamer.give_slot(self._slots.pop(first))
+
+
+class Receiving:
+    """One range on its way from a source."""
+
+    def __init__(self, streamer: Streamer, client: Client, progress: Progress) -> None:
+        self._streamer = streamer
+        self._client = client
+        self._progress = progress
+        # The writes under way, in order, with their slots; those that have ended before an earlier one.
+        self._window: deque[tuple[Command, memoryview]] = deque()
+        self._finished: set[Command] = set()
+        self._done = 0
+
+    def run(self, source: Source, offset: int, length: int) -> None:
+        """Write the range."""
+        for start, size in self._client.pieces(offset, length):
+            self._make_room()
+            slot = self._streamer.take_slot()
+            try:
+                count = fill(source, slot[:size])
+            except Exception:
+                self._wait()
+                raise
+            if count:
+                command = Command(wire.Command.WRITE, offset + start, count, slot[:count])
+                self._window.append((command, slot))
+                self._client.submit(command)
+            if count < size:
+                break
+        self._wait()
+        if self._done < length:
+            raise errors.PartialContent(length, self._done)
+
+    def _make_room(self) -> None:
+        """Note the writes that have ended; if the window is full, wait for the first one."""
+        while len(self._window) >= WINDOW or (self._window and self._client.stream.is_ready()):
+            self._finish()
+
+    def _wait(self) -> None:
+        """Wait until all writes have ended."""
+        while self._window:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Wait until one write has ended, and report those that have no earlier one under way."""
+        self._finished.add(self._client.finish())
+        while self._window and self._window[0][0] in self._finished:
+            command, slot = self._window.popleft()
+            self._finished.remove(command)
+            self._streamer.give_slot(slot)
+            self._done += command.length
+            self._progress(command.length)
