@@ -1,0 +1,573 @@
+"""All tickets: adding, finding, removing, purging; the watchdog; many threads at once."""
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.connections import DEADLINE, Backends, FakeConnection, Runner
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from ovirt_imageio import errors, ops
+from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.store import Store
+
+UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
+
+
+def document(uuid=UUID, **changes):
+    return {"uuid": uuid, "size": 2**30, "url": "file:///disk", "ops": ["write"], "timeout": 300, **changes}
+
+
+class Recorder(Listener):
+    """Keeps the names of what happened to tickets."""
+
+    def __init__(self):
+        self.events = []
+
+    def ticket_added(self):
+        self.events.append("added")
+
+    def ticket_removed(self):
+        self.events.append("removed")
+
+    def ticket_expired(self):
+        self.events.append("expired")
+
+
+@pytest.fixture
+def clock():
+    return FakeClock(1000)
+
+
+@pytest.fixture
+def backends():
+    return Backends()
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture
+def store(clock, backends, recorder):
+    return Store(backends, clock, purge_after=600, listener=recorder)
+
+
+@pytest.fixture
+def runner():
+    with Runner() as runner:
+        yield runner
+
+
+def begin(runner, store, name="write", uuid=UUID):
+    connection = FakeConnection()
+    transfer = store.authorize(uuid, "read")
+    transfer.backend(connection)
+    return connection, runner.start(transfer, connection, name=name)
+
+
+# --- Add, look, extend ---
+
+
+def test_add(store, recorder):
+    store.add(document(), url_id=UUID)
+    assert store.info(UUID)["uuid"] == UUID
+    assert store.authorize(UUID, "write").ticket.uuid == UUID
+    assert recorder.events == ["added"]
+
+
+def test_add_bad(store, recorder):
+    with pytest.raises(errors.InvalidTicket):
+        store.add(document(size=-1))
+    with pytest.raises(errors.InvalidTicket):
+        store.add(document(), url_id="other")
+    assert store.list() == []
+    assert recorder.events == []
+
+
+def test_defaults_and_checks_are_arguments(backends):
+    seen = []
+    store = Store(backends, default_inactivity_timeout=17, check_url=seen.append)
+    store.add(document())
+    assert store.info(UUID)["inactivity_timeout"] == 17
+    assert seen == ["file:///disk"]
+
+
+def test_unknown(store):
+    with pytest.raises(errors.NotFound):
+        store.info("unknown")
+    with pytest.raises(errors.NotFound):
+        store.extend("unknown", {"timeout": 1})
+    with pytest.raises(errors.NotFound):
+        store.wait("unknown", 1)
+    with pytest.raises(errors.NoSuchTicket):
+        store.authorize("unknown", "read")
+
+
+def test_extend_is_checked_before_the_ticket_is_looked_for(store):
+    with pytest.raises(errors.InvalidTicket):
+        store.extend("unknown", {"timeout": -1})
+
+
+def test_extend(store, clock):
+    store.add(document())
+    clock.advance(500)
+    with pytest.raises(errors.NoSuchTicket):
+        store.authorize(UUID, "read")
+    store.extend(UUID, {"timeout": 100})
+    store.authorize(UUID, "read")
+
+
+def test_wait(store):
+    store.add(document())
+    version = store.info(UUID)["version"]
+    store.extend(UUID, {"timeout": 100})
+    assert store.wait(UUID, 1000, since=version)["remaining"] == 100
+
+
+def test_list_tells_no_secrets(store):
+    store.add(document(transfer_id="one"))
+    store.add(document(uuid="tiny", url="https://host/images/tiny", transfer_id="two"))
+    one, two = store.list()
+    assert "uuid" not in one
+    assert (one["uuid_prefix"], one["transfer_id"], one["url"]) == (UUID[:8], "one", "file:///disk")
+    assert (two["uuid_prefix"], two["url"]) == ("ti", "https://host/images/ti...")
+
+
+def test_log_tells_no_secrets(store, runner, clock, caplog):
+    caplog.set_level(logging.DEBUG)
+    store.add(document(url=f"https://host/images/{UUID}"))
+    with pytest.raises(errors.NotFound):
+        store.info(UUID[:35])
+    begin(runner, store, "read")
+    store.extend(UUID, {"timeout": 0})
+    store.tick()
+    store.add(document())
+    store.remove(UUID, 10)
+    store.remove(UUID, 10)
+    assert "ADD" in caplog.text
+    assert UUID not in caplog.text
+
+
+def test_states(store, runner, clock):
+    assert store.states() == {}
+    for name in "abc":
+        store.add(document(uuid=name * 4))
+    _, run = begin(runner, store, uuid="aaaa")
+    assert store.states() == {"active": 1, "idle": 2}
+    run.operation.end()
+
+
+# --- Replace ---
+
+
+def test_replace_cancels_the_old_one(store, runner, backends, recorder):
+    store.add(document(transfer_id="old"))
+    idle = FakeConnection()
+    store.authorize(UUID, "read").backend(idle)
+    connection, run = begin(runner, store, "read")
+    store.add(document(transfer_id="new"))
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert backends.leaked == 0
+    assert store.info(UUID)["transfer_id"] == "new"
+    # The connections go on, with the new ticket.
+    store.authorize(UUID, "read").backend(idle)
+    assert store.info(UUID)["connections"] == 1
+    idle.close()
+    assert backends.leaked == 0
+    assert recorder.events == ["added", "removed", "added"]
+
+
+def test_replaced_write_ends_though_nobody_can_see_it(store, runner):
+    store.add(document())
+    connection, run = begin(runner, store)
+    store.add(document())
+    store.tick()
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    store.tick()
+    assert store._replaced == []
+
+
+def test_versions_do_not_repeat(store):
+    store.add(document())
+    version = store.info(UUID)["version"]
+    store.add(document())
+    assert store.info(UUID)["version"] > version
+
+
+# --- Remove ---
+
+
+def test_remove_idle(store, backends, recorder):
+    store.add(document())
+    connection = FakeConnection()
+    store.authorize(UUID, "read").backend(connection)
+    store.remove(UUID, 0)
+    assert backends.leaked == 0
+    assert store.list() == []
+    assert recorder.events == ["added", "removed"]
+    connection.close()
+
+
+def test_remove_unknown(store, recorder):
+    store.remove("unknown", 0)
+    assert recorder.events == []
+
+
+def test_remove_cuts_reads(store, runner):
+    store.add(document())
+    runs = [begin(runner, store, "read")[1] for _ in range(8)]
+    store.remove(UUID, DEADLINE)
+    assert store.list() == []
+    assert all(isinstance(run.wait(), errors.OperationCanceled) for run in runs)
+
+
+def test_remove_times_out(store, runner, clock):
+    store.add(document(transfer_id="transfer-1"))
+    _, run = begin(runner, store)
+    run.operation.finishing()
+    clock.advance(5)
+    with pytest.raises(errors.TransferBusy) as e:
+        store.remove(UUID, 0.01)
+    assert "Transfer transfer-1 is still busy" in str(e.value)
+    assert "write of 1024 bytes at 0, 0 done" in str(e.value)
+    assert "for 5 s" in str(e.value)
+    assert UUID not in str(e.value)
+    # It stays, canceled.
+    assert store.info(UUID)["canceled"]
+    with pytest.raises(errors.NoSuchTicket):
+        store.authorize(UUID, "read")
+    run.operation.end()
+    assert run.wait() is None
+    store.remove(UUID, DEADLINE)
+    assert store.list() == []
+
+
+def test_remove_without_waiting(store, runner, recorder):
+    store.add(document())
+    _, run = begin(runner, store)
+    store.remove(UUID, 0)
+    assert store.info(UUID)["canceled"]
+    assert store.info(UUID)["active"]
+    run.operation.end()
+    run.wait()
+    info = store.info(UUID)
+    assert info["canceled"]
+    assert not info["active"]
+    store.remove(UUID, 0)
+    assert store.list() == []
+    assert recorder.events == ["added", "removed"]
+
+
+def test_concurrent_removals(store, runner, recorder):
+    store.add(document())
+    _, run = begin(runner, store)
+    run.operation.finishing()
+    removers = [threading.Thread(target=store.remove, args=(UUID, DEADLINE)) for _ in range(4)]
+    for remover in removers:
+        remover.start()
+    run.operation.end()
+    for remover in removers:
+        remover.join(DEADLINE)
+    assert store.list() == []
+    assert recorder.events == ["added", "removed"]
+
+
+def test_removal_of_a_replaced_ticket_leaves_the_new_one(store, runner):
+    store.add(document(transfer_id="old"))
+    _, run = begin(runner, store)
+    run.operation.finishing()
+    remover = threading.Thread(target=store.remove, args=(UUID, DEADLINE))
+    remover.start()
+    while not store.info(UUID)["canceled"]:
+        os.sched_yield()
+    store.add(document(transfer_id="new"))
+    run.operation.end()
+    remover.join(DEADLINE)
+    assert store.info(UUID)["transfer_id"] == "new"
+
+
+def test_clear(store, runner, backends):
+    for name in "abc":
+        store.add(document(uuid=name))
+    connection, run = begin(runner, store, "read", uuid="b")
+    store.clear(DEADLINE)
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert store.list() == []
+    assert backends.leaked == 0
+
+
+def test_clear_with_a_busy_one(store, runner):
+    store.add(document(uuid="a"))
+    store.add(document(uuid="b"))
+    _, run = begin(runner, store, uuid="b")
+    run.operation.finishing()
+    store.clear()
+    [info] = store.list()
+    assert info["canceled"]
+    with pytest.raises(errors.TransferBusy):
+        store.clear(0.01)
+    run.operation.end()
+    run.wait()
+    store.clear(DEADLINE)
+    assert store.list() == []
+
+
+# --- The watchdog ---
+
+
+def test_purge(store, clock, recorder, backends):
+    store.add(document())
+    connection = FakeConnection()
+    store.authorize(UUID, "read").backend(connection)
+    clock.advance(300 + 599)
+    store.tick()
+    assert store.info(UUID)["remaining"] == 0
+    clock.advance(1)
+    store.tick()
+    assert store.list() == []
+    assert backends.leaked == 0
+    assert recorder.events == ["added", "expired"]
+    with pytest.raises(errors.NotFound):
+        store.extend(UUID, {"timeout": 1})
+
+
+def test_watchdog_aborts_what_stands_still(backends, runner):
+    with Store(backends) as store:
+        store.add(document(timeout=0))
+        transfer = store._get(UUID)
+        connection = FakeConnection()
+        transfer.backend(connection)
+        run = runner.start(transfer, connection)
+        assert isinstance(run.wait(), errors.OperationCanceled)
+        assert connection.is_aborted
+
+
+def test_watchdog_ends_the_grace(backends, runner):
+    with Store(backends, remove_grace=0.01) as store:
+        store.add(document())
+        _, run = begin(runner, store)
+        store.remove(UUID, DEADLINE)
+        assert isinstance(run.wait(), errors.OperationCanceled)
+
+
+def test_watchdog_survives_errors(backends, monkeypatch, caplog):
+    ticked = threading.Semaphore(0)
+
+    def tick():
+        ticked.release()
+        raise ZeroDivisionError
+
+    store = Store(backends)
+    monkeypatch.setattr(store, "tick", tick)
+    store.start()
+    assert ticked.acquire(timeout=DEADLINE)
+    assert ticked.acquire(timeout=DEADLINE)
+    monkeypatch.undo()
+    store.stop()
+    assert "The watchdog failed" in caplog.text
+
+
+def test_stop_cuts_everything(backends, runner):
+    with Store(backends) as store:
+        store.add(document())
+        connection, run = begin(runner, store)
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert connection.is_aborted
+    assert backends.leaked == 0
+
+
+# --- A model ---
+
+
+class Machine(RuleBasedStateMachine):
+    """Random sequences of everything, against a dictionary of what must be."""
+
+    ids = st.sampled_from(["one-ticket", "two-ticket"])
+    runs = Bundle("runs")
+
+    def __init__(self):
+        super().__init__()
+        self.clock = FakeClock(1000)
+        self.backends = Backends()
+        self.store = Store(self.backends, self.clock, remove_grace=5, purge_after=100)
+        self.stack = contextlib.ExitStack()
+        self.runner = self.stack.enter_context(Runner())
+        # By id: when it expires, or None once canceled; and the runs of its transfer.
+        self.expires = {}
+        self.running = {}
+
+    def teardown(self):
+        self.store.stop()
+        self.stack.close()
+        for connection in self.runner._connections:
+            connection.close()
+        assert self.backends.leaked == 0
+
+    def is_usable(self, uuid):
+        return self.expires.get(uuid) is not None and self.expires[uuid] > self.clock.now
+
+    def touch(self, uuid):
+        if self.expires.get(uuid) is not None:
+            self.expires[uuid] = max(self.expires[uuid], self.clock.now + 50)
+
+    @rule(uuid=ids)
+    def add(self, uuid):
+        self.store.add(document(uuid=uuid, timeout=50))
+        self.expires[uuid] = self.clock.now + 50
+        self.running[uuid] = []
+
+    @rule(uuid=ids, timeout=st.integers(0, 100))
+    def extend(self, uuid, timeout):
+        if uuid not in self.expires:
+            with pytest.raises(errors.NotFound):
+                self.store.extend(uuid, {"timeout": timeout})
+            return
+        self.store.extend(uuid, {"timeout": timeout})
+        if self.expires[uuid] is not None:
+            self.expires[uuid] = self.clock.now + timeout
+
+    @rule(uuid=ids)
+    def authorize(self, uuid):
+        if self.is_usable(uuid):
+            self.store.authorize(uuid, "write")
+        else:
+            with pytest.raises(errors.NoSuchTicket):
+                self.store.authorize(uuid, "write")
+
+    @rule(target=runs, uuid=ids)
+    def begin(self, uuid):
+        if not self.is_usable(uuid):
+            return None
+        connection, run = begin(self.runner, self.store, "write", uuid)
+        self.running[uuid].append(run)
+        self.touch(uuid)
+        return uuid, run
+
+    @rule(started=runs, count=st.integers(1, 100))
+    def move(self, started, count):
+        if started is None or started[1].is_over or started[1] not in self.running.get(started[0], ()):
+            return
+        uuid, run = started
+        is_canceled = self.expires[uuid] is None
+        if is_canceled:
+            return
+        run.operation.step(count)
+        # Seen whenever somebody looks; look now, so that the model knows when.
+        self.store.info(uuid)
+        self.touch(uuid)
+
+    @rule(started=consumes(runs))
+    def end(self, started):
+        if started is None or started[1] not in self.running.get(started[0], ()):
+            return
+        uuid, run = started
+        if run.is_over:
+            return
+        run.operation.end()
+        assert run.wait() is None
+        self.running[uuid].remove(run)
+        self.touch(uuid)
+
+    @rule(uuid=ids)
+    def remove(self, uuid):
+        self.store.remove(uuid, 0)
+        if self.running.get(uuid):
+            self.expires[uuid] = None
+        else:
+            self.expires.pop(uuid, None)
+            self.running.pop(uuid, None)
+
+    @rule(seconds=st.integers(0, 60))
+    @precondition(lambda self: self.expires)
+    def pass_time(self, seconds):
+        self.clock.advance(seconds)
+
+    @rule(uuid=ids)
+    def look(self, uuid):
+        if uuid not in self.expires:
+            with pytest.raises(errors.NotFound):
+                self.store.info(uuid)
+            return
+        info = self.store.info(uuid)
+        assert info["canceled"] is (self.expires[uuid] is None)
+        assert info["active"] is bool(self.running[uuid])
+        if self.expires[uuid] is not None:
+            assert info["expires"] == self.expires[uuid]
+
+    @invariant()
+    def same_tickets(self):
+        assert len(self.store.list()) == len(self.expires)
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+# --- Many threads ---
+
+
+@pytest.mark.slow
+def test_many_threads_lose_and_leak_nothing(backends):
+    ids = [f"ticket-{n}" for n in range(4)]
+    deadline = time.monotonic() + 2
+    failures = []
+    used = [0] * 16
+    descriptors = len(os.listdir("/proc/self/fd"))
+    threads_before = threading.active_count()
+
+    def work(number):
+        dice = random.Random(number)
+        connection = FakeConnection()
+        try:
+            while time.monotonic() < deadline:
+                uuid = dice.choice(ids)
+                action = dice.random()
+                with contextlib.suppress(errors.NoSuchTicket, errors.NotFound, errors.OperationCanceled):
+                    if action < 0.1:
+                        store.add(document(uuid=uuid))
+                    elif action < 0.2:
+                        store.remove(uuid, DEADLINE)
+                    elif action < 0.3:
+                        store.extend(uuid, {"timeout": 100})
+                    elif action < 0.4:
+                        store.info(uuid)
+                    elif action < 0.45:
+                        connection.close()
+                        connection = FakeConnection()
+                    else:
+                        transfer = store.authorize(uuid, "write")
+                        backend = transfer.backend(connection)
+                        transfer.run(ops.Zero(backend, dice.randrange(1000), 10), connection)
+                        used[number] += 1
+        except Exception as e:
+            failures.append(e)
+        finally:
+            connection.close()
+
+    with Store(backends, remove_grace=0) as store:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+            assert not thread.is_alive(), "deadlock"
+        store.clear(DEADLINE)
+        assert store.list() == []
+    assert failures == []
+    assert all(used)
+    assert backends.leaked == 0
+    assert [backend.closed for backend in backends.opened] == [1] * len(backends.opened)
+    assert threading.active_count() == threads_before
+    assert len(os.listdir("/proc/self/fd")) == descriptors

@@ -1,0 +1,334 @@
+"""Tickets at the border, the table of states, and leases."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth.ticket import (
+    MAX_SECONDS,
+    MAX_SIZE,
+    OPERATIONS,
+    TRANSITIONS,
+    Changes,
+    Event,
+    Lease,
+    State,
+    parse,
+    parse_changes,
+    short,
+)
+
+UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
+
+
+def document(**changes):
+    return {"uuid": UUID, "size": 2**30, "url": "file:///disk", "ops": ["read"], "timeout": 300, **changes}
+
+
+def test_smallest_document():
+    ticket = parse(document())
+    assert ticket.uuid == UUID
+    assert ticket.size == 2**30
+    assert ticket.url == "file:///disk"
+    assert ticket.ops == ("read",)
+    assert ticket.timeout == 300
+    assert ticket.inactivity_timeout == 60
+    assert ticket.transfer_id == f"(ticket/{UUID[:18]})"
+    assert ticket.filename is None
+    assert not ticket.sparse
+    assert not ticket.dirty
+
+
+def test_full_document():
+    ticket = parse(
+        document(
+            ops=["write", "read"],
+            inactivity_timeout=120,
+            transfer_id="transfer-1",
+            filename="\u05d0 disk.qcow2",
+            sparse=True,
+            dirty=True,
+        )
+    )
+    assert ticket.ops == ("write", "read")
+    assert ticket.inactivity_timeout == 120
+    assert ticket.transfer_id == "transfer-1"
+    assert ticket.filename == "\u05d0 disk.qcow2"
+    assert ticket.sparse
+    assert ticket.dirty
+
+
+def test_unknown_keys_are_ignored():
+    assert parse(document(from_the_future={"a": 1})) == parse(document())
+
+
+@pytest.mark.parametrize("value", [0, 1, MAX_SIZE])
+def test_good_sizes(value):
+    assert parse(document(size=value)).size == value
+
+
+def test_default_inactivity_timeout():
+    assert parse(document(), inactivity_timeout=17).inactivity_timeout == 17
+    assert parse(document(inactivity_timeout=0), inactivity_timeout=17).inactivity_timeout == 17
+
+
+@pytest.mark.parametrize("key", ["uuid", "size", "ops", "timeout", "url"])
+def test_missing(key):
+    bad = document()
+    del bad[key]
+    with pytest.raises(errors.InvalidTicket, match=rf"^Invalid {key} \(missing\): expected ") as e:
+        parse(bad)
+    assert e.value.name == key
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *itertools.product(
+            ["size", "timeout", "inactivity_timeout"], [True, False, None, "1", 1.0, [], {}, -1, float("nan")]
+        ),
+        ("size", MAX_SIZE + 1),
+        ("size", 10**400),
+        ("timeout", MAX_SECONDS + 1),
+        ("inactivity_timeout", MAX_SECONDS + 1),
+        *itertools.product(
+            ["ops"],
+            [None, "read", {"read": 1}, 1, [], ["READ"], ["read", "delete"], [None], [["read"]], [True], [{}], ["put"]],
+        ),
+        *itertools.product(["uuid", "url", "transfer_id", "filename"], [None, 1, True, [], {}]),
+        *itertools.product(["sparse", "dirty"], [None, 0, 1, "true", "", []]),
+        *itertools.product(
+            ["uuid", "url", "transfer_id", "filename"],
+            ["a\nb", "a\rb", "a\0b", "a\x7fb", "a\x85b", "a\u2028b", "a\ud800b", "a" * 10_000],
+        ),
+        ("uuid", ""),
+        ("uuid", "a/b"),
+        ("uuid", "a" * 256),
+        ("url", ""),
+        ("url", "/disk"),
+        ("url", "http://[::1/disk"),
+    ],
+)
+def test_bad_value(key, value):
+    with pytest.raises(errors.InvalidTicket, match=f"^Invalid {key} ") as e:
+        parse(document(**{key: value}))
+    assert e.value.name == key
+    assert e.value.expected
+    # It can be sent and logged: one line, encodable.
+    assert "\n" not in str(e.value)
+    str(e.value).encode()
+
+
+@pytest.mark.parametrize("value", [None, [], "ticket", 1, 1.5, True, [{"uuid": UUID}]])
+def test_no_object(value):
+    with pytest.raises(errors.InvalidTicket, match="expected a JSON object"):
+        parse(value)
+
+
+def test_id_of_the_url_must_match():
+    assert parse(document(), url_id=UUID).uuid == UUID
+    with pytest.raises(errors.InvalidTicket, match="expected the id in the URL"):
+        parse(document(), url_id="other")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"url": f"https://{UUID}"},
+        {"url": f"gopher://host/{UUID}"},
+        {"ops": [UUID]},
+        {"size": UUID},
+        {"timeout": {"a": [UUID]}},
+        {"filename": f"{UUID}\n"},
+        {"uuid": f"{UUID}\n"},
+        {"uuid": f"{UUID}{UUID}" * 10},
+    ],
+)
+def test_errors_do_not_tell_the_id(changes):
+    def refuse(url):
+        raise errors.InvalidValue("url", url, "a better one")
+
+    with pytest.raises(errors.InvalidTicket) as e:
+        parse(document(**changes), url_id=None, check_url=refuse)
+    assert UUID not in str(e.value)
+    assert e.value.__cause__ is None or UUID not in str(e.value.__cause__)
+
+
+def test_repr_does_not_tell_the_id():
+    assert UUID not in repr(parse(document(url=f"https://host/images/{UUID}")))
+
+
+@pytest.mark.parametrize(
+    "url, normal",
+    [
+        ("file:/disk", "file:///disk"),
+        ("file:///a%20b", "file:///a%20b"),
+        ("nbd:unix:/sock", "nbd:unix:/sock"),
+        ("nbd:unix:/sock:exportname=a", "nbd:unix:/sock:exportname=a"),
+        ("nbd://host:10809/name", "nbd://host:10809/name"),
+        # The engine's own tests send this: the port is nobody's business here.
+        ("https://server:port/images/1", "https://server:port/images/1"),
+    ],
+)
+def test_url(url, normal):
+    seen = []
+    assert parse(document(url=url), check_url=seen.append).url == normal
+    assert seen == [normal]
+
+
+def test_checked_url_is_refused():
+    def refuse(url):
+        raise errors.InvalidValue("port", "x", "a number")
+
+    with pytest.raises(errors.InvalidTicket, match="^Invalid url 'nbd://h:x': expected a number"):
+        parse(document(url="nbd://h:x"), check_url=refuse)
+
+
+@pytest.mark.parametrize(
+    "ops, can_read, can_write",
+    [(["read"], True, False), (["write"], True, True), (["read", "write"], True, True), (["read"] * 3, True, False)],
+)
+def test_rights(ops, can_read, can_write):
+    ticket = parse(document(ops=ops))
+    assert ticket.can("read") is can_read
+    assert ticket.can("write") is can_write
+    assert not ticket.can("delete")
+    assert len(ticket.ops) == len(set(ops))
+
+
+@pytest.mark.parametrize(
+    "uuid, prefix", [(UUID, UUID[:18]), ("test", "te"), ("a", ""), ("x" * 20, "x" * 10), ("x" * 200, "x" * 18)]
+)
+def test_short(uuid, prefix):
+    assert short(uuid) == prefix
+
+
+def test_changes():
+    assert parse_changes({"timeout": 600}) == Changes(timeout=600)
+    assert parse_changes({"inactivity_timeout": 5, "size": "ignored"}) == Changes(inactivity_timeout=5)
+    assert parse_changes({"timeout": 0, "inactivity_timeout": 5}) == Changes(0, 5)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"size": 1},
+        {"timeout": None},
+        {"timeout": -1},
+        {"timeout": True},
+        {"timeout": "1"},
+        {"timeout": 1.0},
+        {"timeout": 10, "inactivity_timeout": None},
+        {"timeout": MAX_SECONDS + 1},
+        [],
+        None,
+        1,
+    ],
+)
+def test_bad_changes(bad):
+    with pytest.raises(errors.InvalidTicket):
+        parse_changes(bad)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*document(), "filename", "transfer_id", "sparse", "dirty"]), json_values))
+def test_any_document_is_parsed_or_refused(changes):
+    try:
+        ticket = parse(document(**changes))
+    except errors.InvalidTicket as e:
+        str(e).encode()
+    else:
+        assert 0 <= ticket.size <= MAX_SIZE
+        assert 0 <= ticket.timeout <= MAX_SECONDS
+        assert 0 < ticket.inactivity_timeout <= MAX_SECONDS
+        assert ticket.ops and set(ticket.ops) <= set(OPERATIONS)
+        assert "\n" not in ticket.transfer_id
+        json.dumps(ticket.url).encode()
+
+
+# --- States ---
+
+
+def test_nothing_begins_after_cancel():
+    assert [state for state in State if (state, Event.BEGIN) in TRANSITIONS] == [State.OPEN]
+
+
+def test_canceled_is_the_end():
+    assert not [event for event in Event if (State.CANCELED, event) in TRANSITIONS]
+
+
+def test_no_way_back():
+    order = list(State)
+    assert all(order.index(after) >= order.index(before) for (before, _), after in TRANSITIONS.items())
+
+
+# --- Leases ---
+
+
+def test_lease_begins():
+    lease = Lease.begin(300, 1000)
+    assert (lease.expires, lease.accessed) == (1300, 1000)
+    assert not lease.is_expired(1299)
+    assert lease.is_expired(1300)
+
+
+def test_lease_of_no_time():
+    assert Lease.begin(0, 1000).is_expired(1000)
+
+
+def test_touch_moves_it_forward():
+    lease = Lease.begin(300, 1000)
+    lease.touch(1100)
+    assert (lease.expires, lease.accessed) == (1400, 1100)
+
+
+def test_touch_does_not_undo_an_extension():
+    lease = Lease.begin(300, 1000)
+    lease.extend(600, 1000)
+    lease.touch(1010)
+    assert (lease.expires, lease.accessed) == (1600, 1010)
+
+
+def test_extend_is_no_activity():
+    lease = Lease.begin(300, 1000)
+    lease.extend(600, 1100)
+    assert (lease.expires, lease.accessed, lease.timeout) == (1700, 1000, 300)
+
+
+def test_extend_may_shorten_and_revive():
+    lease = Lease.begin(300, 1000)
+    lease.extend(0, 1010)
+    assert lease.is_expired(1010)
+    lease.extend(5, 2000)
+    assert not lease.is_expired(2004)
+
+
+@given(
+    timeout=st.integers(0, 100),
+    steps=st.lists(st.tuples(st.sampled_from(["touch", "extend"]), st.integers(0, 50), st.integers(0, 100))),
+)
+def test_touch_never_shortens(timeout, steps):
+    now = 0
+    lease = Lease.begin(timeout, now)
+    for step, passed, seconds in steps:
+        now += passed
+        before = lease.expires
+        if step == "touch":
+            lease.touch(now)
+            assert lease.expires >= before
+            assert lease.expires >= now + timeout
+        else:
+            lease.extend(seconds, now)
+            assert lease.expires == now + seconds
+        assert lease.accessed <= now

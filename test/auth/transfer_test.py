@@ -1,0 +1,615 @@
+"""The live side of a ticket: backends, running operations, progress, expiry, cancel."""
+
+import threading
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.connections import DEADLINE, Backends, FakeBackend, FakeConnection, Runner
+
+from ovirt_imageio import errors, ops
+from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.ticket import MAX_SECONDS, Changes, parse
+from ovirt_imageio.auth.transfer import Transfer
+
+UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
+
+
+class Recorder(Listener):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.moved = []
+        self.finished = []
+
+    def bytes_moved(self, backend, operation, count):
+        self.moved.append((backend, operation, count))
+
+    def operation_finished(self, backend, operation, error):
+        self.finished.append((backend, operation, type(error).__name__))
+
+
+@pytest.fixture
+def clock():
+    return FakeClock(1000)
+
+
+@pytest.fixture
+def backends():
+    return Backends()
+
+
+@pytest.fixture
+def make(clock, backends):
+    def make(listener=None, **changes):
+        document = {"uuid": UUID, "size": 2**30, "url": "file:///disk", "ops": ["write"], "timeout": 300, **changes}
+        return Transfer(parse(document), backends, clock, listener=listener)
+
+    return make
+
+
+@pytest.fixture
+def transfer(make):
+    return make(transfer_id="transfer-1")
+
+
+@pytest.fixture
+def connection():
+    return FakeConnection()
+
+
+@pytest.fixture
+def runner():
+    with Runner() as runner:
+        yield runner
+
+
+def begin(runner, transfer, name="write", offset=0):
+    """Start an operation on a new connection."""
+    connection = FakeConnection()
+    transfer.backend(connection)
+    return connection, runner.start(transfer, connection, offset, name)
+
+
+# --- What is told ---
+
+
+def test_fresh(transfer):
+    info = transfer.info()
+    assert info.pop("version") >= 1
+    assert info == {
+        "active": False,
+        "canceled": False,
+        "connections": 0,
+        "dirty": False,
+        "expires": 1300,
+        "idle_time": 0,
+        "inactivity_timeout": 60,
+        "last_error": None,
+        "ops": ["write"],
+        "rate": 0,
+        "remaining": 300,
+        "size": 2**30,
+        "sparse": False,
+        "timeout": 300,
+        "transfer_id": "transfer-1",
+        "transferred": 0,
+        "url": "file:///disk",
+        "uuid": UUID,
+    }
+
+
+def test_file_name_only_when_set(make):
+    assert "filename" not in make().info()
+    assert make(filename="\u05d0").info()["filename"] == "\u05d0"
+
+
+def test_transferred_only_for_one_direction(make):
+    assert "transferred" in make(ops=["read"]).info()
+    assert "transferred" not in make(ops=["read", "write"]).info()
+
+
+def test_times_are_whole_and_fit_32_bits(make, clock):
+    clock.advance(0.75)
+    info = make(timeout=MAX_SECONDS).info()
+    assert info["expires"] == MAX_SECONDS
+    assert all(type(info[key]) is int for key in ("expires", "idle_time", "remaining", "timeout", "rate"))
+
+
+def test_idle_time(transfer, clock):
+    clock.advance(7.9)
+    assert transfer.info()["idle_time"] == 7
+    transfer.touch()
+    assert transfer.info()["idle_time"] == 0
+
+
+# --- Authorization ---
+
+
+def test_authorize(make):
+    make(ops=["read"]).authorize("read")
+    make(ops=["write"]).authorize("read")
+    make(ops=["write"]).authorize("write")
+    with pytest.raises(errors.NotPermitted):
+        make(ops=["read"]).authorize("write")
+
+
+def test_expired(transfer, clock):
+    clock.advance(299)
+    transfer.authorize("read")
+    clock.advance(1)
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.authorize("read")
+
+
+def test_canceled(transfer, connection):
+    transfer.cancel()
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.authorize("read")
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.backend(connection)
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.run(ops.Flush(FakeBackend()), connection)
+
+
+def test_progress_is_seen_by_authorize(transfer, clock, runner):
+    _, run = begin(runner, transfer)
+    clock.advance(200)
+    run.operation.step(10)
+    clock.advance(200)
+    # Nobody looked since it moved: it is alive.
+    transfer.authorize("write")
+    run.operation.end()
+
+
+# --- Extending ---
+
+
+def test_engine_arithmetic(transfer, clock):
+    before = transfer.info()["expires"]
+    clock.advance(0.9)
+    transfer.extend(Changes(timeout=600))
+    assert transfer.info()["expires"] - before in (300, 301)
+    assert transfer.info()["timeout"] == 300
+
+
+def test_extension_survives_activity(transfer, clock):
+    transfer.extend(Changes(timeout=600))
+    clock.advance(10)
+    transfer.touch()
+    assert transfer.info()["expires"] == 1600
+
+
+def test_expire_at_once_and_revive(transfer, clock):
+    transfer.extend(Changes(timeout=0))
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.authorize("read")
+    assert not transfer.is_alive()
+    transfer.extend(Changes(timeout=1))
+    transfer.authorize("read")
+    assert transfer.is_alive()
+
+
+def test_inactivity_timeout_reaches_connections(transfer, connection):
+    transfer.backend(connection)
+    assert connection.timeout == 60
+    transfer.extend(Changes(inactivity_timeout=120))
+    assert transfer.info()["inactivity_timeout"] == 120
+    transfer.backend(connection)
+    assert connection.timeout == 120
+    transfer.extend(Changes(inactivity_timeout=0))
+    assert transfer.info()["inactivity_timeout"] == 60
+
+
+# --- Connections ---
+
+
+def test_one_backend_per_connection(transfer, backends):
+    one, two = FakeConnection(), FakeConnection()
+    assert transfer.backend(one) is transfer.backend(one)
+    assert transfer.backend(one) is not transfer.backend(two)
+    assert transfer.info()["connections"] == 2
+    one.close()
+    assert transfer.info()["connections"] == 1
+    assert [backend.closed for backend in backends.opened] == [1, 0]
+    two.close()
+    assert transfer.info()["connections"] == 0
+    assert backends.leaked == 0
+
+
+def test_connection_stays_while_the_ticket_lives(transfer, connection, clock):
+    transfer.backend(connection)
+    [is_needed] = connection.needs
+    assert is_needed()
+    clock.advance(300)
+    assert not is_needed()
+
+
+def test_opening_fails(transfer, connection, backends):
+    backends.error = errors.BackendUnavailable("open", "connection refused")
+    with pytest.raises(errors.BackendUnavailable):
+        transfer.backend(connection)
+    info = transfer.info()
+    assert info["connections"] == 0
+    assert info["last_error"] == "Storage failed to open: connection refused"
+    backends.error = None
+    transfer.backend(connection)
+    assert transfer.info()["connections"] == 1
+    connection.close()
+    assert backends.leaked == 0
+
+
+def test_canceled_while_opening(make, backends, connection):
+    transfer = None
+    is_drained = []
+
+    def open_and_cancel(ticket):
+        backend = backends(ticket)
+        transfer.cancel()
+        is_drained.append(transfer.is_drained)
+        return backend
+
+    transfer = Transfer(make().ticket, open_and_cancel, FakeClock())
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.backend(connection)
+    # A removal waits until what was being opened is closed again.
+    assert is_drained == [False]
+    assert transfer.is_drained
+    assert backends.leaked == 0
+
+
+def test_failed_backend_is_not_used_again(transfer, connection, backends, runner):
+    first = transfer.backend(connection)
+    run = runner.start(transfer, connection)
+    run.operation.fail(errors.BackendTimeout("read", "no answer"))
+    assert isinstance(run.wait(), errors.BackendTimeout)
+    assert first.closed == 1
+    assert transfer.backend(connection) is not first
+    assert transfer.info()["connections"] == 1
+
+
+@pytest.mark.parametrize("error", [errors.PartialContent(10, 5), errors.UnsupportedContext("dirty")])
+def test_faults_of_the_client_do_not_spoil_the_backend(transfer, connection, runner, error):
+    first = transfer.backend(connection)
+    run = runner.start(transfer, connection)
+    run.operation.fail(error)
+    assert run.wait() is error
+    assert transfer.backend(connection) is first
+
+
+def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog):
+    backend = transfer.backend(connection)
+    monkeypatch.setattr(backend, "close", lambda: 1 / 0)
+    transfer.cancel()
+    assert transfer.is_drained
+    assert "Cannot close a backend" in caplog.text
+
+
+# --- Running ---
+
+
+def test_run(make, connection, clock):
+    recorder = Recorder()
+    transfer = make(recorder)
+    backend = transfer.backend(connection)
+    clock.advance(100)
+    transfer.run(ops.Zero(backend, 100, 50, flush=True), connection)
+    info = transfer.info()
+    assert info["transferred"] == 50
+    assert info["expires"] == 1400
+    assert not info["active"]
+    assert recorder.moved == [("memory", "zero", 50)]
+    assert recorder.finished == [("memory", "zero", "NoneType")]
+    assert str(connection.clock).startswith("[zero 1 ops, ")
+
+
+def test_active(transfer, runner, clock):
+    _, run = begin(runner, transfer)
+    clock.advance(100)
+    info = transfer.info()
+    assert info["active"]
+    assert info["idle_time"] == 0
+    run.operation.end()
+    assert run.wait() is None
+    assert not transfer.info()["active"]
+
+
+def test_progress_while_it_runs(transfer, runner):
+    _, one = begin(runner, transfer, offset=0)
+    _, two = begin(runner, transfer, offset=50)
+    one.operation.step(10)
+    assert transfer.info()["transferred"] == 10
+    two.operation.step(10)
+    assert transfer.info()["transferred"] == 20
+    # The ranges touch, then overlap.
+    one.operation.step(40)
+    assert transfer.info()["transferred"] == 60
+    one.operation.step(5)
+    assert transfer.info()["transferred"] == 60
+    assert transfer.info()["transferred"] == 60
+    one.operation.end()
+    two.operation.end()
+
+
+def test_failed_operation_counts_what_it_moved(transfer, runner):
+    _, run = begin(runner, transfer, offset=100)
+    run.operation.step(10)
+    run.operation.fail(ConnectionResetError(104, "Connection reset by peer", "/secret/path"))
+    assert isinstance(run.wait(), ConnectionResetError)
+    info = transfer.info()
+    assert info["transferred"] == 10
+    assert info["last_error"] == "The connection broke: Connection reset by peer"
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (errors.NoSpace("write", "No space left on device", 28), "Storage failed to write: No space left on device"),
+        (errors.OriginError("read", f"No such ticket {UUID}", status=403), f"No such ticket {UUID[:18]}..."),
+        (ZeroDivisionError("secret"), "Internal error: ZeroDivisionError"),
+        (TimeoutError("timed out"), "The connection broke: TimeoutError"),
+    ],
+)
+def test_last_error(make, runner, error, text):
+    recorder = Recorder()
+    transfer = make(recorder)
+    _, run = begin(runner, transfer)
+    run.operation.fail(error)
+    assert run.wait() is error
+    assert transfer.info()["last_error"] == text
+    assert recorder.finished == [("memory", "write", type(error).__name__)]
+
+
+def test_flush_moves_nothing(transfer, runner):
+    _, run = begin(runner, transfer, name="flush")
+    run.operation.step(100)
+    run.operation.end()
+    assert run.wait() is None
+    assert transfer.info()["transferred"] == 0
+
+
+def test_rate(transfer, runner, clock):
+    transfer.info()
+    _, run = begin(runner, transfer)
+    for _ in range(4):
+        clock.advance(1)
+        run.operation.step(1000)
+        transfer.tick()
+    assert transfer.info()["rate"] == 1000
+    run.operation.end()
+
+
+# --- Expiry ---
+
+
+def test_moving_transfer_never_expires(transfer, runner, clock):
+    connection, run = begin(runner, transfer)
+    for _ in range(10):
+        clock.advance(299)
+        run.operation.step(1)
+        transfer.tick()
+    assert not connection.is_aborted
+    assert transfer.info()["remaining"] == 300
+    run.operation.end()
+    assert run.wait() is None
+
+
+def test_finishing_operation_never_expires(transfer, runner, clock):
+    connection, run = begin(runner, transfer)
+    run.operation.finishing()
+    for _ in range(3):
+        clock.advance(200)
+        transfer.tick()
+    assert not connection.is_aborted
+    run.operation.end()
+    assert run.wait() is None
+
+
+@pytest.mark.parametrize("name", ["read", "write", "zero", "checksum", "extents"])
+def test_stalled_operation_is_aborted(transfer, runner, clock, name):
+    connection, run = begin(runner, transfer, name)
+    backend = transfer.backend(connection)
+    run.operation.step(5)
+    transfer.tick()
+    clock.advance(299)
+    transfer.tick()
+    assert not connection.is_aborted
+    clock.advance(1)
+    # The second time at the latest nobody is asked any more.
+    transfer.tick()
+    transfer.tick()
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert backend.interrupted
+    assert backend.closed == 1
+    info = transfer.info()
+    # Being cut is no activity.
+    assert info["remaining"] == 0
+    assert info["transferred"] == 5
+    assert info["last_error"] == "The operation was cut: it stood still until its ticket expired"
+
+
+def test_clock_that_goes_nowhere(transfer, runner, clock):
+    connection, run = begin(runner, transfer)
+    for _ in range(100):
+        transfer.tick()
+    assert not connection.is_aborted
+    assert transfer.info()["rate"] == 0
+    run.operation.end()
+
+
+def test_expired_for(transfer, runner, clock):
+    assert transfer.expired_for() < 0
+    clock.advance(310)
+    assert transfer.expired_for() == 10
+    transfer.extend(Changes(timeout=5))
+    _, run = begin(runner, transfer)
+    clock.advance(1000)
+    assert transfer.expired_for() < 0
+    run.operation.end()
+
+
+def test_states(transfer, runner, clock):
+    assert transfer.describe_state() == "idle"
+    _, run = begin(runner, transfer)
+    assert transfer.describe_state() == "active"
+    run.operation.end()
+    run.wait()
+    clock.advance(300)
+    assert transfer.describe_state() == "expired"
+    transfer.cancel()
+    assert transfer.describe_state() == "canceled"
+
+
+# --- Cancel ---
+
+
+def test_cancel_closes_idle_backends(transfer, backends):
+    connections = [FakeConnection() for _ in range(3)]
+    for connection in connections:
+        transfer.backend(connection)
+    transfer.cancel()
+    assert transfer.is_drained
+    assert backends.leaked == 0
+    # The clients are still there.
+    assert transfer.info()["connections"] == 3
+    for connection in connections:
+        assert not connection.is_aborted
+        connection.close()
+    assert transfer.info()["connections"] == 0
+    assert [backend.closed for backend in backends.opened] == [1, 1, 1]
+
+
+def test_cancel_cuts_reads_at_once(transfer, runner):
+    connection, run = begin(runner, transfer, "read")
+    transfer.cancel(grace=100)
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert transfer.wait_drained(DEADLINE)
+
+
+def test_cancel_gives_writes_a_moment(transfer, runner, clock):
+    connection, run = begin(runner, transfer)
+    transfer.cancel(grace=2)
+    transfer.tick()
+    run.operation.step(10)
+    assert not connection.is_aborted
+    assert not transfer.wait_drained(0)
+    run.operation.end()
+    assert run.wait() is None
+    assert transfer.wait_drained(DEADLINE)
+
+
+def test_cancel_cuts_writes_when_the_grace_ends(transfer, runner, clock):
+    connection, run = begin(runner, transfer)
+    transfer.cancel(grace=2)
+    clock.advance(2)
+    transfer.tick()
+    # Asked first: a write that moves can still tell its client.
+    assert not connection.is_aborted
+    transfer.tick()
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert transfer.wait_drained(DEADLINE)
+
+
+def test_canceled_write_that_moves_is_not_aborted(transfer, runner):
+    connection, run = begin(runner, transfer)
+    transfer.cancel()
+    run.operation.step(10)
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert not connection.is_aborted
+    assert transfer.info()["transferred"] == 10
+
+
+def test_second_cancel_ends_the_grace(transfer, runner):
+    connection, run = begin(runner, transfer)
+    transfer.cancel(grace=100)
+    transfer.cancel()
+    transfer.tick()
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+
+
+@pytest.mark.parametrize("name", ["write", "zero", "flush"])
+def test_finishing_operation_is_never_cut(transfer, runner, clock, name):
+    connection, run = begin(runner, transfer, name)
+    run.operation.finishing()
+    transfer.cancel()
+    clock.advance(1000)
+    transfer.tick()
+    transfer.tick()
+    assert not connection.is_aborted
+    [line] = transfer.describe_running()
+    assert line == f"{name} of 1024 bytes at 0, 0 done (connection {connection.id}, for 1000 s)"
+    run.operation.end()
+    assert run.wait() is None
+    assert transfer.wait_drained(DEADLINE)
+    assert transfer.describe_running() == []
+
+
+def test_canceled_backend_is_closed_before_it_counts_as_drained(transfer, runner):
+    connection, run = begin(runner, transfer)
+    backend = transfer.backend(connection)
+    was_drained = []
+    close = backend.close
+    backend.close = lambda: (was_drained.append(transfer.is_drained), close())
+    transfer.cancel()
+    transfer.tick()
+    assert transfer.wait_drained(DEADLINE)
+    run.wait()
+    assert was_drained == [False]
+    assert backend.closed == 1
+
+
+def test_cancel_may_be_repeated(transfer, connection, backends):
+    transfer.backend(connection)
+    transfer.cancel()
+    transfer.cancel()
+    assert backends.opened[0].closed == 1
+
+
+def test_success_after_the_cut_is_a_success(transfer, runner):
+    _, run = begin(runner, transfer)
+    transfer.cancel()
+    run.operation.end()
+    assert run.wait() is None
+
+
+# --- Waiting for changes ---
+
+
+def test_wait_for_nothing(transfer):
+    version = transfer.info()["version"]
+    transfer.wait_change(version, 0)
+    assert transfer.info()["version"] == version
+
+
+def test_wait_with_an_old_version_returns_at_once(transfer):
+    version = transfer.info()["version"]
+    transfer.extend(Changes(timeout=1))
+    transfer.wait_change(version, 1000)
+    assert transfer.info()["version"] > version
+
+
+@pytest.mark.parametrize("since", [None, "current"])
+def test_wait_is_woken(transfer, runner, since):
+    _, run = begin(runner, transfer)
+    version = transfer.info()["version"]
+    is_woken = threading.Event()
+
+    def wait():
+        transfer.wait_change(version if since else None, DEADLINE)
+        is_woken.set()
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    # Without a version the wait begins when the thread gets there: move until it notices.
+    while not is_woken.wait(0.01):
+        run.operation.step(1)
+    waiter.join()
+    assert transfer.info()["version"] > version
+    run.operation.end()
+
+
+def test_looking_changes_nothing(transfer):
+    assert transfer.info()["version"] == transfer.info()["version"]
