@@ -1,11 +1,13 @@
 """Sizes and times as people read them.
 
-Pure: text from numbers, nothing else.
+Pure: text from numbers and back, nothing else.
 """
 
 from __future__ import annotations
 
-__all__ = ["GiB", "KiB", "MiB", "TiB", "duration", "size"]
+import re
+
+__all__ = ["GiB", "KiB", "MiB", "TiB", "duration", "parse_size", "size"]
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -48,3 +50,16 @@ def duration(seconds: float) -> str:
     if minutes:
         return f"{minutes}m{second:02}s"
     return f"{second}s"
+
+
+def parse_size(text: str) -> int:
+    """Return the number of bytes that people mean: 512, 10g, 1.5 TiB. Letters stand for powers of 1024, as in qemu-img.
+
+    Raises ValueError.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?\s*", text, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{text!r} is no size: expected a number and k, m, g or t, like 10g")
+    number, letter = found.groups()
+    factor = 1024 ** " kmgtpe".index(letter.lower() or " ")
+    return int(number) * factor if number.isdigit() else int(float(number) * factor)

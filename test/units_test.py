@@ -33,3 +33,27 @@ def test_size(count, text):
 )
 def test_duration(seconds, text):
     assert units.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    "text, count",
+    [
+        ("0", 0),
+        ("512", 512),
+        ("512b", 512),
+        ("10g", 10 * units.GiB),
+        ("10G", 10 * units.GiB),
+        ("6 MiB", 6 * units.MiB),
+        ("64KB", 64 * units.KiB),
+        (" 1.5t ", 1536 * units.GiB),
+        ("8e", 8 * 1024**6),
+    ],
+)
+def test_parse_size(text, count):
+    assert units.parse_size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "g", "-1", "1x", "1.g", "0x10", "ten", "1 2", "1gg"])
+def test_parse_no_size(text):
+    with pytest.raises(ValueError, match="expected a number and k, m, g or t"):
+        units.parse_size(text)
