@@ -48,7 +48,7 @@ DEVELOPMENT = {
     "check": [
         "ruff==0.17.5",
         "mypy==2.4.1",
-        "coverage>=7.6",
+        "coverage>=7.10",
         "setuptools>=70.1",
         *ABILITIES["systemd"],
         *ABILITIES["profile"],
