@@ -17,6 +17,7 @@ STATUS: Mapping[type[errors.Error], HTTPStatus] = {
     errors.InvalidRange: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.PartialContent: HTTPStatus.BAD_REQUEST,
+    errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     errors.AuthorizationError: HTTPStatus.FORBIDDEN,
     errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     errors.OperationCanceled: HTTPStatus.FORBIDDEN,
@@ -29,7 +30,7 @@ STATUS: Mapping[type[errors.Error], HTTPStatus] = {
 }
 
 # After these nothing that follows on the connection could succeed either.
-CLOSING = (errors.AuthorizationError, errors.OperationCanceled)
+CLOSING = (errors.NotAuthenticated, errors.AuthorizationError, errors.OperationCanceled)
 
 
 def translate(error: Exception) -> Optional[Refusal]:

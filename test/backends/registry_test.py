@@ -1,0 +1,67 @@
+"""From URLs to backends."""
+
+from __future__ import annotations
+
+import pytest
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends import registry
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///var/tmp/disk",
+        "file:/var/tmp/disk",
+        "nbd:unix:/run/sock",
+        "nbd:unix:/run/sock:exportname=sda",
+        "nbd:localhost:10809",
+        "nbd://localhost:10809/sda",
+        "nbd+unix:///sda?socket=/run/sock",
+        "nbds://localhost/sda",
+        "https://host:54322/images/ticket",
+        "http://host:54322/images/ticket",
+        "https://server:port/images/ticket",
+    ],
+)
+def test_good_urls(url):
+    registry.check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/var/tmp/disk",
+        "memory:",
+        "null:",
+        "ftp://host/x",
+        "file:relative",
+        "nbd:",
+        "nbd:unix:",
+        "https:///images/x",
+        "http://[::1",
+    ],
+)
+def test_bad_urls(url):
+    with pytest.raises(errors.InvalidValue):
+        registry.check_url(url)
+
+
+def test_open(tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"x" * 4096)
+    options = registry.Options(max_connections=3)
+    backend = registry.open_backend(f"file://{disk}", writable=False, sparse=False, dirty=False, options=options)
+    try:
+        assert (backend.name, backend.size(), backend.max_readers) == ("file", 4096, 3)
+    finally:
+        backend.close()
+
+
+def test_a_disk_that_is_not_there_is_named_without_its_path(tmp_path):
+    with pytest.raises(errors.StorageError) as e:
+        registry.open_backend(
+            f"file://{tmp_path}/secret", writable=False, sparse=False, dirty=False, options=registry.Options()
+        )
+    assert "secret" not in str(e.value)

@@ -1,0 +1,156 @@
+"""/images/TICKET/extents: the whole disk, pages of it, and why there are none."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from fakes.imageserver import ImageServer
+
+from ovirt_imageio import errors, ops
+from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+
+ZERO = [ZeroExtent(0, 100, False, False), ZeroExtent(100, 100, True, False), ZeroExtent(200, 56, True, True)]
+DIRTY = [DirtyExtent(0, 50, True, False), DirtyExtent(50, 206, False, True)]
+
+
+def disk():
+    return MemoryBackend(bytearray(256), extents={"zero": ZERO, "dirty": DIRTY})
+
+
+@pytest.fixture
+def server(tmp_path):
+    with ImageServer(tmp_path) as server:
+        server.add("full", disk, size=256)
+        server.add("backup", disk, size=256, dirty=True)
+        yield server
+
+
+def as_json(extents):
+    return [extent._asdict() for extent in extents]
+
+
+@pytest.mark.parametrize("query", ["", "?context=zero", "?future=1"])
+def test_zero_extents(server, query):
+    answer = server.request("GET", "/images/full/extents" + query)
+    assert (answer.status, answer.json()) == (200, as_json(ZERO))
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.body.endswith(b"]\n")
+
+
+def test_dirty_extents(server):
+    assert server.request("GET", "/images/backup/extents?context=dirty").json() == as_json(DIRTY)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("offset=0&length=256", [(0, 100), (100, 100), (200, 56)]),
+        ("offset=50", [(50, 50), (100, 100), (200, 56)]),
+        ("length=150", [(0, 100), (100, 50)]),
+        ("offset=150&length=60", [(150, 50), (200, 10)]),
+        ("offset=250&length=1000000", [(250, 6)]),
+        ("limit=2", [(0, 100), (100, 100)]),
+        ("offset=100&limit=1", [(100, 100)]),
+        ("limit=0", []),
+        ("offset=256", []),
+        ("length=0", []),
+    ],
+)
+def test_a_page(server, query, expected):
+    extents = server.request("GET", f"/images/full/extents?{query}").json()
+    assert [(extent["start"], extent["length"]) for extent in extents] == expected
+
+
+def test_a_page_beyond_the_disk(server):
+    answer = server.request("GET", "/images/full/extents?offset=257")
+    assert (answer.status, answer.headers["content-range"]) == (416, "bytes */256")
+
+
+@pytest.mark.parametrize(
+    "query", ["context=", "context=hole", "offset=-1", "length=x", "limit=1.5", "offset=9999999999999999999999"]
+)
+def test_malformed(server, query):
+    assert server.request("GET", f"/images/full/extents?{query}").status == 400
+
+
+def test_dirty_extents_that_the_ticket_does_not_allow(server):
+    answer = server.request("GET", "/images/full/extents?context=dirty")
+    assert answer.status == 404
+    assert b"dirty" in answer.body
+
+
+def test_dirty_extents_that_the_storage_does_not_have(server):
+    server.add("plain", bytearray(10), dirty=True)
+    assert server.request("GET", "/images/plain/extents?context=dirty").status == 404
+
+
+def test_an_unknown_ticket_comes_before_a_bad_query(server):
+    answer = server.request("GET", "/images/unknown/extents?context=hole")
+    assert answer.status == 403
+    assert answer.closed
+
+
+def test_an_empty_disk(server):
+    server.add("empty", b"")
+    assert server.request("GET", "/images/empty/extents").json() == []
+
+
+def test_many_extents_are_one_array(server):
+    count = 3 * ops.Extents.BATCH + 1
+    extents = [ZeroExtent(i, 1, i % 2 == 0, False) for i in range(count)]
+    server.add("many", lambda: MemoryBackend(bytearray(count), extents={"zero": extents}), size=count)
+    assert server.request("GET", "/images/many/extents").json() == as_json(extents)
+
+
+def test_the_answer_starts_before_the_listing_ends(server):
+    go_on = threading.Event()
+
+    class Slow(MemoryBackend):
+        def extents(self, context="zero", offset=0, length=None):
+            def walk():
+                yield from ZERO[:2]
+                assert go_on.wait(10)
+                yield ZERO[2]
+
+            return walk()
+
+    server.add("slow", lambda: Slow(bytearray(256)), size=256)
+    with server.connect() as connection:
+        connection.request("GET", "/images/slow/extents")
+        response = connection.getresponse()
+        assert response.read(1) == b"["
+        assert server.store.info("slow")["active"]
+        go_on.set()
+        assert json.loads(b"[" + response.read()) == as_json(ZERO)
+
+
+def test_a_listing_is_canceled_with_its_ticket(server):
+    class Endless(MemoryBackend):
+        def extents(self, context="zero", offset=0, length=None):
+            return (ZeroExtent(i, 1, bool(i % 2), False) for i in iter(int, 1))
+
+    server.add("endless", lambda: Endless(bytearray(256)), size=256)
+    with server.connect() as connection:
+        connection.request("GET", "/images/endless/extents")
+        response = connection.getresponse()
+        assert response.read(1) == b"["
+        server.store.remove("endless", 10)
+        with pytest.raises(Exception, match=r"Incomplete|reset"):
+            while response.read(2**20):
+                pass
+
+
+def test_an_error_in_the_middle_ends_the_connection(server):
+    class Failing(MemoryBackend):
+        def extents(self, context="zero", offset=0, length=None):
+            yield from (ZeroExtent(i, 1, bool(i % 2), False) for i in range(ops.Extents.BATCH))
+            raise errors.StorageError("list extents", "Input/output error", 5)
+
+    server.add("failing", lambda: Failing(bytearray(256)), size=256)
+    with server.connect() as connection:
+        connection.request("GET", "/images/failing/extents")
+        with pytest.raises(Exception, match="Incomplete"):
+            connection.getresponse().read()
