@@ -80,11 +80,13 @@ class ImageServer:
         self._server = Server(UnixAddress(self.path), application, limits=Limits(linger_timeout=1))
 
     def __enter__(self) -> ImageServer:
+        self.store.__enter__()
         self._server.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._server.stop()
+        self.store.__exit__(None, None, None)
 
     def add(self, ticket_id: str, disk: Any = b"", **ticket: Any) -> Any:
         """Add a ticket for a disk: bytes, a bytearray that is shared, or a callable that makes a backend."""
