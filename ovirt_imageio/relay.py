@@ -30,6 +30,7 @@ T = TypeVar("T")
 SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
 # Called with the number of bytes moved since the last call, at least once per MiB; it may raise, to stop the move.
+# Calls come one at a time, but maybe from another thread than the one that started the move.
 Progress = Callable[[int], None]
 
 
@@ -182,40 +183,36 @@ def write_behind(
 ) -> int:
     """Write pieces, given as offset and length, from the source, while the next ones arrive; return how much was.
 
-    `place(slot, offset, length)` returns the part of a slot where a piece shall be. Progress is told when a piece is
-    written, not when it came. A source that ends, or fails, ends the move; what came before is written and counted.
+    `place(slot, offset, length)` returns the part of a slot where a piece shall be. Progress is told by the thread that
+    writes, when a piece is written. A source that ends, or fails, ends the move; what came before is written.
     """
+
+    def put(offset: int, view: memoryview) -> int:
+        write(offset, view)
+        progress(len(view))
+        return len(view)
+
     done = 0
     free = deque(slots)
-    writing: deque[tuple[memoryview, int]] = deque()
-
-    def settle() -> None:
-        nonlocal done
-        slot, count = writing.popleft()
-        worker.result()
-        free.append(slot)
-        done += count
-        progress(count)
-
-    with Worker[None]("write-behind") as worker:
+    writing: deque[memoryview] = deque()
+    with Worker[int]("write-behind") as worker:
         for offset, length in pieces:
-            while writing and (worker.is_ready() or not free):
-                settle()
+            if not free:
+                done += worker.result()
+                free.append(writing.popleft())
             view = place(free[0], offset, length)
             try:
                 count = fill(source, view)
             except Exception:
-                while writing:
-                    settle()
+                for _ in writing:
+                    worker.result()
                 raise
             if count:
-                worker.submit(functools.partial(write, offset, view[:count]))
-                writing.append((free.popleft(), count))
+                worker.submit(functools.partial(put, offset, view[:count]))
+                writing.append(free.popleft())
             if count < length:
                 break
-        while writing:
-            settle()
-    return done
+        return done + sum(worker.result() for _ in writing)
 
 
 class Pipe:
