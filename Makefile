@@ -49,7 +49,7 @@ format: $(VENV)/ready  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff check --fix
 
 .PHONY: run
-run: system-run $(VENV)/ready  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
+run: $(VENV)/ready  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
 	exec $(BIN)/ovirt-imageio serve demo.qcow2 --size 10g
 
 .PHONY: bench
@@ -57,7 +57,7 @@ bench: system-bench $(VENV)/ready  ## measure; ONLY=name picks some
 	$(BIN)/python test/bench/run.py $(ONLY)
 
 .PHONY: storage
-storage: $(VENV)/ready  ## make the loop devices and file systems that tests use
+storage: system-check $(VENV)/ready  ## make the loop devices and file systems that tests use
 	@$(BIN)/python test/real/storage.py create
 
 .PHONY: clean-storage
@@ -114,7 +114,7 @@ system-check system-run system-bench system-rpm: system-%:
 	@test/tools/packages $*
 
 # The environment for development, made again when what it is made of changes.
-$(VENV)/ready: setup.py
+$(VENV)/ready: setup.py | system-run
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[test,check]'
 	mkdir -p .cache
