@@ -17,8 +17,8 @@ This module may import nothing of the package.
 from __future__ import annotations
 
 import errno
-import os
 from dataclasses import dataclass
+from os import strerror
 
 __all__ = [
     "ConnectionDead",
@@ -68,7 +68,7 @@ class RequestFailed(Error):
     @property
     def reason(self) -> str:
         """What to tell people: the server's own words, or the system's."""
-        text = os.strerror(CODES[self.code]) if self.code in CODES else f"unknown error {self.code}"
+        text = strerror(CODES[self.code]) if self.code in CODES else f"unknown error {self.code}"
         return f"{self.message} ({text})" if self.message else text
 
     def __str__(self) -> str:
