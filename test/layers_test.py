@@ -34,7 +34,20 @@ LAYERS: dict[str, set[str]] = {
 }
 
 # Modules at the top that are no layer of their own.
-IN_BASE = {"", "connect", "errors", "extent", "headers", "metrics", "qemu_img", "ranges", "stats", "tls", "units", "version"}
+IN_BASE = {
+    "",
+    "connect",
+    "errors",
+    "extent",
+    "headers",
+    "metrics",
+    "qemu_img",
+    "ranges",
+    "stats",
+    "tls",
+    "units",
+    "version",
+}
 
 # Foreign modules that a layer may not know.
 STRANGERS: dict[str, set[str]] = {

@@ -93,12 +93,21 @@ def json_object(request: Request) -> dict[str, Any]:
     """Return the JSON object in the body."""
     data = request.body.read(MAX_JSON)
     try:
-        value = json.loads(data)
+        value = json.loads(data, object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as e:
-        raise errors.InvalidValue("request body", bytes(data[:64]), f"a JSON object ({e})") from e
+        # Without the body: it may hold the id of a ticket.
+        raise errors.InvalidValue("request body", f"{len(data)} bytes", f"a JSON object ({e})") from e
     if not isinstance(value, dict):
-        raise errors.InvalidValue("request body", value, "a JSON object")
+        raise errors.InvalidValue("request body", type(value).__name__, "a JSON object")
     return value
+
+
+def without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object; of two with one name nobody can tell which one was meant."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("two members have the same name")
+    return members
 
 
 def member(message: Mapping[str, Any], key: str, values: Sequence[str]) -> str:
