@@ -96,6 +96,11 @@ class Server:
         assert self._process, "not started"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """True from start() until stop(), unless qemu-nbd ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start qemu-nbd and return when it listens.
 

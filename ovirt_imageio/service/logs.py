@@ -9,13 +9,14 @@ import configparser
 import logging
 import logging.config
 import os
+import sys
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any
 
 from ovirt_imageio.config import Config
 from ovirt_imageio.errors import ConfigError
 
-__all__ = ["log_files", "set_levels", "start"]
+__all__ = ["log_files", "set_levels", "start", "writes_to_stderr"]
 
 Sections = Mapping[str, Mapping[str, Any]]
 
@@ -59,7 +60,13 @@ def set_levels(sections: Sections) -> None:
         logging.getLogger(None if is_root else section.get("qualname", name.strip())).setLevel(section["level"])
 
 
-def log_files() -> list[Union[str, os.PathLike[str]]]:
+def writes_to_stderr() -> bool:
+    """Tell whether whoever looks at our standard error sees the log."""
+    handlers = logging.getLogger().handlers
+    return any(isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr for handler in handlers)
+
+
+def log_files() -> list[str]:
     """Return the files that the root logger writes to."""
     handlers = logging.getLogger().handlers
-    return [handler.baseFilename for handler in handlers if isinstance(handler, logging.FileHandler)]
+    return [str(handler.baseFilename) for handler in handlers if isinstance(handler, logging.FileHandler)]

@@ -14,6 +14,9 @@ from typing import Optional
 
 __all__ = ["Signals"]
 
+# No signal has this number.
+NOTHING = 0
+
 
 class Signals:
     """Collects the signals that it was made for, from __enter__ to __exit__.
@@ -21,7 +24,7 @@ class Signals:
     The interpreter's own handler writes the number of each signal into a socket (signal.set_wakeup_fd), and wait()
     reads it from there: a signal that comes while nobody waits is found by the next wait().
 
-    Threads: the main one only.
+    Threads: the main one only, but for wake().
     """
 
     def __init__(self, *numbers: signal.Signals) -> None:
@@ -30,12 +33,12 @@ class Signals:
 
     def __enter__(self) -> Signals:
         with contextlib.ExitStack() as scope:
-            self._reader, writer = socket.socketpair()
-            for end in self._reader, writer:
+            self._reader, self._writer = socket.socketpair()
+            for end in self._reader, self._writer:
                 end.setblocking(False)
                 scope.callback(end.close)
             # A full socket means that hundreds of signals wait: one more changes nothing.
-            before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
             scope.callback(signal.set_wakeup_fd, before)
             for number in self._numbers:
                 scope.callback(signal.signal, number, signal.signal(number, ignore))
@@ -46,14 +49,21 @@ class Signals:
         self._scope.close()
 
     def wait(self, timeout: Optional[float] = None) -> Optional[signal.Signals]:
-        """Return the next signal, or None if there is none within `timeout` seconds; None waits forever."""
+        """Return the next signal; None after `timeout` seconds without one, or after wake()."""
         while True:
             if not select.select([self._reader], [], [], timeout)[0]:
                 return None
             number = self._reader.recv(1)[0]
+            if number == NOTHING:
+                return None
             # Others may have handlers of their own, and their signals are seen here as well.
             if number in self._numbers:
                 return signal.Signals(number)
+
+    def wake(self) -> None:
+        """Let wait() return without a signal. Threads: any."""
+        with contextlib.suppress(BlockingIOError):
+            self._writer.send(bytes([NOTHING]))
 
 
 def ignore(number: int, frame: Optional[FrameType]) -> None:

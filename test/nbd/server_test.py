@@ -251,14 +251,18 @@ def test_ends_by_itself(image, caplog):
     with Server(**image) as server:
         server.send_signal(signal.SIGKILL)
         assert server.wait(DEADLINE) == -signal.SIGKILL
+        assert not server.is_running
     assert "status=-9" in caplog.text
 
 
 def test_stop_twice(image):
     server = Server(**image)
+    assert not server.is_running
     server.start()
+    assert server.is_running
     server.stop()
     server.stop()
+    assert not server.is_running
 
 
 def test_has_its_own_session(image):

@@ -1,0 +1,163 @@
+"""The command line of the daemon.
+
+Mistakes of the user end in one line and an exit status; what we did not foresee ends in a traceback, in the log too.
+Imports only what the asked-for command needs: showing the configuration starts no server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from ovirt_imageio import config, errors, units
+from ovirt_imageio.version import __version__
+
+__all__ = ["main"]
+
+log = logging.getLogger("server")
+
+DAY = 24 * 3600
+
+EPILOG = """\
+exit status:
+  0  stopped by a signal, or done
+  1  the configuration, the image or the system does not allow to start
+  2  wrong arguments
+
+signals:
+  SIGTERM, SIGINT  finish what runs, within [daemon] drain_timeout, and end; the second one ends at once
+  SIGHUP           reload the certificate and the log levels
+"""
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the daemon; return the exit status."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return int(options.run(options))
+    except errors.Error as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return 1
+    except Exception:
+        # Without a log this goes to standard error.
+        log.exception("This should not have happened")
+        return 1
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; `run` is what to do with them."""
+    parser = argparse.ArgumentParser(
+        prog="ovirt-imageio",
+        description="Move disk images in and out of this host over HTTPS.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c", "--conf-dir", metavar="DIR", default=config.CONF_DIR, help="read DIR/conf.d/*.conf (default %(default)s)"
+    )
+    parser.add_argument("-t", "--ticket", metavar="FILE", help="add the JSON ticket in FILE at the start")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--show-config", action="store_true", help="print the merged configuration as JSON, and end")
+    mode.add_argument("--check-config", action="store_true", help="tell every mistake in the configuration, and end")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(run=run_daemon)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    add_serve(commands)
+    return parser.parse_args(arguments)
+
+
+def add_serve(commands: Any) -> None:
+    """Describe the arguments of serve."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve one disk image, without any configuration",
+        description="Serve a disk image over HTTPS until Ctrl-C, and show how to download and upload it.",
+    )
+    parser.add_argument("image", metavar="IMAGE", help="any image that qemu understands, or a block device")
+    parser.add_argument("--size", type=size, metavar="SIZE", help="create the image if it does not exist; say 10g")
+    parser.add_argument("--format", help="its format; default: by its content, for a new one by its name")
+    parser.add_argument("--read-only", action="store_true", help="allow downloads only")
+    parser.add_argument(
+        "--listen", type=host_port, metavar="HOST:PORT", help="default localhost:54322, or another port if it is taken"
+    )
+    parser.add_argument(
+        "--timeout", type=int, default=DAY, metavar="SECONDS", help="end when nobody used it so long (default a day)"
+    )
+    parser.add_argument("--cert", metavar="FILE", help="PEM certificate; default: one of our own making")
+    parser.add_argument("--key", metavar="FILE", help="PEM key of the certificate; default: in the same file")
+    parser.add_argument("--ticket-id", metavar="ID", help="the secret in the URL; default: a random one")
+    parser.add_argument("--no-tls", action="store_true", help="serve plain HTTP: everybody on the way can read along")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log every connection")
+    parser.set_defaults(run=run_serve)
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Serve an image."""
+    from ovirt_imageio.service import serve
+
+    return serve.run(options)
+
+
+def size(text: str) -> int:
+    """Return a size in bytes, for argparse."""
+    try:
+        return units.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """Return host and port, for argparse; an IPv6 address is in brackets."""
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, like 0.0.0.0:54322 or [::]:54322")
+    return host.strip("[]"), int(port)
+
+
+def run_daemon(options: argparse.Namespace) -> int:
+    """Do what was asked for with the configuration: show it, check it, or serve with it."""
+    loaded = config.load(options.conf_dir)
+    if options.show_config:
+        print(json.dumps(config.to_dict(loaded), indent=4))
+        return 0
+    if options.check_config:
+        return check(loaded)
+    config.check(loaded)
+    from ovirt_imageio.service import logs, process
+
+    logs.start(loaded.logging)
+    ticket = process.read_ticket(options.ticket) if options.ticket else None
+    process.run(loaded, lambda: config.load(options.conf_dir), ticket)
+    return 0
+
+
+def check(loaded: config.Config) -> int:
+    """Tell what is wrong with the configuration; return the exit status."""
+    for warning in loaded.warnings:
+        print(warning, file=sys.stderr)
+    config.check(loaded)
+    if loaded.tls.enable:
+        from ovirt_imageio.tls import ServerContext
+
+        ServerContext(loaded.tls.cert_file, loaded.tls.key_file, enable_tls1_1=loaded.tls.enable_tls1_1)
+    return 1 if loaded.warnings else 0
+
+
+def fail(error: errors.Error) -> int:
+    """Tell the user, and the log if there is one, what went wrong; return the exit status."""
+    from ovirt_imageio.service import logs
+
+    if logging.getLogger().handlers:
+        log.error("%s", error)
+    if not logs.writes_to_stderr():
+        print(f"ovirt-imageio: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The three listeners, and the tickets that they share.
+
+    remote   TCP, TLS      images        clients on the network
+    local    Unix          images        clients on this host
+    control  Unix or TCP   tickets       vdsm, the engine, ovirt-imageioctl
+
+Everything is built here from the configuration: below, nobody knows of it. Knows nothing of processes and signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from typing import Optional
+
+from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.store import Store
+from ovirt_imageio.auth.ticket import Ticket
+from ovirt_imageio.backends import registry
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.config import Config
+from ovirt_imageio.httpd.limits import Limits
+from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
+from ovirt_imageio.httpd.observer import Observer
+from ovirt_imageio.httpd.router import Application
+from ovirt_imageio.httpd.server import Server
+from ovirt_imageio.service import routes
+from ovirt_imageio.tls import ServerContext
+
+__all__ = ["Listeners"]
+
+
+class Listeners:
+    """Everything that serves: bound on construction, serving from start() to stop().
+
+        listeners = Listeners(config)
+        listeners.start()
+        ...
+        listeners.stop(grace=10)
+
+    Raises errors.ConfigError or httpd's ListenError; then nothing stays behind.
+
+    Threads: start and stop by one; `store` any.
+    """
+
+    def __init__(self, config: Config, listener: Optional[Listener] = None) -> None:
+        self._lock = threading.Lock()
+        with contextlib.ExitStack() as scope:
+            self._scope = scope
+            self._limits = limits(config)
+            self._tls = server_context(config)
+            self._observer = Observer()
+            self.store = open_store(config, listener)
+            local_name = config.local.socket or f"\0{uuid.uuid4()}"
+            # Clients of the remote listener that are on this host are told about the local one.
+            application = routes.images(self.store, self._observer, local_name if config.local.enable else None)
+            self.remote = self._bind("remote.service", remote_address(config), application, self._tls)
+            self.local = (
+                self._bind("local.service", UnixAddress(local_name, 0o666), application)
+                if config.local.enable
+                else None
+            )
+            application = routes.control(self.store, self._observer)
+            self.control = (
+                self._bind("control.service", control_address(config), application) if config.control.enable else None
+            )
+            self._scope = scope.pop_all()
+
+    def start(self) -> None:
+        """Serve."""
+        self.store.start()
+        self._scope.callback(self.cut)
+        for server in self._servers():
+            server.start()
+
+    def stop(self, grace: float = 0) -> None:
+        """Give running requests `grace` seconds, cut them off, and release everything. Harmless when repeated."""
+        # All at once, so that together they take no longer than one.
+        stoppers = [
+            threading.Thread(target=server.stop, args=(grace,), name=f"stop {server.name}", daemon=True)
+            for server in self._servers()
+        ]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join()
+        self._scope.close()
+
+    def cut(self) -> None:
+        """Cut off every transfer: a stop() that waits for them returns. Threads: any."""
+        with self._lock:
+            self.store.stop()
+
+    def reload_certificate(self) -> None:
+        """Use the certificate that is in the files now, from the next connection on. Raises errors.ConfigError."""
+        if self._tls:
+            self._tls.reload()
+
+    def describe(self) -> str:
+        """Return what goes on, for people."""
+        active = self.store.states().get("active", 0)
+        connections = sum(server.connections for server in self._servers())
+        return f"Serving {active} transfers over {connections} connections"
+
+    def _servers(self) -> list[Server]:
+        return [server for server in (self.remote, self.local, self.control) if server is not None]
+
+    def _bind(
+        self, name: str, address: Address, application: Application, tls: Optional[ServerContext] = None
+    ) -> Server:
+        server = Server(address, application, tls=tls, limits=self._limits, observer=self._observer, name=name)
+        self._scope.callback(server.stop)
+        return server
+
+
+def server_context(config: Config) -> Optional[ServerContext]:
+    """Return the TLS context of the remote listener, None for plain HTTP. Raises errors.ConfigError."""
+    tls = config.tls
+    return ServerContext(tls.cert_file, tls.key_file, enable_tls1_1=tls.enable_tls1_1) if tls.enable else None
+
+
+def remote_address(config: Config) -> Address:
+    """Return where clients on the network find us."""
+    return TcpAddress(config.remote.host, config.remote.port)
+
+
+def control_address(config: Config) -> Address:
+    """Return where those find us who manage tickets. Nobody is asked who he is: they must be on this host."""
+    control = config.control
+    if control.transport == "tcp":
+        return TcpAddress("localhost", control.port, prefer_ipv4=control.prefer_ipv4)
+    return UnixAddress(control.socket, mode=0o660)
+
+
+def limits(config: Config) -> Limits:
+    """Return what one client, and all of a listener, may use."""
+    remote = config.remote
+    return Limits(
+        connections=remote.max_connections,
+        handshake_timeout=remote.handshake_timeout,
+        header_timeout=remote.header_timeout,
+        idle_timeout=remote.idle_timeout,
+        io_timeout=remote.idle_timeout,
+    )
+
+
+def open_store(config: Config, listener: Optional[Listener] = None) -> Store:
+    """Return the store of tickets, whose disks are opened as configured."""
+    options = registry.Options(
+        max_connections=config.daemon.max_connections,
+        nbd_connect_timeout=config.backend_nbd.connect_timeout,
+        nbd_reply_timeout=config.backend_nbd.reply_timeout,
+        http_connect_timeout=config.backend_http.connect_timeout,
+        http_read_timeout=config.backend_http.read_timeout,
+        ca_file=config.backend_http.ca_file or config.tls.ca_file or None,
+    )
+
+    def open_backend(ticket: Ticket) -> Backend:
+        return registry.open_backend(
+            ticket.url, writable=ticket.can("write"), sparse=ticket.sparse, dirty=ticket.dirty, options=options
+        )
+
+    return Store(
+        open_backend,
+        default_inactivity_timeout=config.daemon.inactivity_timeout,
+        check_url=registry.check_url,
+        remove_grace=config.control.remove_grace,
+        purge_after=config.control.purge_after,
+        listener=listener,
+    )

@@ -1,0 +1,147 @@
+"""The life of the daemon: start in the right order, serve, reload, drain, end.
+
+Knows the process, its signals and its manager; what is served is the listeners' business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+from typing import Any, Callable, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.config import Config
+from ovirt_imageio.service import logs, privileges
+from ovirt_imageio.service.listeners import Listeners
+from ovirt_imageio.service.notify import Notifier
+from ovirt_imageio.service.signals import Signals
+from ovirt_imageio.version import __version__
+
+__all__ = ["drain", "raise_file_limit", "read_ticket", "run"]
+
+log = logging.getLogger("server")
+
+# Each connection needs a few; more than this is no help, and slows down programs that close them all.
+OPEN_FILES = 65536
+
+# What `systemctl status` shows is so old at most.
+STATUS_INTERVAL = 10.0
+
+# After a second signal nobody waits for longer than this.
+CUT_TIMEOUT = 2.0
+
+# A ticket has a few hundred bytes; a mistyped name of a disk image must not be read.
+TICKET_LIMIT = 1024 * 1024
+
+
+def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifier: Optional[Notifier] = None) -> None:
+    """Serve until a signal asks to stop.
+
+    reload: reads the configuration again. ticket: a document that is added before anybody can connect.
+    Raises errors.Error if the start fails.
+    """
+    notifier = notifier or (Notifier.from_environment() if config.daemon.systemd_enable else Notifier())
+    log.info("Starting hostname=%s pid=%d version=%s", socket.gethostname(), os.getpid(), __version__)
+    for warning in config.warnings:
+        log.warning("%s", warning)
+    raise_file_limit()
+    # From here on no signal is lost: one that comes while we start stops us when we are ready.
+    with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, contextlib.ExitStack() as scope:
+        listeners = Listeners(config)
+        scope.callback(listeners.stop)
+        drop_privileges(config)
+        if ticket is not None:
+            listeners.store.add(ticket)
+        listeners.start()
+        notifier.ready()
+        log.info("Ready")
+        serve(listeners, signals, notifier, reload)
+        notifier.stopping()
+        drain(listeners, signals, config.daemon.drain_timeout)
+    log.info("Stopped")
+
+
+def serve(listeners: Listeners, signals: Signals, notifier: Notifier, reload: Callable[[], Config]) -> None:
+    """Do what signals ask for until one asks to stop, and tell our manager that we live."""
+    interval = min(STATUS_INTERVAL, notifier.watchdog_interval or STATUS_INTERVAL)
+    while True:
+        number = signals.wait(interval)
+        if number is signal.SIGHUP:
+            reload_all(listeners, reload)
+        elif number is not None:
+            log.info("Stopping signal=%d", number)
+            return
+        # Describing takes the locks that serving takes: a deadlock there keeps the manager from hearing of us.
+        notifier.status(listeners.describe())
+        notifier.alive()
+
+
+def reload_all(listeners: Listeners, reload: Callable[[], Config]) -> None:
+    """Use the log level and the certificates that are in the files now; transfers do not notice."""
+    log.info("Reloading signal=%d", signal.SIGHUP)
+    try:
+        logs.set_levels(reload().logging)
+    except errors.Error as error:
+        log.error("Cannot reload the configuration, keeping the old one: %s", error)
+    try:
+        listeners.reload_certificate()
+    except errors.Error as error:
+        log.error("Cannot reload the certificate, keeping the old one: %s", error)
+
+
+def drain(listeners: Listeners, signals: Signals, grace: float) -> None:
+    """Stop the listeners; running requests get `grace` seconds, or until a second signal comes."""
+    is_done = threading.Event()
+
+    def stop() -> None:
+        try:
+            listeners.stop(grace)
+        finally:
+            is_done.set()
+            signals.wake()
+
+    stopper = threading.Thread(target=stop, name="stop", daemon=True)
+    stopper.start()
+    while not is_done.is_set():
+        if signals.wait() in (signal.SIGINT, signal.SIGTERM):
+            log.warning("Stopping at once: asked again")
+            listeners.cut()
+            is_done.wait(CUT_TIMEOUT)
+            return
+    stopper.join()
+
+
+def drop_privileges(config: Config) -> None:
+    """Become the configured user if we are root, and give it what was opened until now."""
+    daemon, control = config.daemon, config.control
+    if os.geteuid() != 0 or not daemon.drop_privileges:
+        return
+    account = privileges.find_account(daemon.user_name, daemon.group_name)
+    has_socket = control.enable and control.transport == "unix" and control.socket.startswith("/")
+    account.own([daemon.run_dir, *logs.log_files(), *([control.socket] if has_socket else [])])
+    account.become()
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as we may have: the usual limit is meant for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def read_ticket(path: str) -> Any:
+    """Return the ticket document in a JSON file. Raises errors.InvalidValue."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read(TICKET_LIMIT))
+    except OSError as error:
+        raise errors.InvalidValue("ticket file", path, f"a file that can be read: {error.strerror}") from None
+    except ValueError as error:
+        raise errors.InvalidValue("ticket file", path, f"JSON: {error}") from None
