@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 
 from ovirt_imageio import errors
 
-__all__ = ["ByteRange", "content_disposition", "content_range", "parse_content_range", "parse_range"]
+__all__ = ["ByteRange", "content_disposition", "content_range", "parse_content_range", "parse_filename", "parse_range"]
 
 # RFC 9110, 14.1.2: first-last, first-, or -suffix. Only the lower-case unit, no blanks: what real clients send.
 RANGE = re.compile(r"bytes=(?:([0-9]+)-([0-9]*)|-([0-9]+))", re.ASCII)
@@ -95,3 +95,17 @@ def content_disposition(filename: Optional[str]) -> str:
     quoted = name.replace('"', "'")
     extended = urllib.parse.quote(name, safe=EXTENDED_SAFE, encoding="utf-8", errors="replace")
     return f"attachment; filename=\"{quoted}\"; filename*=UTF-8''{extended}"
+
+
+def parse_filename(text: str) -> Optional[str]:
+    """Return the file name of a Content-Disposition, None if it has none.
+
+    Lenient: old servers write the name as it is, in UTF-8, with blanks and without quotes.
+    """
+    extended = re.search(r"filename\*=UTF-8''([^;]*)", text, re.IGNORECASE)
+    if extended:
+        return urllib.parse.unquote(extended[1], errors="replace") or None
+    plain = re.search(r'filename=(?:"([^"]*)"|(.*))', text, re.IGNORECASE)
+    if not plain:
+        return None
+    return (plain[1] or plain[2] or "").strip() or None

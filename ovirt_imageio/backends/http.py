@@ -14,6 +14,7 @@ An origin that refuses is quoted, status and words; but for ticket ids, which ar
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -21,10 +22,11 @@ import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import quote, urlsplit
 
-from ovirt_imageio import errors, tls
+from ovirt_imageio import errors, headers, tls
 from ovirt_imageio.backends import jsonstream
 from ovirt_imageio.backends.base import PIECE, Backend, fill
 from ovirt_imageio.backends.origin import Origin, Refused, Upload
@@ -35,7 +37,7 @@ from ovirt_imageio.relay import Progress, Sink, Source
 if TYPE_CHECKING:
     from ovirt_imageio.backends.registry import Options
 
-__all__ = ["HttpBackend", "check_url", "open_backend"]
+__all__ = ["HttpBackend", "Image", "check_url", "content_range", "look", "open_backend"]
 
 log = logging.getLogger("backends.http")
 
@@ -70,7 +72,24 @@ def check_url(url: str) -> None:
         raise errors.InvalidValue("url", url, "https://HOST[:PORT]/images/TICKET, and nothing more")
 
 
-def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> Backend:
+@dataclass(frozen=True)
+class Image:
+    """What an origin tells about an image."""
+
+    size: int
+    is_writable: bool
+    has_dirty: bool
+    filename: Optional[str] = None
+
+
+def look(url: str, options: Options) -> Image:
+    """Ask the origin about the image at url, as somebody who begins a transfer would."""
+    backend = open_backend(url, writable=False, sparse=False, dirty=False, options=options)
+    with contextlib.closing(backend):
+        return backend.look()
+
+
+def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> HttpBackend:
     """Open the image at url; whether zeroed ranges are deallocated is for the origin to decide."""
     return HttpBackend(
         url,
@@ -127,16 +146,21 @@ class HttpBackend(Backend):
         self._dirty = dirty
         # What must not appear in an error.
         self._ticket_id = urlsplit(url).path.rpartition("/")[2]
-        self._features: frozenset[str] = frozenset()
+        # What the origin can beside GET and PUT.
+        self.features: frozenset[str] = frozenset()
+        # True if it takes a request while it still answers the one before. HTTP/1.1 wants that of every server, but only
+        # of ours do we know; one that tells the name of the transfer is.
+        self.can_pipeline = False
         self._size: Optional[int] = None
         self._is_closed = False
-        self._origin = Origin(url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout)
-        # The methods that the origin allows, as it tells them; empty if it does not.
-        self.allowed: frozenset[str] = frozenset()
+        self.origin = Origin(url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout)
+        # Until the origin tells otherwise: the very old ones tell nothing, and refuse later.
+        self._is_put_allowed = True
+        self._has_dirty = True
         try:
             self._negotiate()
         except BaseException:
-            self._origin.close()
+            self.origin.close()
             raise
 
     # Opening
@@ -144,34 +168,38 @@ class HttpBackend(Backend):
     def _negotiate(self) -> None:
         answer = self._options()
         path = answer.get("unix_socket")
-        if isinstance(path, str) and path and self._origin.is_same_host:
+        if isinstance(path, str) and path and self.origin.is_same_host:
             answer = self._try_unix_socket(path) or answer
         features = answer.get("features")
         if isinstance(features, list):
-            self._features = frozenset(item for item in features if isinstance(item, str))
+            self.features = frozenset(item for item in features if isinstance(item, str))
         self.max_readers = natural(answer, "max_readers") or 1
         self.max_writers = natural(answer, "max_writers") or 1
         self.block_size = natural(answer, "block_size") or 1
         self._size = natural(answer, "size")
+        self.can_pipeline = "transfer_id" in answer
         self._tells_size = self._size is not None
+        # Those that know the key tell whether; for others it is enough that they list extents at all.
+        self._has_dirty = answer.get("dirty", "extents" in self.features) is True
 
     def _options(self) -> Mapping[str, Any]:
         """Return what the origin tells about the image; nothing if it is too old to tell."""
-        with self._origin.request("open", "OPTIONS") as reply:
+        with self.origin.request("open", "OPTIONS") as reply:
             if reply.status in (204, 405):
                 return {}
-            self._check_reply(reply, "open", 200)
-            self.allowed = frozenset(item.strip() for item in reply.headers.get("allow", "").split(",") if item.strip())
+            self.check_reply(reply, "open", 200)
+            allowed = reply.headers.get("allow", "PUT").split(",")
+            self._is_put_allowed = "PUT" in (item.strip() for item in allowed)
             return json_object(reply.read(JSON_LIMIT))
 
     def _try_unix_socket(self, path: str) -> Optional[Mapping[str, Any]]:
         """Go on through the origin's Unix socket, if the same image is there."""
-        self._origin.use_unix_socket(path)
+        self.origin.use_unix_socket(path)
         try:
             return self._options()
         except (errors.StorageError, ValueError) as e:
             log.warning("Cannot use the Unix socket of the origin, going on over TCP: %s", e)
-            self._origin.use_unix_socket(None)
+            self.origin.use_unix_socket(None)
             return None
 
     # Reading
@@ -187,14 +215,14 @@ class HttpBackend(Backend):
         size = natural(self._options(), "size") if self._tells_size else None
         if size is not None:
             return size
-        if "extents" in self._features:
+        if "extents" in self.features:
             end = 0
             for extent in self._list("zero", 0, None):
                 end = extent.start + extent.length
             return end
         # Very old: only the head of a download tells; leaving with an error drops the data, and the connection.
-        with self._origin.request("read the size", "GET") as reply:
-            self._check_reply(reply, "read the size", 200)
+        with self.origin.request("read the size", "GET") as reply:
+            self.check_reply(reply, "read the size", 200)
             if reply.length is None:
                 raise errors.StorageError("read the size", "the origin does not tell the size of the image")
             return reply.length
@@ -223,16 +251,21 @@ class HttpBackend(Backend):
     def _get(self, offset: int, length: int) -> Reply:
         """Return the reply that holds the range."""
         last = offset + length - 1
-        reply = self._origin.request("read", "GET", headers={"range": f"bytes={offset}-{last}"})
+        reply = self.origin.request("read", "GET", headers={"range": f"bytes={offset}-{last}"})
         try:
-            self._check_reply(reply, "read", *((200, 206) if offset == 0 else (206,)))
-            match = CONTENT_RANGE.fullmatch(reply.headers.get("content-range", f"bytes {offset}-{last}/*"))
-            if reply.length != length or not match or int(match[1]) != offset:
-                raise errors.StorageError("read", "the origin sends another range than it was asked for")
+            self.check_range(reply, offset, length)
         except BaseException as e:
             reply.__exit__(type(e))
             raise
         return reply
+
+    def check_range(self, reply: Reply, offset: int, length: int) -> None:
+        """Raise unless the reply holds the range that was asked for."""
+        self.check_reply(reply, "read", *((200, 206) if offset == 0 else (206,)))
+        default = f"bytes {offset}-{offset + length - 1}/*"
+        match = CONTENT_RANGE.fullmatch(reply.headers.get("content-range", default))
+        if reply.length != length or not match or int(match[1]) != offset:
+            raise errors.StorageError("read", "the origin sends another range than it was asked for")
 
     # Writing
 
@@ -240,9 +273,9 @@ class HttpBackend(Backend):
         """Write with one PUT, which is repeated if the origin had dropped the connection before."""
         self._check_writable("write")
         if view:
-            headers = content_range(offset, len(view))
-            with self._origin.request("write", "PUT", self._put_suffix, headers, view) as reply:
-                self._check_reply(reply, "write", 200, 204)
+            where = content_range(offset, len(view))
+            with self.origin.request("write", "PUT", self.put_suffix, where, view) as reply:
+                self.check_reply(reply, "write", 200, 204)
             self._grow(offset + len(view))
 
     def receive_from(self, source: Source, offset: int, length: int, progress: Progress) -> None:
@@ -260,7 +293,7 @@ class HttpBackend(Backend):
             raise errors.PartialContent(length, len(first))
 
     def _stream(self, source: Source, buffer: memoryview, offset: int, length: int, progress: Progress) -> None:
-        with self._origin.upload("write", self._put_suffix, content_range(offset, length), length) as upload:
+        with self.origin.upload("write", self.put_suffix, content_range(offset, length), length) as upload:
             try:
                 count = len(buffer)
                 upload.write(buffer)
@@ -283,21 +316,21 @@ class HttpBackend(Backend):
                 self._size = None
                 raise
             with upload.finish() as reply:
-                self._check_reply(reply, "write", 200, 204)
+                self.check_reply(reply, "write", 200, 204)
         self._grow(offset + length)
 
     def _raise_refusal(self, upload: Upload) -> None:
         with upload.finish() as reply:
-            self._check_reply(reply, "write")
+            self.check_reply(reply, "write")
 
     def zero(self, offset: int, length: int) -> None:
         """Zero with PATCH, if the origin can."""
         self._check_writable("zero")
         if not length:
             return
-        if "zero" in self._features:
+        if "zero" in self.features:
             # Without a flush of its own the origin could never be asked to later.
-            flush = "flush" not in self._features
+            flush = "flush" not in self.features
             self._patch("zero", {"op": "zero", "offset": offset, "size": length, "flush": flush})
             self._grow(offset + length)
         else:
@@ -306,18 +339,19 @@ class HttpBackend(Backend):
     def flush(self) -> None:
         """Flush with PATCH, if the origin can."""
         self._check()
-        if "flush" in self._features:
+        if "flush" in self.features:
             self._patch("flush", {"op": "flush"})
 
     def _patch(self, operation: str, message: Mapping[str, Any]) -> None:
         body = json.dumps(message).encode("ascii")
-        headers = {"content-type": "application/json"}
-        with self._origin.request(operation, "PATCH", headers=headers, body=body) as reply:
-            self._check_reply(reply, operation, 200, 204)
+        kind = {"content-type": "application/json"}
+        with self.origin.request(operation, "PATCH", headers=kind, body=body) as reply:
+            self.check_reply(reply, operation, 200, 204)
 
     @property
-    def _put_suffix(self) -> str:
-        return "?flush=n" if "flush" in self._features else ""
+    def put_suffix(self) -> str:
+        """What follows the path of a PUT: flushed it is only where it could not be later."""
+        return "?flush=n" if "flush" in self.features else ""
 
     def _grow(self, end: int) -> None:
         if self._size is not None:
@@ -332,7 +366,7 @@ class HttpBackend(Backend):
             raise errors.UnsupportedContext(context)
         if context == "dirty" and not self._dirty:
             raise errors.UnsupportedContext(context, 'the ticket was added without "dirty": true')
-        if "extents" not in self._features:
+        if "extents" not in self.features:
             return super().extents(context, offset, length)
         return self._list(context, offset, length)
 
@@ -341,11 +375,11 @@ class HttpBackend(Backend):
         if offset or length is not None:
             # Old origins list everything anyway.
             suffix += f"&offset={offset}" + (f"&length={length}" if length is not None else "")
-        reply = self._origin.request("list extents", "GET", suffix)
+        reply = self.origin.request("list extents", "GET", suffix)
         try:
             if reply.status == 404:
                 raise errors.UnsupportedContext(context, "the origin does not report them")
-            self._check_reply(reply, "list extents", 200)
+            self.check_reply(reply, "list extents", 200)
         except BaseException as e:
             reply.__exit__(type(e))
             raise
@@ -355,29 +389,39 @@ class HttpBackend(Backend):
     def checksum(self, algorithm: str, block_size: int) -> Optional[str]:
         """Let the origin compute it; None if it cannot. It may take as long as it likes: `interrupt` ends it."""
         self._check()
-        if "checksum" not in self._features:
+        if "checksum" not in self.features:
             return None
         suffix = f"/checksum?algorithm={quote(algorithm)}&block_size={block_size}"
-        with self._origin.request("compute the checksum", "GET", suffix, is_patient=True) as reply:
+        with self.origin.request("compute the checksum", "GET", suffix, is_patient=True) as reply:
             if reply.status in (400, 404):
                 return None  # It does not know this algorithm.
-            self._check_reply(reply, "compute the checksum", 200)
+            self.check_reply(reply, "compute the checksum", 200)
             answer = json_object(reply.read(JSON_LIMIT))
         checksum = answer.get("checksum")
         if not isinstance(checksum, str) or not CHECKSUM.fullmatch(checksum) or answer.get("block_size") != block_size:
             raise errors.StorageError("compute the checksum", "the origin answered with no checksum")
         return checksum
 
+    def look(self) -> Image:
+        """Return what the origin tells about the image."""
+        size = self.size()
+        return Image(size, self._is_put_allowed, self._has_dirty, self._find_filename() if size else None)
+
+    def _find_filename(self) -> Optional[str]:
+        """Return the name that the origin gives to a download; a download of one byte tells, from the oldest on."""
+        with self._get(0, 1) as reply:
+            return headers.parse_filename(reply.headers.get("content-disposition", ""))
+
     # Ending
 
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""
-        self._origin.interrupt()
+        self.origin.interrupt()
 
     def close(self) -> None:
         """Close the connections."""
         self._is_closed = True
-        self._origin.close()
+        self.origin.close()
 
     # Checks
 
@@ -390,7 +434,7 @@ class HttpBackend(Backend):
         if not self._writable:
             raise errors.StorageError(operation, "the image was opened read only")
 
-    def _check_reply(self, reply: Reply, operation: str, *expected: int) -> None:
+    def check_reply(self, reply: Reply, operation: str, *expected: int) -> None:
         """Raise errors.OriginError with the origin's words, unless its status is an expected one."""
         if reply.status in expected:
             return

@@ -1,0 +1,113 @@
+"""/sessions: show a signed token, get a session; and what lets the images be used with either.
+
+    POST   /sessions       Authorization: TOKEN                     a new session: its id in the header Session-Id
+    POST   /sessions       Session-Id: ID, Authorization: TOKEN     renew it
+    POST   /sessions       Session-Id: ID                           check it
+    DELETE /sessions/ID                                             end it; who knows the id may
+
+A request for an image carries `Session-Id: ID`, the query `session_id=ID`, which a browser can put into a link, or the
+token itself in `Authorization`. `guard` wraps a resource of images, so that it sees only which ticket may be used:
+
+    routes = [("/images/(.*)", guard(Images(store), sessions)), ("/sessions(?:/(.*))?", SessionsResource(sessions))]
+    Application(routes, cors=POLICY)
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth.sessions import Sessions
+from ovirt_imageio.httpd import cors
+from ovirt_imageio.httpd.request import Request
+from ovirt_imageio.httpd.response import Response
+
+__all__ = ["POLICY", "SessionsResource", "guard"]
+
+log = logging.getLogger("sessions")
+
+# Explicit lists: "*" covers neither Authorization in what a page may send (Fetch standard, 3.2.3), nor does a page see
+# Session-Id unless it is exposed.
+POLICY = cors.Policy(
+    request_headers=(
+        "Authorization",
+        "Cache-Control",
+        "Content-Length",
+        "Content-Range",
+        "Content-Type",
+        "If-Range",
+        "Pragma",
+        "Range",
+        "Session-Id",
+    ),
+    exposed=(*cors.EXPOSED, "Session-Id"),
+    max_age=300,
+)
+
+VERBS = ("options", "head", "get", "put", "patch", "post", "delete")
+
+Verb = Callable[..., None]
+
+
+class SessionsResource:
+    """Begins, renews and ends sessions.
+
+    Threads: any number at once; all state is in the sessions.
+    """
+
+    cors = POLICY
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def post(self, request: Request, response: Response, session_id: str) -> None:
+        """Begin, renew or check a session."""
+        if session_id:
+            raise errors.InvalidValue("path", "/sessions/...", "/sessions, and the id in the header Session-Id")
+        opened = self._sessions.open(request.headers.get("authorization"), request.headers.get("session-id"))
+        response.headers["session-id"] = opened
+        response.headers["cache-control"] = "no-store"
+        response.send()
+
+    def delete(self, request: Request, response: Response, session_id: str) -> None:
+        """End a session."""
+        if not session_id:
+            raise errors.InvalidValue("session id", session_id, "an id in the path: /sessions/ID")
+        self._sessions.close(session_id)
+        response.send(204)
+
+
+class Guarded:
+    """A resource of images whose first group is a ticket, or what a session makes one; has the verbs of that one."""
+
+    def __init__(self, resource: object, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self.cors = POLICY
+        for name in VERBS:
+            verb = getattr(resource, name, None)
+            if verb is not None:
+                setattr(self, name, self._wrap(verb))
+
+    def _wrap(self, verb: Verb) -> Verb:
+        def guarded(request: Request, response: Response, ticket_id: str, *groups: str) -> None:
+            verb(request, response, self._resolve(request, ticket_id), *groups)
+
+        return guarded
+
+    def _resolve(self, request: Request, ticket_id: str) -> str:
+        if ticket_id in ("", "*") or is_preflight(request):
+            # A browser shows no credentials before it knows that it may; the resource answers such a question itself.
+            return ticket_id
+        session_id = request.headers.get("session-id") or request.query.get("session_id")
+        return self._sessions.resolve(ticket_id, session_id, request.headers.get("authorization"))
+
+
+def guard(resource: object, sessions: Sessions) -> Any:
+    """Return the resource, for tickets of the control service and for those of sessions."""
+    return Guarded(resource, sessions)
+
+
+def is_preflight(request: Request) -> bool:
+    """Return True if a browser only asks whether it may send the real request."""
+    return request.method == "OPTIONS" and "access-control-request-method" in request.headers
