@@ -6,8 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from real import storage
+
+# On a busy machine an example may be slow to make or to run: that says nothing about the code.
+hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("house")
 
 # How long a thread of a finished test may take to end.
 THREAD_DEADLINE = 10.0
