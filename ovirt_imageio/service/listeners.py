@@ -10,9 +10,10 @@ Everything is built here from the configuration: below, nobody knows of it. Know
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import uuid
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ovirt_imageio.auth.links import Listener
 from ovirt_imageio.auth.store import Store
@@ -20,13 +21,19 @@ from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.backends import registry
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.config import Config
+from ovirt_imageio.errors import ConfigError
+from ovirt_imageio.handlers.metrics import Metrics
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
 from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.service import routes
+from ovirt_imageio.service.profiler import Profiler
 from ovirt_imageio.tls import ServerContext
+
+if TYPE_CHECKING:
+    from ovirt_imageio.auth.sessions import Sessions
 
 __all__ = ["Listeners"]
 
@@ -44,27 +51,28 @@ class Listeners:
     Threads: start and stop by one; `store` any.
     """
 
-    def __init__(self, config: Config, listener: Optional[Listener] = None) -> None:
+    def __init__(self, config: Config, metrics: Optional[Metrics] = None) -> None:
+        metrics = metrics or Metrics()
         self._lock = threading.Lock()
+        self._tls = server_context(config)
+        options = backend_options(config)
+        self.store = open_store(config, options, metrics)
+        metrics.watch(self.store)
+        local_name = config.local.socket or f"\0{uuid.uuid4()}"
+        # Clients of the remote listener that are on this host are told about the local one.
+        offered = local_name if config.local.enable else None
+        local = routes.images(self.store, metrics, offered)
+        remote = local
+        if config.sessions.enable:
+            sessions = open_sessions(config, options, self.store)
+            remote = routes.with_sessions(self.store, metrics, offered, sessions)
+        control = routes.control(self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout)
         with contextlib.ExitStack() as scope:
-            self._scope = scope
-            self._limits = limits(config)
-            self._tls = server_context(config)
-            self._observer = Observer()
-            self.store = open_store(config, listener)
-            local_name = config.local.socket or f"\0{uuid.uuid4()}"
-            # Clients of the remote listener that are on this host are told about the local one.
-            application = routes.images(self.store, self._observer, local_name if config.local.enable else None)
-            self.remote = self._bind("remote.service", remote_address(config), application, self._tls)
-            self.local = (
-                self._bind("local.service", UnixAddress(local_name, 0o666), application)
-                if config.local.enable
-                else None
-            )
-            application = routes.control(self.store, self._observer)
-            self.control = (
-                self._bind("control.service", control_address(config), application) if config.control.enable else None
-            )
+            bind = functools.partial(open_server, scope, limits=limits(config), observer=metrics)
+            self.remote = bind("remote.service", remote_address(config), remote, tls=self._tls)
+            # No mode keeps anybody out, as an abstract name has none: a ticket is needed.
+            self.local = bind("local.service", UnixAddress(local_name, 0o666), local) if config.local.enable else None
+            self.control = bind("control.service", control_address(config), control) if config.control.enable else None
             self._scope = scope.pop_all()
 
     def start(self) -> None:
@@ -106,13 +114,6 @@ class Listeners:
     def _servers(self) -> list[Server]:
         return [server for server in (self.remote, self.local, self.control) if server is not None]
 
-    def _bind(
-        self, name: str, address: Address, application: Application, tls: Optional[ServerContext] = None
-    ) -> Server:
-        server = Server(address, application, tls=tls, limits=self._limits, observer=self._observer, name=name)
-        self._scope.callback(server.stop)
-        return server
-
 
 def server_context(config: Config) -> Optional[ServerContext]:
     """Return the TLS context of the remote listener, None for plain HTTP. Raises errors.ConfigError."""
@@ -145,9 +146,9 @@ def limits(config: Config) -> Limits:
     )
 
 
-def open_store(config: Config, listener: Optional[Listener] = None) -> Store:
-    """Return the store of tickets, whose disks are opened as configured."""
-    options = registry.Options(
+def backend_options(config: Config) -> registry.Options:
+    """Return how disks are opened."""
+    return registry.Options(
         max_connections=config.daemon.max_connections,
         nbd_connect_timeout=config.backend_nbd.connect_timeout,
         nbd_reply_timeout=config.backend_nbd.reply_timeout,
@@ -155,6 +156,10 @@ def open_store(config: Config, listener: Optional[Listener] = None) -> Store:
         http_read_timeout=config.backend_http.read_timeout,
         ca_file=config.backend_http.ca_file or config.tls.ca_file or None,
     )
+
+
+def open_store(config: Config, options: registry.Options, listener: Listener) -> Store:
+    """Return the store of tickets."""
 
     def open_backend(ticket: Ticket) -> Backend:
         return registry.open_backend(
@@ -169,3 +174,38 @@ def open_store(config: Config, listener: Optional[Listener] = None) -> Store:
         purge_after=config.control.purge_after,
         listener=listener,
     )
+
+
+def open_sessions(config: Config, options: registry.Options, store: Store) -> Sessions:
+    """Return the sessions of a proxy. Raises errors.ConfigError if the engine's certificates cannot be used."""
+    # Here, because it needs cryptography, which is not installed everywhere.
+    try:
+        from ovirt_imageio.auth.engine import Engine
+        from ovirt_imageio.auth.sessions import Sessions
+        from ovirt_imageio.backends import http
+    except ImportError as error:
+        raise ConfigError("enable", "true", f"python3-cryptography to be installed ({error})", "sessions") from None
+    settings = config.sessions
+    engine = Engine(
+        settings.engine_cert_file,
+        settings.engine_ca_cert_file,
+        allow_sha1=settings.allow_sha1,
+        skew=settings.allowed_skew_seconds,
+    )
+    return Sessions(store, engine.verify, functools.partial(http.look, options=options))
+
+
+def open_server(
+    scope: contextlib.ExitStack,
+    name: str,
+    address: Address,
+    application: Application,
+    *,
+    limits: Limits,
+    observer: Observer,
+    tls: Optional[ServerContext] = None,
+) -> Server:
+    """Return a server that listens, until the scope ends."""
+    server = Server(address, application, tls=tls, limits=limits, observer=observer, name=name)
+    scope.callback(server.stop)
+    return server

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from ovirt_imageio import units
-from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.handlers.metrics import Metrics
 
 __all__ = ["Progress", "Traffic"]
 
@@ -18,18 +18,20 @@ REWIND = "\r\x1b[K"
 PLAIN_INTERVAL = 10.0
 
 
-class Traffic(Listener):
+class Traffic(Metrics):
     """Counts the bytes that clients sent and received.
 
     Threads: any; with more than one transfer the counts are not exact.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.received = 0
         self.sent = 0
 
     def bytes_moved(self, backend: str, operation: str, count: int) -> None:
         """Count them for the way that they took."""
+        super().bytes_moved(backend, operation, count)
         if operation == "read":
             self.sent += count
         else:

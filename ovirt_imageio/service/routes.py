@@ -5,18 +5,18 @@
     /images/{id}/checksum             remote local
     /images/{id}                      remote local
     /info                             remote local control
-    /sessions                         remote            if enabled
-    /tickets/{id}                                  control
+    /sessions  /sessions/{id}         remote                 when they are enabled
+    /tickets  /tickets/{id}                        control
     /profile/                                      control
     /metrics                                       control
 
-Knows no sockets.
+Knows no sockets and no configuration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers import status
@@ -24,35 +24,62 @@ from ovirt_imageio.handlers.checksum import Algorithms, Checksum
 from ovirt_imageio.handlers.extents import Extents
 from ovirt_imageio.handlers.images import Images
 from ovirt_imageio.handlers.info import Info
+from ovirt_imageio.handlers.metrics import Metrics, MetricsPage
+from ovirt_imageio.handlers.profile import Profile, Profiler
+from ovirt_imageio.handlers.tickets import TicketList, Tickets
 from ovirt_imageio.httpd import cors
-from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.router import Application
 
-__all__ = ["control", "images"]
+if TYPE_CHECKING:
+    from ovirt_imageio.auth.sessions import Sessions
+
+__all__ = ["control", "images", "with_sessions"]
 
 Routes = Sequence[tuple[str, object]]
 
-# The slash at the end is optional: one document wrote it, another one did not.
-INFO: Routes = [("/info/?", Info())]
+# The slash at the end is optional: some clients write it, others do not.
+INFO = ("/info/?", Info())
 
 
-def images(store: Store, observer: Observer, unix_socket: Optional[str], more: Routes = ()) -> Application:
-    """Return what the remote and the local listener serve; `more` comes on top.
+def images(store: Store, metrics: Metrics, unix_socket: Optional[str]) -> Application:
+    """Return what the remote and the local listener serve.
 
     unix_socket: where clients on this host are better off.
     """
+    return image_application([*image_routes(store, unix_socket), INFO], metrics)
+
+
+def with_sessions(store: Store, metrics: Metrics, unix_socket: Optional[str], sessions: Sessions) -> Application:
+    """Return what the remote listener of a proxy serves, where a signed token opens a session."""
+    # Here, because it needs cryptography, which is not installed everywhere.
+    from ovirt_imageio.handlers.sessions import SessionsResource, guard
+
+    guarded = [(pattern, guard(resource, sessions)) for pattern, resource in image_routes(store, unix_socket)]
+    return image_application([*guarded, ("/sessions(?:/(.*))?", SessionsResource(sessions)), INFO], metrics)
+
+
+def control(store: Store, metrics: Metrics, profiler: Profiler, remove_timeout: float) -> Application:
+    """Return what the control listener serves. No page of a browser has any business there."""
     routes: Routes = [
+        ("/tickets", TicketList(store)),
+        ("/tickets/(.*)", Tickets(store, remove_timeout)),
+        ("/profile/?", Profile(profiler)),
+        ("/metrics", MetricsPage(metrics)),
+        INFO,
+    ]
+    return Application(routes, translate=status.translate, observer=metrics)
+
+
+def image_routes(store: Store, unix_socket: Optional[str]) -> Routes:
+    """Return the routes of images; the first match wins."""
+    return [
         ("/images/(.*)/extents", Extents(store)),
         ("/images/(.*)/checksum/algorithms", Algorithms()),
         ("/images/(.*)/checksum", Checksum(store)),
         ("/images/(.*)", Images(store, unix_socket)),
-        *INFO,
-        *more,
     ]
+
+
+def image_application(routes: Routes, metrics: Metrics) -> Application:
     # The engine's web pages upload and download.
-    return Application(routes, translate=status.translate, cors=cors.Policy(), observer=observer)
-
-
-def control(store: Store, observer: Observer, more: Routes = ()) -> Application:
-    """Return what the control listener serves; `more` comes on top. No page of a browser has any business there."""
-    return Application([*INFO, *more], translate=status.translate, observer=observer)
+    return Application(routes, translate=status.translate, cors=cors.Policy(), observer=metrics)
