@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import quote, urlsplit
 
 from ovirt_imageio import errors, headers, tls
-from ovirt_imageio.backends import jsonstream
 from ovirt_imageio.backends.base import PIECE, Backend, fill
+from ovirt_imageio.backends.listing import read_extents
 from ovirt_imageio.backends.origin import Origin, Refused, Upload
 from ovirt_imageio.backends.reply import Reply
-from ovirt_imageio.extent import DirtyExtent, Extent, ZeroExtent, clipped, merged
+from ovirt_imageio.extent import Extent, clipped, merged
 from ovirt_imageio.relay import Progress, Sink, Source
 
 if TYPE_CHECKING:
@@ -64,12 +64,17 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
     except ValueError as e:
-        raise errors.InvalidValue("url", url, "a URL") from e
+        raise errors.InvalidValue("url", without_secrets(url), "a URL") from e
     if parts.scheme not in ("http", "https") or not HOST.fullmatch(parts.netloc) or not parts.hostname:
-        raise errors.InvalidValue("url", url, "https://HOST[:PORT]/images/TICKET, without user and password")
+        raise errors.InvalidValue("url", without_secrets(url), "https://HOST[:PORT]/images/TICKET, no user, no password")
     # urlsplit drops line breaks: what it returns is not always what was given.
     if not PATH.fullmatch(parts.path) or parts.query or parts.fragment or parts.geturl() != url:
-        raise errors.InvalidValue("url", url, "https://HOST[:PORT]/images/TICKET, and nothing more")
+        raise errors.InvalidValue("url", without_secrets(url), "https://HOST[:PORT]/images/TICKET, and nothing more")
+
+
+def without_secrets(url: str) -> str:
+    """Return as much of a URL as may be shown: not its ticket, no password."""
+    return re.sub("//[^/]*@", "//(user)@", re.sub("/[^/]*$", "/(ticket)", url))
 
 
 @dataclass(frozen=True)
@@ -461,31 +466,6 @@ class Zeroes:
 
     def advance(self, count: int) -> None:
         """Never called: there is no socket."""
-
-
-def read_extents(reply: Reply, context: str) -> Iterator[Extent]:
-    """Yield the extents that the reply holds; it is closed at the end, or when the caller wants no more."""
-    position = None
-    with reply:
-        try:
-            for item in jsonstream.objects(reply.chunks()):
-                extent = make_extent(item, context)
-                if position is not None and extent.start != position:
-                    raise ValueError("there is a gap")
-                position = extent.start + extent.length
-                yield extent
-        except (ValueError, TypeError, KeyError) as e:
-            raise errors.StorageError("list extents", f"the origin sent a malformed list: {e}") from e
-
-
-def make_extent(item: Mapping[str, Any], context: str) -> Extent:
-    """Return the extent that the origin told; very old ones tell less."""
-    start, length = item["start"], item["length"]
-    if type(start) is not int or type(length) is not int or start < 0 or length < 0:
-        raise ValueError("an extent is not made of numbers")
-    if context == "zero":
-        return ZeroExtent(start, length, item["zero"] is True, item.get("hole") is True)
-    return DirtyExtent(start, length, item["dirty"] is True, item.get("zero") is True)
 
 
 def content_range(offset: int, length: int) -> dict[str, str]:

@@ -55,6 +55,8 @@ class Decoder:
         while True:
             try:
                 value, self._position = self._decode(self._text, self._position)
+            except RecursionError:
+                raise ValueError("an object is nested too deeply") from None
             except ValueError:
                 if len(self._text) - self._position > OBJECT_LIMIT:
                     raise
