@@ -450,7 +450,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, uuid):
         if not self.is_usable(uuid):
             return None
-        connection, run = begin(self.runner, self.store, "write", uuid)
+        _, run = begin(self.runner, self.store, "write", uuid)
         self.running[uuid].append(run)
         self.touch(uuid)
         return uuid, run

@@ -184,7 +184,7 @@ def test_checked_url_is_refused():
     def refuse(url):
         raise errors.InvalidValue("port", "x", "a number")
 
-    with pytest.raises(errors.InvalidTicket, match="^Invalid url 'nbd://h:x': expected a number"):
+    with pytest.raises(errors.InvalidTicket, match=r"^Invalid url .* expected a number"):
         parse(document(url="nbd://h:x"), check_url=refuse)
 
 
