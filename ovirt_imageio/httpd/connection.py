@@ -50,6 +50,8 @@ class Connection:
         self.is_stopping = False
         # True from the first byte of a request to the last one of its response.
         self.is_busy = False
+        # True if the client may be sending what nobody is going to read.
+        self._is_out_of_step = False
         self._stream = stream
         self._limits = limits
         self._closers: list[Callable[[], None]] = []
@@ -89,7 +91,7 @@ class Connection:
         except (ClientGone, errors.OperationCanceled) as error:
             log.debug("%s connection=%s client=%s", error, self.id, self.client)
         else:
-            self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
+            self._part()
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer no request, but say why."""
@@ -99,7 +101,7 @@ class Connection:
         except (ClientGone, errors.OperationCanceled) as error:
             log.debug("%s connection=%s client=%s", error, self.id, self.client)
         else:
-            self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
+            self._part()
 
     def close(self) -> None:
         """Close the connection, then call back who asked for it."""
@@ -110,6 +112,13 @@ class Connection:
                 callback()
             except Exception:
                 log.exception("Cannot clean up connection=%s client=%s", self.id, self.client)
+
+    def _part(self) -> None:
+        """End the conversation so that the client gets to read our last words."""
+        if self._is_out_of_step or self._stream.has_more():
+            self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
+        else:
+            self._stream.say_goodbye()
 
     def _serve_one(self, handler: Handler) -> bool:
         """Answer one request; return True if another one may follow."""
@@ -127,10 +136,12 @@ class Connection:
         if self.is_stopping:
             response.close = True
         handler(request, response)
+        self._is_out_of_step = not request.body.is_consumed
         return response.is_complete and not response.close
 
     def _answer_refusal(self, refusal: Refusal) -> None:
         """Answer what could not be parsed."""
+        self._is_out_of_step = True
         nothing = head.Head("", "/", (1, 1), head.Headers())
         response = Response(Request(nothing, Body(self._stream, 0), self), self._stream)
         response.close = True

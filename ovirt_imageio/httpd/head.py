@@ -35,7 +35,7 @@ REQUEST_LINE = re.compile(rf"({TOKEN}) ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])
 OTHER_VERSION = re.compile(r".* HTTP/([0-9]+)(?:\.[0-9]+)?")
 FIELD = re.compile(rf"({TOKEN}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
-TOKEN_BYTES = frozenset(TOKEN_BYTE for TOKEN_BYTE in range(128) if re.fullmatch(TOKEN, chr(TOKEN_BYTE)))
+TOKEN_BYTES = frozenset(code for code in range(128) if re.fullmatch(TOKEN, chr(code)))
 
 Buffer = Union[bytes, bytearray]
 
@@ -79,7 +79,7 @@ def check_prefix(data: Buffer) -> None:
     line_end = data.find(b"\n", 0, LINE_LIMIT)
     if line_end < 0:
         if len(data) >= LINE_LIMIT:
-            raise Refusal(414, f"The request line is longer than {LINE_LIMIT} bytes", close=True)
+            raise line_too_long()
     elif data[line_end - 1] != 0x0D:
         raise Refusal(400, "Lines of a request end in CR LF", close=True)
     # The end may have arrived in part.
@@ -93,6 +93,8 @@ def parse(data: bytes) -> Head:
     if len(data) > HEAD_LIMIT:
         raise head_too_large()
     line, *fields = data.decode("latin-1").split("\r\n")
+    if len(line) + len("\r\n") > LINE_LIMIT:
+        raise line_too_long()
     match = REQUEST_LINE.fullmatch(line)
     if match is None:
         raise bad_request_line(line)
@@ -154,6 +156,11 @@ def bad_request_line(line: str) -> Refusal:
     if match is not None and int(match.group(1)[:4]) != 1:
         return Refusal(505, "This server speaks HTTP/1.1 and HTTP/1.0", close=True)
     return Refusal(400, "The request line is malformed: expected METHOD TARGET HTTP/1.1", close=True)
+
+
+def line_too_long() -> Refusal:
+    """Return the refusal of a request line that does not end."""
+    return Refusal(414, f"The request line is longer than {LINE_LIMIT} bytes", close=True)
 
 
 def head_too_large() -> Refusal:

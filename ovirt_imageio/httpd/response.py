@@ -31,7 +31,7 @@ openings: dict[int, str] = {}
 
 
 class Response:
-    """What we answer. A handler sets `headers`, then calls one of send*() or start(), once.
+    """What we answer. A handler sets `headers`, then calls one of send*() or start().
 
     A handler that returns without either sends an empty 200. `close` True closes the connection after the response; it
     is always so when the body of the request was not read to its end.
@@ -85,8 +85,9 @@ class Response:
     def start(self, status: int = 200, length: Optional[int] = None, content_type: str = BINARY) -> BodySink:
         """Begin a response whose body follows through the sink that is returned.
 
-        `length` None: a body in chunks, or to the end of the connection where the client is too old for them. A handler
-        that writes less than length, or raises, closes the connection, so that the client can tell.
+        `length` None: a body in chunks, or to the end of the connection where the client is too old for them. The head
+        leaves with the first bytes: a handler that raises before is answered with its error. One that raises later, or
+        writes less than length, closes the connection, so that the client can tell.
         """
         if length is None and self.has_body:
             if self._request.version >= (1, 1):

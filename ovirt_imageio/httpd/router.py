@@ -44,6 +44,7 @@ class Route:
         self.name = pattern
         self.match = re.compile(pattern).fullmatch
         self.cors: Optional[cors_.Policy] = getattr(resource, "cors", cors)
+        # In the order of VERBS.
         self.verbs: dict[str, Verb] = {}
         for name in VERBS:
             verb = getattr(resource, name.lower(), None)
@@ -55,7 +56,8 @@ class Route:
         if self.cors is not None:
             # A browser asks before it does anything unusual.
             self.verbs.setdefault("OPTIONS", self._options)
-        self.allow = ",".join(name for name in VERBS if name in self.verbs)
+        self.verbs = {name: self.verbs[name] for name in VERBS if name in self.verbs}
+        self.allow = ",".join(self.verbs)
 
     def _options(self, request: Request, response: Response, *groups: str) -> None:
         """Answer for a resource that has nothing to tell."""
@@ -118,7 +120,7 @@ class Application:
             if route is None:
                 raise self._no_route(request, response)
             if route.cors is not None:
-                response.headers.update(route.cors.headers(request.headers, list(route.verbs)))
+                response.headers.update(route.cors.headers(request.headers, tuple(route.verbs)))
             verb = route.verbs.get(request.method)
             if verb is None:
                 text = f"This resource has no such method, only {route.allow}"

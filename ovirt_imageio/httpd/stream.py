@@ -227,6 +227,16 @@ class Stream:
             self.is_aborted = True
             shut_down(self._sock, sockets.SHUT_RDWR)
 
+    def has_more(self) -> bool:
+        """Return True if the client sent more than was asked for; only good before linger() or close()."""
+        if self.ahead or self.is_aborted or self.is_ended:
+            return bool(self.ahead)
+        try:
+            self._sock.settimeout(0)
+            return bool(sockets.socket.recv(self._sock, 1, sockets.MSG_PEEK))
+        except OSError:
+            return False
+
     def linger(self, seconds: float, limit: int) -> None:
         """End our side, then drop what the client still sends, so that it gets to read our last words.
 
@@ -235,7 +245,7 @@ class Stream:
         """
         if self.is_aborted or self.is_ended:
             return
-        self._say_goodbye()
+        self.say_goodbye()
         deadline = time.monotonic() + seconds
         sink = bytearray(DISCARD)
         while limit > 0:
@@ -251,7 +261,10 @@ class Stream:
                 return
             limit -= count
 
-    def _say_goodbye(self) -> None:
+    def say_goodbye(self) -> None:
+        """Tell the client that this was all: over TLS it can tell that from a connection that was cut."""
+        if self.is_aborted or self.is_ended:
+            return
         if isinstance(self._sock, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
                 # Sends close_notify; waits for the one of the peer no longer than not at all.

@@ -22,13 +22,13 @@ class Certificate:
     ca_file: str
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def authority() -> Certificate:
     """Return the authority that signs all certificates of the session."""
     return self_signed("ca", "imageio test authority")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def certificate(name: str = "server", names: str = SERVER_NAMES) -> Certificate:
     """Return a certificate for the alternative names, localhost by default; one per name and session."""
     ca = authority()
@@ -44,7 +44,7 @@ def certificate(name: str = "server", names: str = SERVER_NAMES) -> Certificate:
     return Certificate(made.cert_file, made.key_file, ca.cert_file)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def self_signed(name: str, subject: str = "localhost") -> Certificate:
     """Return a certificate that nobody else vouches for; one per name and session."""
     made = _files(name)
@@ -59,7 +59,7 @@ def self_signed(name: str, subject: str = "localhost") -> Certificate:
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     # Removed when the interpreter exits.
     return tempfile.TemporaryDirectory(prefix="imageio-certificates-")

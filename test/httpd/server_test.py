@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import resource
+import socket
+import ssl
+import threading
+
+import pytest
+from fakes import toy
+from fakes.raw_client import connect
+from real import certificates
+
+from ovirt_imageio import tls
+from ovirt_imageio.httpd.limits import Limits
+from ovirt_imageio.httpd.listener import ListenError, TcpAddress, UnixAddress
+from ovirt_imageio.httpd.server import Server
+
+DEADLINE = 10.0
+LOOPBACK = TcpAddress("127.0.0.1", 0)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return certificates.certificate()
+
+
+@pytest.fixture
+def provider(made):
+    return tls.ServerContext(made.cert_file, made.key_file)
+
+
+@pytest.fixture
+def trust(made):
+    return tls.client_context(made.ca_file)
+
+
+def test_tcp():
+    with toy.serving() as server:
+        assert (server.port, server.path) == (server.address.port, "")
+        assert server.port > 0
+        with connect(server) as client:
+            assert client.get("/echo/a").status == 200
+            nodelay = client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert nodelay in (0, 1)
+            assert server.connections == 1
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_unix(tmp_path, kind, caplog):
+    caplog.set_level(logging.INFO)
+    address = UnixAddress(str(tmp_path / "sock") if kind == "path" else "")
+    with toy.serving(address=address) as server:
+        assert server.port == 0
+        with connect(server) as client:
+            assert client.get("/echo/a").status == 200
+    assert "client=local" in caplog.text
+
+
+def test_tls(provider, trust):
+    with toy.serving(tls=provider) as server, connect(server, trust) as client:
+        assert client.sock.version() == "TLSv1.3"
+        assert client.sock.selected_alpn_protocol() == "http/1.1"
+        assert client.get("/echo/a").status == 200
+        assert client.put("/echo/a", bytes(1 << 20)).json == {"size": 1 << 20}
+        assert len(client.get("/stream?size=10000000").body) == 10_000_000
+
+
+def test_tls_says_goodbye(provider, trust):
+    # Without the goodbye a client cannot tell the end of a body from an attack.
+    with toy.serving(tls=provider) as server, connect(server, trust) as client:
+        client.sock.suppress_ragged_eofs = False
+        assert client.ask(b"GET /stream?size=5&length=n HTTP/1.0\r\n\r\n").body == b"xxxxx"
+
+
+def test_early_refusal_over_tls(provider, trust):
+    with toy.serving(tls=provider) as server, connect(server, trust) as client:
+        client.send(b"POST /echo/a HTTP/1.1\r\ncontent-length: 9000000\r\n\r\n")
+
+        def upload():
+            client.sock.sendall(bytes(9_000_000))
+
+        sender = threading.Thread(target=upload)
+        sender.start()
+        assert client.answer().status == 403
+        sender.join()
+
+
+def test_plain_http_on_tls(provider):
+    with toy.serving(tls=provider) as server, connect(server) as client:
+        answer = client.get("/echo/a")
+        assert (answer.status, answer.closes) == (400, True)
+        assert "https" in answer.text
+        assert client.is_closed()
+
+
+def test_silent_handshakes_bother_nobody(provider, trust):
+    with toy.serving(tls=provider) as server, contextlib.ExitStack() as stack:
+        for data in [b"", b"\x16", b"\x16\x03\x01"] * 10:
+            stack.enter_context(connect(server)).send(data)
+        client = stack.enter_context(connect(server, trust))
+        assert client.get("/echo/a").status == 200
+
+
+def test_handshake_deadline(provider):
+    limits = Limits(handshake_timeout=0.05)
+    with toy.serving(tls=provider, limits=limits) as server, connect(server) as client:
+        client.send(b"\x16\x03\x01")
+        assert client.is_closed()
+
+
+def test_certificate_reload(tmp_path, trust):
+    def install(name):
+        made = certificates.certificate(name)
+        for source, target in (made.cert_file, "cert.pem"), (made.key_file, "key.pem"):
+            with open(source) as file:
+                (tmp_path / target).write_text(file.read())
+
+    def subject(client):
+        return dict(pair for part in client.sock.getpeercert()["subject"] for pair in part)["commonName"]
+
+    install("server")
+    provider = tls.ServerContext(str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    with toy.serving(tls=provider) as server, connect(server, trust) as old:
+        assert subject(old) == "server"
+        install("renewed")
+        provider.reload()
+        with connect(server, trust) as new:
+            assert subject(new) == "renewed"
+            assert new.get("/echo/a").status == 200
+        assert old.get("/echo/a").status == 200
+
+
+def test_too_many_connections():
+    limits = Limits(connections=2)
+    with toy.serving(limits=limits) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(2)]
+        assert [client.get("/echo/a").status for client in clients] == [200, 200]
+        with connect(server) as excess:
+            answer = excess.get("/echo/a")
+            assert (answer.status, answer.closes) == (503, True)
+            assert answer.headers["retry-after"] == "5"
+            assert "limit of 2 connections" in answer.text
+        # Who has a connection keeps it; who leaves makes room.
+        assert clients[0].get("/echo/a").status == 200
+
+
+def test_room_after_a_client_left():
+    recorder = toy.Recorder()
+    with toy.serving(limits=Limits(connections=1), observer=recorder) as server:
+        for count in 1, 2, 3:
+            with connect(server) as client:
+                assert client.get("/echo/a").status == 200
+            recorder.wait(lambda count=count: len(recorder.closed) == count)
+
+
+def test_far_too_many_connections(monkeypatch):
+    monkeypatch.setattr("ovirt_imageio.httpd.server.REFUSERS", 1)
+    with toy.serving(limits=Limits(connections=1, linger_timeout=DEADLINE)) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(server)) for _ in range(3)]
+        assert clients[0].get("/echo/a").status == 200
+        assert clients[1].get("/echo/a").status == 503
+        with contextlib.suppress(ConnectionError):
+            assert clients[2].is_closed()
+
+
+def test_observer_and_log(caplog):
+    caplog.set_level(logging.INFO)
+    recorder = toy.Recorder()
+    with toy.serving(observer=recorder, name="toy.service") as server:
+        with connect(server) as client:
+            client.get("/echo/a")
+        recorder.wait(lambda: recorder.closed)
+    assert recorder.opened == recorder.closed
+    number = recorder.opened[0]
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert messages[0] == f"Listening service=toy.service address=127.0.0.1:{server.port}"
+    assert messages[1] == f"OPEN connection={number} client=127.0.0.1"
+    close = rf"CLOSE connection={number} client=127\.0\.0\.1 \[connection 1 ops, \S+ s\] \[dispatch 1 ops, \S+ s\]"
+    assert re.fullmatch(close, messages[2])
+
+
+def test_stop_closes_idle_connections():
+    with toy.serving() as server, connect(server) as idle, connect(server) as fresh:
+        assert idle.get("/echo/a").status == 200
+        server.stop(grace=DEADLINE)
+        assert idle.is_closed()
+        assert fresh.is_closed()
+        server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            connect(server)
+
+
+def stop_in_thread(server, grace):
+    thread = threading.Thread(target=server.stop, args=(grace,))
+    thread.start()
+    return thread
+
+
+def test_stop_lets_running_requests_finish():
+    gate = toy.Gate()
+    with toy.serving(toy.application(("/gate", gate))) as server, connect(server) as client:
+        client.send(b"GET /gate HTTP/1.1\r\n\r\n")
+        assert gate.entered.wait(DEADLINE)
+        stopper = stop_in_thread(server, DEADLINE)
+        wait_until_refused(server)
+        gate.opened.set()
+        assert client.answer().text == "open\n"
+        assert client.is_closed()
+        stopper.join(DEADLINE)
+        assert not stopper.is_alive()
+
+
+def wait_until_refused(server):
+    """Return when the server has stopped to accept."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            connect(server).close()
+
+
+def test_stop_cuts_off_after_the_grace():
+    with toy.serving() as server, connect(server) as client:
+        # An upload that never goes on.
+        client.send(b"PUT /echo/a HTTP/1.1\r\ncontent-length: 50\r\nexpect: 100-continue\r\n\r\n")
+        assert client.answer().status == 100
+        server.stop(grace=0.05)
+        assert client.is_closed()
+        assert server.connections == 0
+
+
+def test_stop_before_start(tmp_path):
+    path = tmp_path / "sock"
+    server = Server(UnixAddress(str(path)), toy.application())
+    assert path.exists()
+    server.stop()
+    server.stop()
+    assert not path.exists()
+
+
+def test_cannot_listen():
+    with toy.serving() as server, pytest.raises(ListenError):
+        Server(server.address, toy.application())
+
+
+def test_no_more_threads(monkeypatch, caplog):
+    with toy.serving() as server:
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with connect(server) as client:
+                assert client.is_closed()
+        assert "can't start new thread" in caplog.text
+        with connect(server) as client:
+            assert client.get("/echo/a").status == 200
+
+
+def test_no_more_files(caplog):
+    with toy.serving() as server:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as waiting:
+            waiting.settimeout(DEADLINE)
+            highest = waiting.fileno() + 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+            try:
+                waiting.connect(("127.0.0.1", server.port))
+                with pytest.raises(socket.timeout):
+                    waiting.settimeout(0.1)
+                    waiting.recv(1)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            # The one that waited is served as soon as there is room.
+            waiting.settimeout(DEADLINE)
+            waiting.sendall(b"GET /echo/a HTTP/1.1\r\n\r\n")
+            assert waiting.recv(8) == b"HTTP/1.1"
+    assert "limit of open files" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2000])
+def test_idle_connections(count):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2 * count + 200:
+        pytest.skip(f"Needs {2 * count + 200} open files, the limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * count + 200), hard))
+    try:
+        with toy.serving() as server, contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(connect(server)) for _ in range(count)]
+            assert clients[-1].get("/echo/a").status == 200
+            assert server.connections == count
+            assert clients[0].get("/echo/a").status == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_untrusted_certificate(provider, caplog):
+    with toy.serving(tls=provider) as server, pytest.raises(ssl.SSLCertVerificationError):
+        connect(server, tls.client_context(certificates.self_signed("stranger").ca_file))
+    assert "handshake failed" in caplog.text
