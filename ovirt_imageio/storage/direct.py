@@ -65,6 +65,8 @@ class DirectFile:
 
     def read(self, offset: int, view: memoryview) -> int:
         """Read until view is full or the file ends; return the number of bytes read."""
+        if offset + len(view) > MAX_OFFSET:
+            return 0  # No file reaches so far.
         done = 0
         while done < len(view):
             count = os.preadv(self.fd, [view[done:]], offset + done)

@@ -53,8 +53,6 @@ class Disk:
     def read_slot(self, slot: memoryview, offset: int, length: int) -> memoryview:
         """Read the blocks around a range into an aligned slot; return the range, shorter where the disk ends."""
         start, total = align.span(offset, length, self._file.block_size)
-        if start + total > MAX_OFFSET:
-            return slot[:0]
         skip = offset - start
         count = self._file.read(start, slot[:total])
         return slot[skip : max(skip, min(skip + length, count))]
