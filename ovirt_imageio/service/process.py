@@ -47,12 +47,12 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
     Raises errors.Error if the start fails.
     """
     notifier = notifier or (Notifier.from_environment() if config.daemon.systemd_enable else Notifier())
-    log.info("Starting hostname=%s pid=%d version=%s", socket.gethostname(), os.getpid(), __version__)
-    for warning in config.warnings:
-        log.warning("%s", warning)
-    raise_file_limit()
     # From here on no signal is lost: one that comes while we start stops us when we are ready.
     with Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals, contextlib.ExitStack() as scope:
+        log.info("Starting hostname=%s pid=%d version=%s", socket.gethostname(), os.getpid(), __version__)
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        raise_file_limit()
         listeners = Listeners(config)
         scope.callback(listeners.stop)
         drop_privileges(config)
@@ -93,6 +93,7 @@ def reload_all(listeners: Listeners, reload: Callable[[], Config]) -> None:
         listeners.reload_certificate()
     except errors.Error as error:
         log.error("Cannot reload the certificate, keeping the old one: %s", error)
+    log.info("Reloaded")
 
 
 def drain(listeners: Listeners, signals: Signals, grace: float) -> None:

@@ -4,10 +4,10 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
-import ssl
-import threading
+import time
 import urllib.request
 
 import pytest
@@ -60,3 +60,189 @@ def test_local_socket_is_offered(running, image):
     url = running.add_ticket(url=f"file://{image}", size=4 * MiB)
     with urllib.request.urlopen(urllib.request.Request(url, method="OPTIONS"), context=running.tls) as response:
         assert json.load(response)["unix_socket"] == running.local_socket
+
+
+def test_no_ticket_id_is_logged(running, image):
+    secret = "f00dfeed-0000-4000-8000-c0ffeec0ffee"
+    url = running.add_ticket(secret, url=f"file://{image}", size=4 * MiB)
+    with urllib.request.urlopen(url, context=running.tls):
+        pass
+    running.control("PATCH", f"/tickets/{secret}", {"timeout": 60})
+    running.control("DELETE", f"/tickets/{secret}")
+    running.wait_log("REMOVE transfer")
+    assert secret not in running.log()
+
+
+def test_metrics(running):
+    status, body = running.control("GET", "/metrics")
+    assert status == 200
+    assert b"imageio_connections_opened_total" in body
+
+
+@pytest.mark.parametrize("path", ["/info", "/info/"])
+def test_info_everywhere(running, path):
+    with contextlib.ExitStack() as scope:
+        for connection in (
+            running.connect(),
+            running.connect_unix(running.local_socket),
+            running.connect_unix(running.control_socket),
+        ):
+            scope.enter_context(contextlib.closing(connection))
+            connection.request("GET", path)
+            assert json.load(connection.getresponse())["version"]
+
+
+@pytest.mark.parametrize("path", ["/tickets/1", "/tickets", "/profile/", "/metrics", "/sessions"])
+def test_remote_has_no_control(running, path):
+    with contextlib.closing(running.connect()) as connection:
+        connection.request("GET", path)
+        assert connection.getresponse().status == 404
+
+
+def test_control_has_no_images(running):
+    assert running.control("GET", "/images/1")[0] == 404
+
+
+def test_control_socket_mode(running):
+    assert os.stat(running.control_socket).st_mode & 0o777 == 0o660
+
+
+# --- How it ends ---
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A daemon that the test may end."""
+    with daemon.running(tmp_path) as own:
+        yield own
+
+
+@contextlib.contextmanager
+def download(own, tmp_path):
+    """Begin to download more than fits into all buffers on the way; the rest comes when the test reads it."""
+    path = tmp_path / "big"
+    path.touch()
+    os.truncate(path, 64 * MiB)
+    url = own.add_ticket(url=f"file://{path}", size=64 * MiB)
+    with urllib.request.urlopen(url, context=own.tls) as response:
+        yield response
+
+
+def test_drain(own, tmp_path):
+    with contextlib.closing(own.connect()) as idle, download(own, tmp_path) as response:
+        idle.request("GET", "/info")
+        idle.getresponse().read()
+        assert response.read(1)
+        own.process.send_signal(signal.SIGTERM)
+        # Who asks nothing is let go at once; nobody new comes in.
+        assert idle.sock.recv(1) == b""
+        with pytest.raises(OSError):
+            own.connect().connect()
+        # Who was being served gets all of it.
+        assert len(response.read()) == 64 * MiB - 1
+    assert own.process.wait(daemon.DEADLINE) == 0
+    assert "Stopping signal=15" in own.log()
+    assert own.log().rstrip().endswith("Stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal_cuts(own, tmp_path, number):
+    with download(own, tmp_path) as response:
+        assert response.read(1)
+        own.process.send_signal(signal.SIGTERM)
+        own.wait_log("Stopping signal=15")
+        assert own.stop(number) == 0
+        with pytest.raises((http.client.IncompleteRead, OSError)):
+            response.read()
+    assert "Stopping at once" in own.log()
+
+
+def test_drain_timeout(tmp_path):
+    with daemon.running(tmp_path, "[daemon]\ndrain_timeout = 0.1\n") as own, download(own, tmp_path) as response:
+        assert response.read(1)
+        assert own.stop() == 0
+        assert "Cutting off connection=" in own.log()
+
+
+def test_sockets_are_removed(own):
+    own.stop()
+    assert not os.path.exists(own.control_socket)
+
+
+def test_signal_while_starting(tmp_path):
+    """A signal that comes before anybody waits for one is not lost."""
+    daemon.write_config(tmp_path)
+    log = tmp_path / "daemon.log"
+    with daemon.start(tmp_path) as process:
+        deadline = time.monotonic() + daemon.DEADLINE
+        while not log.exists() or "Starting" not in log.read_text():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(daemon.DEADLINE) == 0
+    assert "Stopped" in log.read_text()
+
+
+def test_killed_daemon_does_not_block_the_next(tmp_path):
+    port = None
+    for _ in range(2):
+        text = f"[remote]\nport = {port or 0}\n[local]\nsocket = {tmp_path}/local.sock\n"
+        with daemon.running(tmp_path, text) as own:
+            port = own.port
+            assert own.control("GET", "/info")[0] == 200
+            with contextlib.closing(own.connect()) as connection:
+                connection.request("GET", "/info")
+                connection.getresponse().read()
+                own.stop(signal.SIGKILL)
+            assert os.path.exists(own.control_socket)
+
+
+# --- Reload ---
+
+
+def served_certificate(own):
+    with socket.create_connection(("localhost", own.port), timeout=daemon.DEADLINE) as raw:  # noqa: SIM117
+        with own.tls.wrap_socket(raw, server_hostname="localhost") as client:
+            return client.getpeercert(binary_form=True)
+
+
+def own_copy(certificate, folder):
+    """Return the certificate in files of its own, which the test may replace."""
+    copy = certificates.Certificate(str(folder / "cert.pem"), str(folder / "key.pem"), certificate.ca_file)
+    replace(copy, certificate)
+    return copy
+
+
+def replace(old, new):
+    for target, source in ((old.cert_file, new.cert_file), (old.key_file, new.key_file)):
+        with open(source, "rb") as file, open(target, "wb") as copy:
+            copy.write(file.read())
+
+
+def test_reload(tmp_path):
+    first, second = certificates.certificate(), certificates.certificate("second")
+    files = own_copy(first, tmp_path)
+    with daemon.running(tmp_path, tls=files) as own, download(own, tmp_path) as response:
+        before = served_certificate(own)
+        assert response.read(1)
+        replace(files, second)
+        daemon.write_config(tmp_path, "[logger_root]\nlevel = DEBUG\n", tls=files)
+        own.process.send_signal(signal.SIGHUP)
+        own.wait_log("Reloaded")
+        assert served_certificate(own) != before
+        own.control("GET", "/tickets/" + response.url.rpartition("/")[2])
+        assert re.search(r"DEBUG .* GET transfer=", own.log())
+        assert len(response.read()) == 64 * MiB - 1
+
+
+def test_failed_reload_changes_nothing(tmp_path):
+    files = own_copy(certificates.certificate(), tmp_path)
+    with daemon.running(tmp_path, tls=files) as own:
+        before = served_certificate(own)
+        os.unlink(files.key_file)
+        daemon.write_config(tmp_path, "[logger_root]\nlevel = chatty\n", tls=files)
+        own.process.send_signal(signal.SIGHUP)
+        own.wait_log("Reloaded")
+        assert "Cannot reload the configuration, keeping the old one: [logger_root] level = 'chatty'" in own.log()
+        assert "Cannot reload the certificate, keeping the old one: [tls] key_file" in own.log()
+        assert served_certificate(own) == before

@@ -1,0 +1,253 @@
+"""What keeps the daemon from starting is told in one line; what does not, does not."""
+
+import contextlib
+import os
+import pwd
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from real import certificates, daemon
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+def fail(folder, *arguments):
+    """Start a daemon that does not come up; return the one line that it says."""
+    with daemon.start(folder, arguments, stderr=subprocess.PIPE) as process:
+        _, said = process.communicate(timeout=daemon.DEADLINE)
+    assert process.returncode == 1
+    lines = said.decode().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def download(own, url):
+    return urllib.request.urlopen(url, context=own.tls)
+
+
+def test_no_configuration(tmp_path):
+    assert re.search(r"configuration directory '.*/etc': expected at least one file conf\.d", fail(tmp_path))
+
+
+def test_bad_value(tmp_path):
+    daemon.write_config(tmp_path, "[remote]\nport = many\n")
+    assert fail(tmp_path).endswith(
+        f"[remote] port = 'many' in {tmp_path}/etc/conf.d/60-test.conf: expected an integer between 0 and 65535"
+    )
+
+
+def test_no_key(tmp_path):
+    daemon.write_config(tmp_path, "[tls]\nkey_file =\n")
+    assert "[tls] key_file = '': expected a file" in fail(tmp_path)
+
+
+def test_missing_key_file(tmp_path):
+    daemon.write_config(tmp_path, "[tls]\nkey_file = /nowhere/key.pem\n")
+    assert "[tls] key_file = '/nowhere/key.pem': expected a file that we can read: no such file" in fail(tmp_path)
+
+
+def test_key_of_another_certificate(tmp_path):
+    other = certificates.certificate("second")
+    daemon.write_config(tmp_path, f"[tls]\nkey_file = {other.key_file}\n")
+    assert "expected the private key of the certificate in" in fail(tmp_path)
+
+
+def test_port_in_use(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon.write_config(tmp_path, f"[remote]\nhost = 127.0.0.1\nport = {port}\n")
+        assert f"Cannot listen on 127.0.0.1:{port}: address already in use" in fail(tmp_path)
+
+
+def test_live_control_socket(tmp_path):
+    with daemon.running(tmp_path) as own:
+        assert "another process listens there" in fail(tmp_path)
+        assert own.control("GET", "/info")[0] == 200
+
+
+def test_stale_control_socket(tmp_path):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "control.sock"))
+    with daemon.running(tmp_path) as own:
+        assert own.control("GET", "/info")[0] == 200
+
+
+def test_no_log_folder(tmp_path):
+    daemon.write_config(tmp_path, '[handler_logfile]\nargs = ("/nowhere/daemon.log",)\n')
+    assert "log handlers that can be started (FileNotFoundError" in fail(tmp_path)
+
+
+def test_control_over_tcp(tmp_path):
+    with daemon.running(tmp_path, "[control]\ntransport = tcp\nport = 0\n") as own:
+        address = own.addresses["control"]
+        assert address.startswith("localhost:")
+        with urllib.request.urlopen(f"http://127.0.0.1:{address.rpartition(':')[2]}/info") as response:
+            assert response.status == 200
+
+
+def test_plain_http(tmp_path):
+    with daemon.running(tmp_path, "[tls]\nenable = no\n[local]\nenable = no\n[control]\nenable = no\n") as own:
+        assert set(own.addresses) == {"remote"}
+        with urllib.request.urlopen(f"http://localhost:{own.port}/info/") as response:
+            assert response.status == 200
+
+
+def test_initial_ticket(tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(b"disk" * 1024)
+    ticket = tmp_path / "ticket.json"
+    ticket.write_text(f'{{"uuid": "initial", "size": 4096, "url": "file://{image}", "timeout": 60, "ops": ["read"]}}')
+    with (
+        daemon.running(tmp_path, arguments=["--ticket", str(ticket)]) as own,
+        download(own, own.url("initial")) as response,
+    ):
+        assert response.read() == b"disk" * 1024
+
+
+BAD_TICKETS = [(None, "expected a file that can be read"), ("{", "expected JSON"), ('{"uuid": "x"}', "Invalid ")]
+
+
+@pytest.mark.parametrize("text, message", BAD_TICKETS)
+def test_bad_initial_ticket(tmp_path, text, message):
+    ticket = tmp_path / "ticket.json"
+    if text is not None:
+        ticket.write_text(text)
+    daemon.write_config(tmp_path)
+    assert message in fail(tmp_path, "--ticket", str(ticket))
+
+
+def test_unknown_keys_are_warned_of(tmp_path):
+    with daemon.running(tmp_path, "[remote]\nprot = 1\n") as own:
+        assert re.search(r"WARNING .* Unknown key 'prot' .*did you mean 'port'", own.log())
+
+
+def test_log_to_stderr(tmp_path):
+    daemon.write_config(
+        tmp_path,
+        "[handlers]\nkeys = stderr\n[logger_root]\nlevel = ERROR\nhandlers = stderr\n[tls]\nkey_file = /nowhere\n",
+    )
+    assert re.search(r"ERROR .*\[server\] .*key_file", fail(tmp_path))
+
+
+# --- The service manager ---
+
+
+def test_systemd_is_told(tmp_path):
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(daemon.DEADLINE)
+        environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"}
+        with daemon.running(tmp_path, environ=environ) as own:
+            messages = [manager.recv(1000) for _ in range(5)]
+            own.stop()
+            with contextlib.suppress(BlockingIOError):
+                manager.setblocking(False)
+                while True:
+                    messages.append(manager.recv(1000))
+    assert messages[0] == b"READY=1"
+    assert messages[1].startswith(b"STATUS=Serving 0 transfers")
+    assert messages[2] == b"WATCHDOG=1"
+    assert messages[-1] == b"STOPPING=1"
+
+
+def test_systemd_may_be_left_out(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        text = "[daemon]\nsystemd_enable = no\n"
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with daemon.running(tmp_path, text, environ=environ), pytest.raises(BlockingIOError):
+            manager.recv(1000)
+
+
+# --- Who it is ---
+
+
+def identity(pid):
+    """Return user ids, group ids and supplementary groups of a process."""
+    with open(f"/proc/{pid}/status") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return [[int(number) for number in fields[name].split()] for name in ("Uid", "Gid", "Groups")]
+
+
+@pytest.fixture
+def temporary_user():
+    """A user that is a member of two groups; gone when the test is over."""
+    name = "imageio-test"
+    subprocess.run(["useradd", "--system", "--user-group", "--groups", "disk", name], check=True)
+    yield pwd.getpwnam(name)
+    subprocess.run(["userdel", name], check=True, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def public_folder():
+    """A folder that other users get to, unlike those of the test runner."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@needs_root
+def test_privileges_are_dropped(public_folder, temporary_user):
+    folder, user = public_folder, temporary_user
+    text = f"[daemon]\ndrop_privileges = yes\nuser_name = {user.pw_name}\ngroup_name = {user.pw_name}\n"
+    with daemon.running(folder, text) as own:
+        uids, gids, groups = identity(own.process.pid)
+        assert uids == [user.pw_uid] * 4
+        assert gids == [user.pw_gid] * 4
+        assert set(groups) == set(os.getgrouplist(user.pw_name, user.pw_gid))
+        for path in (folder, own.control_socket, folder / "daemon.log"):
+            assert (os.stat(path).st_uid, os.stat(path).st_gid) == (user.pw_uid, user.pw_gid), path
+        # What is not readable for that user is not served, root or not.
+        image = folder / "image"
+        image.write_bytes(bytes(4096))
+        image.chmod(0o600)
+        url = own.add_ticket(url=f"file://{image}", size=4096, ops=["read"])
+        with pytest.raises(urllib.error.HTTPError):
+            download(own, url)
+        os.chown(image, user.pw_uid, user.pw_gid)
+        with download(own, url) as response:
+            assert response.read() == bytes(4096)
+        assert own.stop() == 0
+    assert not os.path.exists(own.control_socket)
+
+
+@needs_root
+def test_unknown_user(tmp_path):
+    daemon.write_config(tmp_path, "[daemon]\ndrop_privileges = yes\nuser_name = no-such-user\n")
+    assert "[daemon] user_name = 'no-such-user'" in fail(tmp_path)
+    assert not os.path.exists(tmp_path / "control.sock")
+
+
+def test_kept_privileges(tmp_path):
+    with daemon.running(tmp_path) as own:
+        assert identity(own.process.pid)[0] == [os.geteuid()] * 4
+
+
+# --- How fast ---
+
+
+HEAVY = {"ssl", "socket", "logging.config", "ovirt_imageio.httpd.server", "cryptography", "asyncio", "email"}
+
+
+def test_showing_the_configuration_loads_little(tmp_path):
+    daemon.write_config(tmp_path)
+    code = (
+        "import sys\nfrom ovirt_imageio.service.cli import main\n"
+        f"main(['-c', {str(tmp_path / 'etc')!r}, '--show-config'])\nprint(' '.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(daemon.ROOT)},
+    )
+    assert HEAVY.isdisjoint(done.stderr.decode().split())
