@@ -98,10 +98,6 @@ class Worker(Generic[T]):
         """Let the thread make a call."""
         self._calls.put(call)
 
-    def is_ready(self) -> bool:
-        """Return True if result() would not block."""
-        return not self._results.empty()
-
     def result(self) -> T:
         """Wait for the oldest call whose result was not taken; return what it returned, or raise what it raised."""
         return self._results.get()()
@@ -243,7 +239,7 @@ class Pipe:
         return self._level
 
     def fill(self, source: sockets.socket, count: int) -> int:
-        """Move bytes into the empty pipe, up to `count`, once there are any; return how many, 0 at the end."""
+        """Move bytes into the empty pipe, up to `count`, once there are some; return how many, 0 at the end."""
         assert self._level == 0, "a full pipe would block for ever"
         self._level = self._splice(source, select.POLLIN, source.fileno(), self._write_end, count)
         return self._level
