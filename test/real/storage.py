@@ -91,17 +91,36 @@ def using(name: str) -> Iterator[Storage]:
 def create() -> None:
     """Create what does not exist; what this system cannot have is reported, and remembered for the tests that skip."""
     BASE.mkdir(parents=True, exist_ok=True)
+    if not os.access(BASE, os.W_OK):
+        print(f"No storage for tests: {BASE} belongs to somebody else, set IMAGEIO_STORAGE", file=sys.stderr)
+        return
     with locked(str(BASE)):
-        for name in ANY:
-            if is_usable(name):
-                continue
-            reason_path(name).unlink(missing_ok=True)
-            forget_lost_device(name)
-            try:
-                backend_of(name).create()
-            except (userstorage.Error, subprocess.CalledProcessError, OSError) as error:
-                reason_path(name).write_text(f"{error}\n")
-                print(f"Cannot create the storage {name}, its tests will be skipped: {error}", file=sys.stderr)
+        missing = [name for name in ANY if not is_usable(name)]
+        if missing and not may_create():
+            for name in missing:
+                reason_path(name).write_text("creating it takes root, or sudo without a password")
+            print("No storage for tests: creating it takes root, or sudo without a password", file=sys.stderr)
+            return
+        for name in missing:
+            create_one(name)
+
+
+def may_create() -> bool:
+    """Return True if this user is root, may become root, or can be asked for the password."""
+    if os.geteuid() == 0 or sys.stdin.isatty():
+        return True
+    return subprocess.run(["sudo", "--non-interactive", "true"], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def create_one(name: str) -> None:
+    """Create one storage that is not there."""
+    reason_path(name).unlink(missing_ok=True)
+    forget_lost_device(name)
+    try:
+        backend_of(name).create()
+    except (userstorage.Error, subprocess.CalledProcessError, OSError) as error:
+        reason_path(name).write_text(f"{error}\n")
+        print(f"No storage {name} for tests: {error}", file=sys.stderr)
 
 
 def delete() -> None:
