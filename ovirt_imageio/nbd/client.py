@@ -29,8 +29,9 @@ from ovirt_imageio.nbd.wire import CommandFlag
 
 __all__ = ["PIECE", "WINDOW", "Client", "connect"]
 
-# Bytes are moved in pieces of this size: small enough for the processor's cache, large enough to be few.
-PIECE = 1024 * 1024
+# Bytes are moved in pieces of this size. On a memory disk 1 MiB is a third slower, as a window of them leaves the
+# processor's cache, and 256 KiB a fifth.
+PIECE = 512 * 1024
 
 # How many requests are under way at once: the storage works while the network does.
 WINDOW = 4

@@ -3,6 +3,7 @@
     export ──reply──> slot ──> sink           any sink; slots are of one piece each, and used again
     export ──reply──> pipe ──> socket         a plain socket: the bytes stay in the kernel
     source ──> slot ──request──> export
+    socket ──> pipe ──request──> export
 
 A reply that is next in line goes on at once. One that is early stays in its slot until its turn comes.
 
@@ -201,29 +202,74 @@ class Receiving:
         self._client = client
         self._progress = progress
         # The writes under way, in order, with their slots; those that have ended before an earlier one.
-        self._window: deque[tuple[Command, memoryview]] = deque()
+        self._window: deque[tuple[Command, Optional[memoryview]]] = deque()
         self._finished: set[Command] = set()
         self._done = 0
+        self._can_splice = False
 
     def run(self, source: Source, offset: int, length: int) -> None:
         """Write the range."""
-        for start, size in self._client.pieces(offset, length):
+        piece = self._client.piece
+        self._can_splice = Pipe.is_supported and length >= SPLICE_MINIMUM and self._client.stream.socket is not None
+        position, end = offset, offset + length
+        while position < end:
             self._make_room()
-            slot = self._streamer.take_slot()
-            try:
-                count = fill(source, slot[:size])
-            except Exception:
-                self._wait()
-                raise
-            if count:
-                command = Command(wire.Command.WRITE, offset + start, count, slot[:count])
-                self._window.append((command, slot))
-                self._client.submit(command)
-            if count < size:
+            # Pieces end at multiples of their size: see Client.pieces.
+            size = min(piece - position % piece, end - position)
+            count = self._splice(source, position, size) or self._copy(source, position, size)
+            if count == 0:
                 break
+            position += count
         self._wait()
         if self._done < length:
             raise errors.PartialContent(length, self._done)
+
+    def _copy(self, source: Source, offset: int, size: int) -> int:
+        """Write what the source has, through a slot; return how much that is, 0 at its end."""
+        slot = self._streamer.take_slot()
+        try:
+            count = fill(source, slot[:size])
+        except Exception:
+            self._wait()
+            raise
+        if count:
+            command = Command(wire.Command.WRITE, offset, count, slot[:count])
+            self._window.append((command, slot))
+            self._client.submit(command)
+        else:
+            self._streamer.give_slot(slot)
+        return count
+
+    def _splice(self, source: Source, offset: int, size: int) -> int:
+        """Write what a plain socket has without looking at it; return how much that is, 0 if it has nothing for us.
+
+        The pipe is filled first: a client that goes away amid its body leaves no write half sent.
+        """
+        sock = source.socket if self._can_splice else None
+        if sock is None:
+            return 0
+        pipe, stream = self._streamer.pipe(), self._client.stream
+        try:
+            count = pipe.gather(sock, size)
+        except Exception:
+            self._streamer.close_pipe()
+            self._wait()
+            raise
+        source.advance(count)
+        # The end of the stream: the source knows better what that means.
+        self._can_splice = count > 0
+        if count:
+            command = Command(wire.Command.WRITE, offset, count)
+            self._window.append((command, None))
+            assert stream.socket is not None
+            try:
+                stream.send(self._client.start(command))
+                with stream.mapped_errors("take a request"):
+                    pipe.drain(stream.socket, ignore)
+            except ConnectionDead:
+                self._streamer.close_pipe()
+                raise
+        return count
 
     def _make_room(self) -> None:
         """Note the writes that have ended; if the window is full, wait for the first one."""
@@ -241,6 +287,11 @@ class Receiving:
         while self._window and self._window[0][0] in self._finished:
             command, slot = self._window.popleft()
             self._finished.remove(command)
-            self._streamer.give_slot(slot)
+            if slot is not None:
+                self._streamer.give_slot(slot)
             self._done += command.length
             self._progress(command.length)
+
+
+def ignore(count: int) -> None:
+    """Progress that interests nobody."""
