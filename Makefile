@@ -14,7 +14,7 @@ PYTHON_LIB = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("p
 # rpm asks only its own database what is installed; on Debian that one is empty.
 RPM_OPTIONS := $(if $(wildcard /etc/debian_version),--nodeps)
 # The files that depend on this checkout.
-DEVELOPMENT := .cache/development
+DEVELOPMENT := $(CURDIR)/.cache/development
 
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -123,8 +123,8 @@ $(VENV)/ready: setup.py | system-run
 # The host's configuration with the paths of this checkout, and with a certificate that signs itself.
 $(DEVELOPMENT)/ready: conf/60-vdsm.conf conf/99-development.conf Makefile
 	mkdir -p $(addprefix $(DEVELOPMENT)/,conf.d run pki/keys pki/certs)
-	sed 's|/etc/pki/vdsm|$(CURDIR)/$(DEVELOPMENT)/pki|' conf/60-vdsm.conf >$(DEVELOPMENT)/conf.d/60-vdsm.conf
-	sed 's|@DIR@|$(CURDIR)/$(DEVELOPMENT)/run|' conf/99-development.conf >$(DEVELOPMENT)/conf.d/99-development.conf
+	sed 's|/etc/pki/vdsm|$(DEVELOPMENT)/pki|' conf/60-vdsm.conf >$(DEVELOPMENT)/conf.d/60-vdsm.conf
+	sed 's|@DIR@|$(DEVELOPMENT)/run|' conf/99-development.conf >$(DEVELOPMENT)/conf.d/99-development.conf
 	openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=localhost \
 	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 \
 	    -keyout $(DEVELOPMENT)/pki/keys/vdsmkey.pem -out $(DEVELOPMENT)/pki/certs/vdsmcert.pem 2>/dev/null
