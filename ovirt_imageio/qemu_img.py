@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 
-__all__ = ["create", "info"]
+__all__ = ["create", "info", "measure"]
 
 
 def create(
@@ -42,6 +42,16 @@ def info(path: str, format: Optional[str] = None) -> dict[str, Any]:
     """
     known = ["-f", format] if format else []
     answer = run("look at the image", ["info", "-U", "--output", "json", *known, "--", path])
+    return dict(json.loads(answer))
+
+
+def measure(path: str, target: str, format: Optional[str] = None) -> dict[str, Any]:
+    """Return how much space an image needs in the `target` format: "required" and "fully-allocated".
+
+    Without a format qemu-img looks for one. Raises errors.BackendUnavailable with what qemu-img said.
+    """
+    known = ["-f", format] if format else []
+    answer = run("measure the image", ["measure", "-U", "--output", "json", *known, "-O", target, "--", path])
     return dict(json.loads(answer))
 
 

@@ -87,7 +87,7 @@ class Origin:
         Over an idle connection that the server dropped meanwhile, it is sent once more over a new one. The answer may
         take for ever if `is_patient`.
         """
-        head = self._head(method, suffix, headers, None if body is None else len(body))
+        head = self.head(method, suffix, headers, None if body is None else len(body))
         body = body or b""
         peer = self._take_idle()
         if peer is not None:
@@ -107,11 +107,17 @@ class Origin:
         peer = self._take_idle() or self._connect(operation)
         try:
             peer.begin(operation)
-            peer.send(self._head("PUT", suffix, headers, length))
+            peer.send(self.head("PUT", suffix, headers, length))
             return Upload(self, peer)
         except BaseException:
             self.release(peer, False)
             raise
+
+    def acquire(self, operation: str) -> Peer:
+        """Return a connection for requests of the caller's own; `release` takes it back."""
+        peer = self._take_idle() or self._connect(operation)
+        peer.begin(operation)
+        return peer
 
     def use_unix_socket(self, path: Optional[str]) -> None:
         """Reach the server through this Unix socket from now on, or over the network again."""
@@ -210,7 +216,8 @@ class Origin:
                 peer.interrupt()
         return peer
 
-    def _head(self, method: str, suffix: str, headers: Optional[Mapping[str, str]], length: Optional[int]) -> bytes:
+    def head(self, method: str, suffix: str, headers: Optional[Mapping[str, str]], length: Optional[int]) -> bytes:
+        """Return the head of a request whose body has `length` bytes; None if it has no body."""
         lines = [f"{method} {self._path}{suffix} HTTP/1.1", f"host: {self._netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if length is not None:

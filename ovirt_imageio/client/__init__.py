@@ -1,0 +1,67 @@
+"""Move disk images to and from servers: the library that backup programs import.
+
+    upload, download                    whole images, in any format that qemu knows; changes since a backup
+    info, measure, checksum, extents    what is in an image, here or on a server
+    ImageioClient                       one connection, to read and write what one likes
+    ProgressBar                         shows how far a transfer is
+    Error ...                           everything that is raised; see errors.py
+
+Everything else in this package may change.
+"""
+
+from ovirt_imageio.client.api import checksum, download, extents, info, measure, upload
+from ovirt_imageio.client.connection import BUFFER_SIZE, ImageioClient
+from ovirt_imageio.client.copy import MAX_WORKERS
+from ovirt_imageio.client.errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    Error,
+    ImageExists,
+    InvalidArgument,
+    InvalidValue,
+    MemberNotFound,
+    NoSpace,
+    NotAnArchive,
+    OutOfBounds,
+    ServerError,
+    SizeMismatch,
+    StorageError,
+    UnexpectedEnd,
+    UnsupportedOperation,
+    VerificationFailed,
+)
+from ovirt_imageio.client.progress import ProgressBar
+from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.version import __version__
+
+__all__ = [
+    "BUFFER_SIZE",
+    "MAX_WORKERS",
+    "BackendTimeout",
+    "BackendUnavailable",
+    "DirtyExtent",
+    "Error",
+    "ImageExists",
+    "ImageioClient",
+    "InvalidArgument",
+    "InvalidValue",
+    "MemberNotFound",
+    "NoSpace",
+    "NotAnArchive",
+    "OutOfBounds",
+    "ProgressBar",
+    "ServerError",
+    "SizeMismatch",
+    "StorageError",
+    "UnexpectedEnd",
+    "UnsupportedOperation",
+    "VerificationFailed",
+    "ZeroExtent",
+    "__version__",
+    "checksum",
+    "download",
+    "extents",
+    "info",
+    "measure",
+    "upload",
+]

@@ -1,0 +1,159 @@
+"""An image on a server: which of its URLs can be reached, and connections to it.
+
+Knows URLs and TLS; knows nothing of images here.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Iterator
+from typing import Optional
+from urllib.parse import urlsplit, urlunsplit
+
+from ovirt_imageio import errors, tls
+from ovirt_imageio.backends.http import HttpBackend
+from ovirt_imageio.client import pace
+from ovirt_imageio.client.lanes import is_passing
+from ovirt_imageio.extent import Extent
+
+__all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRIES", "Remote"]
+
+log = logging.getLogger(__name__)
+
+# Seconds until a server must have answered the call, and until it must have moved a byte.
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 60.0
+
+# How often a lost connection is made again, without success in between: some ten seconds.
+RETRIES = 5
+
+
+class Remote:
+    """The image at a transfer URL, or at the URL of the same image on a proxy.
+
+    The proxy is used only if the first connection to `transfer_url` cannot be made; never because the server there
+    cannot be trusted, or refuses.
+
+    Threads: any, once `connect` has returned.
+    """
+
+    def __init__(
+        self,
+        transfer_url: str,
+        cafile: Optional[str],
+        *,
+        secure: bool = True,
+        proxy_url: Optional[str] = None,
+        writable: bool = False,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
+        retries: int = 0,
+    ) -> None:
+        self._urls = [plain_url(url) for url in (transfer_url, proxy_url) if url]
+        self._context = make_context(cafile, secure) if any(url.startswith("https:") for url in self._urls) else None
+        self._writable = writable
+        self._timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
+        self._retries = retries
+        self._throttle = pace.Throttle(None)
+        self._lock = threading.Lock()
+        self._spare: Optional[HttpBackend] = None
+
+    def connect(self) -> HttpBackend:
+        """Make the first connection, and so decide which URL to use."""
+        for number, url in enumerate(self._urls):
+            try:
+                backend = self._open(url)
+            except (errors.BackendUnavailable, errors.BackendTimeout) as error:
+                if number == len(self._urls) - 1 or isinstance(error.__cause__, ssl.SSLError):
+                    raise
+                log.warning("Trying the proxy, as the transfer URL cannot be used: %s", error)
+            else:
+                self._urls = [url]
+                return backend
+        raise AssertionError("there is always one URL")
+
+    def open(self) -> HttpBackend:
+        """Return a connection: the spare one, or another one."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+        return spare or self._open(self._urls[0])
+
+    def extents(self, backend: HttpBackend, context: str, retries: int) -> Iterator[Extent]:
+        """Yield the extents of the image, going on where a lost connection left off.
+
+        Raises errors.UnsupportedContext here, not when the first one is asked for.
+        """
+        return self._listed(backend, context, backend.extents(context), retries)
+
+    def _listed(self, backend: HttpBackend, context: str, extents: Iterator[Extent], retries: int) -> Iterator[Extent]:
+        position = 0
+        pauses = pace.backoff(retries)
+        while True:
+            try:
+                for extent in extents:
+                    yield extent
+                    position = extent.start + extent.length
+                    pauses = pace.backoff(retries)
+                return
+            except errors.Error as error:
+                pause = next(pauses, None)
+                if pause is None or not is_passing(error):
+                    raise
+                log.warning("Trying again in %.1f seconds: %s", pause, error)
+            self._throttle.pause(pause)
+            extents = self._rest(backend, context, position)
+
+    def _rest(self, backend: HttpBackend, context: str, position: int) -> Iterator[Extent]:
+        """Yield the extents from a position; asking for them may fail, too."""
+        yield from backend.extents(context, position)
+
+    def spare(self, backend: HttpBackend) -> None:
+        """Keep a connection for whoever opens one next."""
+        with self._lock:
+            assert self._spare is None
+            self._spare = backend
+
+    def close(self) -> None:
+        """Close the connection that nobody wanted."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close()
+
+    def _open(self, url: str) -> HttpBackend:
+        """Connect; a connection that is lost on the way is made again, one that is refused is not."""
+        for pause in pace.backoff(self._retries):
+            try:
+                return self._try(url)
+            except errors.OriginError as error:
+                if not is_passing(error):
+                    raise
+                log.warning("Trying again in %.1f seconds: %s", pause, error)
+            except errors.BackendUnavailable as error:
+                if not is_passing(error) or isinstance(error.__cause__, OSError):
+                    raise
+                log.warning("Trying again in %.1f seconds: %s", pause, error)
+            self._throttle.pause(pause)
+        return self._try(url)
+
+    def _try(self, url: str) -> HttpBackend:
+        return HttpBackend(url, writable=self._writable, dirty=True, context=self._context, **self._timeouts)
+
+
+def plain_url(url: str) -> str:
+    """Return a URL without the query that some transfer URLs have: it is not for us."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise errors.InvalidValue("URL", url, "https://HOST:PORT/images/TICKET") from None
+    return urlunsplit(parts._replace(query="", fragment=""))
+
+
+def make_context(cafile: Optional[str], secure: bool) -> ssl.SSLContext:
+    """Return whom to trust. Raises errors.InvalidValue if cafile cannot be used."""
+    try:
+        return tls.client_context(cafile or "", insecure=not secure)
+    except errors.ConfigError as error:
+        raise errors.InvalidValue("cafile", cafile, error.expected) from None

@@ -1,0 +1,317 @@
+"""Upload and download: everything that happens around the copy engine.
+
+Knows servers, images and the order in which things must be checked; the rules of what to copy are in plan.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Optional, Union
+
+from ovirt_imageio import errors, qemu_img
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.http import HttpBackend
+from ovirt_imageio.backends.pipeline import Pipeline
+from ovirt_imageio.client import images, lanes, pace, plan, verify
+from ovirt_imageio.client import resume as resuming
+from ovirt_imageio.client.copy import Copier
+from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
+from ovirt_imageio.client.images import Image
+from ovirt_imageio.client.progress import Progress, Reporter
+from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
+from ovirt_imageio.extent import Extent, ZeroExtent
+
+__all__ = ["Download", "Options", "Upload"]
+
+log = logging.getLogger(__name__)
+
+# A gap that is copied along is written as zeroes, which take space. Below this most images cannot do without anyway.
+UPLOAD_GAP = 32 * 1024
+
+# Here a gap costs only its way over the network, and is not written.
+DOWNLOAD_GAP = 128 * 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """What upload and download have in common; see api.upload()."""
+
+    secure: bool = True
+    progress: Optional[Progress] = None
+    proxy_url: Optional[str] = None
+    max_workers: int = 4
+    resume: Union[bool, str] = False
+    verify: bool = False
+    retries: int = RETRIES
+    bandwidth: Optional[float] = None
+    connect_timeout: float = CONNECT_TIMEOUT
+    read_timeout: float = READ_TIMEOUT
+    throttle: pace.Throttle = field(init=False)
+    reporter: Reporter = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise InvalidArgument("retries", self.retries, "0 or more")
+        # Wrong values are found before anything is opened.
+        object.__setattr__(self, "throttle", pace.Throttle(self.bandwidth))
+        object.__setattr__(self, "reporter", Reporter(self.progress))
+
+    def remote(self, url: str, cafile: Optional[str], *, writable: bool) -> Remote:
+        """Return the image on the server."""
+        return Remote(
+            url,
+            cafile,
+            secure=self.secure,
+            proxy_url=self.proxy_url,
+            writable=writable,
+            connect_timeout=self.connect_timeout,
+            read_timeout=self.read_timeout,
+            retries=self.retries,
+        )
+
+    def workers(self, limit: int) -> int:
+        """Return how many workers there will be, when the server allows so many."""
+        return max(1, min(limit, self.max_workers))
+
+    def journal(self, filename: str, transfer: dict[str, Any]) -> Optional[resuming.Journal]:
+        """Return the journal of a transfer that can be resumed, None for others."""
+        if not self.resume:
+            return None
+        path = self.resume if isinstance(self.resume, str) else f"{filename}.resume"
+        return resuming.Journal(path, transfer)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One upload."""
+
+    filename: str
+    url: str
+    cafile: Optional[str]
+    options: Options
+    member: Optional[str] = None
+    backing_chain: bool = True
+    disk_is_zero: bool = False
+    format: Optional[str] = None
+
+    def run(self) -> None:
+        """Upload. Everything that can be refused is refused before the first byte is sent."""
+        options = self.options
+        if options.verify and not self.backing_chain:
+            raise InvalidArgument("verify", True, "backing_chain=True: one layer alone is no disk to compare")
+        with contextlib.ExitStack() as stack:
+            remote = options.remote(self.url, self.cafile, writable=True)
+            stack.callback(remote.close)
+            first = remote.connect()
+            remote.spare(first)
+            workers = options.workers(first.max_writers)
+            image = images.find(self.filename, self.member, self.format)
+            serving = images.served(image, connections=workers + 1, backing_chain=self.backing_chain)
+            open_local = stack.enter_context(serving)
+            lister = stack.enter_context(contextlib.closing(open_local()))
+            size = lister.size()
+            available = check_size(first, size)
+            journal = self._journal(lister, first, size)
+            options.reporter.begin(max(size, available))
+            requests = plan.plan(self._extents(lister, size, available), self._rules(), journal.done if journal else ())
+            Copier(
+                lambda moved: lanes.Upload(open_local, remote.open, moved),
+                workers,
+                options.reporter,
+                throttle=options.throttle,
+                retries=options.retries,
+                journal=journal,
+                name="upload",
+            ).run(requests)
+            if options.verify:
+                with contextlib.closing(remote.open()) as there:
+                    verify.compare(lister, there)
+            if journal is not None:
+                journal.remove()
+
+    def _rules(self) -> plan.Rules:
+        zero = not (self.disk_is_zero and self.backing_chain)
+        return plan.Rules(zero=zero, hole=self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True)
+
+    def _extents(self, lister: Backend, size: int, available: int) -> Iterator[Extent]:
+        """Return what the image has, and zeroes behind its end, where the server may have something old."""
+        tail = ZeroExtent(size, available - size, True, not self.backing_chain)
+        return itertools.chain(lister.extents("zero"), [tail] if tail.length > 0 else [])
+
+    def _journal(self, lister: Backend, there: HttpBackend, size: int) -> Optional[resuming.Journal]:
+        info = os.stat(self.filename)
+        transfer = {
+            "direction": "upload",
+            "size": size,
+            "source": [info.st_size, info.st_mtime_ns, info.st_ino],
+            "member": self.member,
+            "format": self.format,
+            "backing_chain": self.backing_chain,
+        }
+        journal = self.options.journal(self.filename, transfer)
+        if journal is not None:
+            journal.load()
+            trust_or_forget(journal, lister, there)
+        return journal
+
+
+@dataclass(frozen=True)
+class Download:
+    """One download."""
+
+    url: str
+    filename: str
+    cafile: Optional[str]
+    options: Options
+    format: str = "qcow2"
+    incremental: bool = False
+    backing_file: Optional[str] = None
+    backing_format: Optional[str] = None
+    overwrite: bool = True
+
+    def run(self) -> None:
+        """Download. Everything that can be refused is refused before anything is created."""
+        self._check()
+        options = self.options
+        with contextlib.ExitStack() as stack:
+            remote = options.remote(self.url, self.cafile, writable=False)
+            stack.callback(remote.close)
+            first = remote.connect()
+            stack.callback(first.close)
+            workers = options.workers(first.max_readers)
+            size = first.size()
+            context = "dirty" if self.incremental else "zero"
+            # Whether the server can tell is known before anything is created.
+            extents = remote.extents(first, context, options.retries)
+            journal = self._journal(first, size)
+            stack.enter_context(self._partial(journal, size))
+            image = Image(self.filename, self.format)
+            open_local = stack.enter_context(images.served(image, writable=True, connections=workers + 1))
+            options.reporter.begin(size)
+            requests = plan.plan(extents, self._rules(), journal.done if journal else ())
+            Copier(
+                lambda moved: lanes.Download(open_local, remote.open, moved),
+                workers,
+                options.reporter,
+                throttle=options.throttle,
+                retries=options.retries,
+                journal=journal,
+                is_lister_shared=True,
+                name="download",
+            ).run(spare_after(requests, remote, first))
+            if options.verify:
+                with contextlib.closing(open_local()) as here, contextlib.closing(remote.open()) as there:
+                    verify.compare(here, there)
+            if journal is not None:
+                journal.remove()
+
+    def _check(self) -> None:
+        if self.incremental and self.format != "qcow2":
+            raise InvalidArgument("fmt", self.format, f'"qcow2" for incremental={self.incremental}')
+        if self.options.verify and self.incremental and self.backing_file is None:
+            raise InvalidArgument("verify", True, "a backing_file: changes alone are no disk to compare")
+        if not self.overwrite and not self.options.resume and os.path.lexists(self.filename):
+            raise ImageExists(self.filename)
+
+    def _rules(self) -> plan.Rules:
+        # A new image reads as zero, but not one with a backing file, nor a device with whatever was on it before.
+        is_stale = self.format == "raw" and images.is_block_device(self.filename)
+        return plan.Rules(
+            zero=self.backing_file is not None or is_stale,
+            hole=is_stale,
+            dirty=self.incremental,
+            max_gap=DOWNLOAD_GAP,
+        )
+
+    def _journal(self, there: HttpBackend, size: int) -> Optional[resuming.Journal]:
+        transfer = {
+            "direction": "download",
+            "size": size,
+            "format": self.format,
+            "incremental": self.incremental,
+            "backing_file": self.backing_file,
+        }
+        journal = self.options.journal(self.filename, transfer)
+        if journal is not None:
+            journal.load()
+            if journal.done:
+                if os.path.exists(self.filename):
+                    with images.opened(Image(self.filename, self.format)) as here:
+                        trust_or_forget(journal, here, there)
+                else:
+                    journal.forget()
+            if not journal.done and not self.overwrite and os.path.lexists(self.filename):
+                raise ImageExists(self.filename)
+        return journal
+
+    @contextlib.contextmanager
+    def _partial(self, journal: Optional[resuming.Journal], size: int) -> Iterator[None]:
+        """Create the image; if the with block fails, delete it, or leave it marked as partial by its journal."""
+        if journal is not None and journal.done:
+            yield
+            return
+        if journal is not None:
+            journal.begin()
+        is_device = images.is_block_device(self.filename)
+        try:
+            create(self.filename, self.format, size, self.backing_file, self.backing_format)
+            yield
+        except BaseException:
+            if journal is None and not is_device:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.filename)
+            raise
+
+
+def create(path: str, format: str, size: int, backing_file: Optional[str], backing_format: Optional[str]) -> None:
+    """Create the image that is downloaded to; a device must be large enough."""
+    if format == "raw" and images.is_block_device(path):
+        with images.opened(Image(path, "raw")) as device:
+            if device.size() < size:
+                raise SizeMismatch(size, device.size())
+        return
+    qemu_img.create(
+        os.path.abspath(path),
+        format,
+        size,
+        backing_file=backing_file,
+        backing_format=backing_format if backing_file else None,
+    )
+
+
+def check_size(there: HttpBackend, size: int) -> int:
+    """Return the size of the image on the server. Raises SizeMismatch if `size` bytes do not fit."""
+    available = there.size()
+    if available >= size:
+        return available
+    # Some files grow while they are written, up to a size that the server does not tell. To zero nothing tells.
+    if "zero" in there.features:
+        pipeline = Pipeline(there)
+        pipeline.zero(size, 0)
+        try:
+            pipeline.finish()
+        except errors.OriginError as error:
+            if error.status == 416:
+                raise SizeMismatch(size, available) from None
+            log.debug("The server does not tell whether %d bytes fit: %s", size, error)
+        finally:
+            pipeline.drop()
+    return available
+
+
+def trust_or_forget(journal: resuming.Journal, here: Backend, there: Backend) -> None:
+    """Compare samples of what a journal says is done; start over if they differ."""
+    if journal.done and not resuming.is_same(journal.done, here, there):
+        log.warning("Starting over: what %s says is done is not there", journal.path)
+        journal.forget()
+
+
+def spare_after(requests: Iterator[plan.Request], remote: Remote, backend: HttpBackend) -> Iterator[plan.Request]:
+    """Yield requests, then leave the connection that listed them to the next worker."""
+    yield from requests
+    remote.spare(backend)
