@@ -28,6 +28,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers for the DiskOrigin that `server` is."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body leave in one packet: two would wait for each other.
+    wbufsize = -1
     server: Any
 
     def setup(self) -> None:
@@ -193,10 +195,10 @@ class DiskOrigin:
         server = Server(("127.0.0.1", 0), self)
         if self._context:
             server.socket = self._context.wrap_socket(server.socket, server_side=True)
-        self._servers = [server]
+        self.servers = [server]
         if self._unix_socket:
-            self._servers.append(UnixServer(self._unix_socket, self))
-        self._threads = [threading.Thread(target=item.serve_forever, args=(0.01,)) for item in self._servers]
+            self.servers.append(UnixServer(self._unix_socket, self))
+        self._threads = [threading.Thread(target=item.serve_forever, args=(0.01,)) for item in self.servers]
         for thread in self._threads:
             thread.start()
         self.port = server.server_address[1]
@@ -204,17 +206,17 @@ class DiskOrigin:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for server in self._servers:
+        for server in self.servers:
             server.shutdown()
         for thread in self._threads:
             thread.join()
         self.drop_connections()
-        for server in self._servers:
+        for server in self.servers:
             server.server_close()
 
     def drop_connections(self) -> None:
         """Close every connection, as a server does that saw nothing on it for long."""
-        for server in self._servers:
+        for server in self.servers:
             for connection in list(server.connections):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
