@@ -91,7 +91,7 @@ def is_fresh(certificate: Certificate) -> bool:
     """Tell whether both files are there, and good for a while."""
     try:
         made = min(os.stat(path).st_mtime for path in certificate)
-    except FileNotFoundError:
+    except OSError:
         return False
     return time.time() - made < RENEWED_AFTER
 

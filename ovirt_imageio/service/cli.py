@@ -68,7 +68,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(run=run_daemon)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_serve(commands)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if getattr(options, "key", None) and not options.cert:
+        parser.error("--key needs --cert")
+    return options
 
 
 def add_serve(commands: Any) -> None:
@@ -86,7 +89,11 @@ def add_serve(commands: Any) -> None:
         "--listen", type=host_port, metavar="HOST:PORT", help="default localhost:54322, or another port if it is taken"
     )
     parser.add_argument(
-        "--timeout", type=int, default=DAY, metavar="SECONDS", help="end when nobody used it so long (default a day)"
+        "--timeout",
+        type=seconds,
+        default=DAY,
+        metavar="SECONDS",
+        help="end when nobody used it so long (default a day)",
     )
     parser.add_argument("--cert", metavar="FILE", help="PEM certificate; default: one of our own making")
     parser.add_argument("--key", metavar="FILE", help="PEM key of the certificate; default: in the same file")
@@ -111,10 +118,17 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def seconds(text: str) -> int:
+    """Return a number of seconds, for argparse."""
+    if not text.isdigit() or not 0 < int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, at least one second")
+    return int(text)
+
+
 def host_port(text: str) -> tuple[str, int]:
     """Return host and port, for argparse; an IPv6 address is in brackets."""
-    host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, like 0.0.0.0:54322 or [::]:54322")
     return host.strip("[]"), int(port)
 

@@ -44,6 +44,13 @@ def test_while_waiting(signals):
     timer.join()
 
 
+def test_wake(signals):
+    timer = threading.Timer(0.05, signals.wake)
+    timer.start()
+    assert signals.wait() is None
+    timer.join()
+
+
 def test_foreign_signal(signals):
     seen = []
     before = signal.signal(signal.SIGALRM, lambda number, frame: seen.append(number))

@@ -1,0 +1,157 @@
+"""Listeners are made as configured, all or none of them."""
+
+import dataclasses
+import http.client
+import os
+import socket
+
+import pytest
+from real import certificates
+
+from ovirt_imageio import errors
+from ovirt_imageio.config import Config
+from ovirt_imageio.httpd.listener import ListenError
+from ovirt_imageio.service.listeners import Listeners
+
+DEADLINE = 10
+
+
+def configured(tmp_path, **sections):
+    """Return a configuration that disturbs nobody, with some keys changed."""
+    changes = {
+        "tls": {"enable": False},
+        "remote": {"host": "127.0.0.1", "port": 0},
+        "local": {"socket": ""},
+        "control": {"socket": str(tmp_path / "control.sock")},
+    }
+    for name, keys in sections.items():
+        changes.setdefault(name, {}).update(keys)
+    default = Config()
+    return dataclasses.replace(
+        default, **{name: dataclasses.replace(getattr(default, name), **keys) for name, keys in changes.items()}
+    )
+
+
+@pytest.fixture
+def serving(tmp_path):
+    """Return a function that starts listeners, which are stopped when the test is over."""
+    started = []
+
+    def serving(**sections):
+        listeners = Listeners(configured(tmp_path, **sections))
+        started.append(listeners)
+        listeners.start()
+        return listeners
+
+    yield serving
+    for listeners in started:
+        listeners.stop()
+
+
+def ask(address, path="/info"):
+    """Return the status of an answer."""
+    connection = http.client.HTTPConnection("localhost", timeout=DEADLINE)
+    connection.sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+    connection.sock.settimeout(DEADLINE)
+    try:
+        connection.sock.connect(address)
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+    finally:
+        connection.close()
+
+
+def test_all_three(serving, tmp_path):
+    listeners = serving()
+    assert ask(("127.0.0.1", listeners.remote.port)) == 200
+    assert listeners.local.path.startswith("\0")
+    assert ask(listeners.local.path) == 200
+    assert listeners.control.path == str(tmp_path / "control.sock")
+    assert ask(listeners.control.path, "/tickets") == 200
+
+
+def test_modes(serving, tmp_path):
+    listeners = serving(local={"socket": str(tmp_path / "local.sock")})
+    assert os.stat(listeners.local.path).st_mode & 0o777 == 0o666
+    assert os.stat(listeners.control.path).st_mode & 0o777 == 0o660
+
+
+def test_only_remote(serving):
+    listeners = serving(local={"enable": False}, control={"enable": False})
+    assert (listeners.local, listeners.control) == (None, None)
+    assert ask(("127.0.0.1", listeners.remote.port)) == 200
+
+
+def test_control_over_tcp(serving):
+    listeners = serving(control={"transport": "tcp", "port": 0})
+    assert ask(("127.0.0.1", listeners.control.port), "/tickets") == 200
+
+
+def test_stop_releases_everything(serving):
+    listeners = serving()
+    listeners.stop()
+    listeners.stop()
+    assert not os.path.exists(listeners.control.path)
+    for address in (("127.0.0.1", listeners.remote.port), listeners.local.path):
+        with pytest.raises(ConnectionRefusedError):
+            ask(address)
+
+
+def test_all_or_none(tmp_path):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "control.sock"))
+        other.listen()
+        with pytest.raises(ListenError, match="another process listens there"):
+            Listeners(configured(tmp_path, local={"socket": str(tmp_path / "local.sock")}))
+    assert not os.path.exists(tmp_path / "local.sock")
+
+
+def test_never_started(tmp_path):
+    Listeners(configured(tmp_path)).stop()
+
+
+def test_description(serving):
+    assert serving().describe() == "Serving 0 transfers over 0 connections"
+
+
+def test_certificate_is_reloaded(tmp_path):
+    made = certificates.certificate()
+    copy = tmp_path / "cert.pem"
+    with open(made.cert_file) as file:
+        copy.write_text(file.read())
+    tls = {"enable": True, "cert_file": str(copy), "key_file": made.key_file}
+    listeners = Listeners(configured(tmp_path, tls=tls))
+    try:
+        listeners.reload_certificate()
+        copy.write_text("")
+        with pytest.raises(errors.ConfigError, match="cert_file"):
+            listeners.reload_certificate()
+    finally:
+        listeners.stop()
+
+
+def test_bad_certificate_binds_nothing(tmp_path):
+    tls = {"enable": True, "cert_file": "/nowhere", "key_file": "/nowhere"}
+    with pytest.raises(errors.ConfigError, match="cert_file"):
+        Listeners(configured(tmp_path, tls=tls))
+    assert not os.path.exists(tmp_path / "control.sock")
+
+
+def test_sessions_need_the_engine(tmp_path):
+    pytest.importorskip("cryptography")
+    sessions = {"enable": True, "engine_cert_file": "/nowhere", "engine_ca_cert_file": "/nowhere"}
+    with pytest.raises(errors.ConfigError, match=r"\[sessions\] engine_cert_file = '/nowhere'"):
+        Listeners(configured(tmp_path, sessions=sessions))
+
+
+def test_limit_of_connections(serving):
+    listeners = serving(remote={"max_connections": 1})
+    address = ("127.0.0.1", listeners.remote.port)
+    with socket.create_connection(address, timeout=DEADLINE) as first:
+        first.sendall(b"GET /info HTTP/1.1\r\n\r\n")
+        assert first.recv(1) == b"H"
+        assert ask(address) == 503
+        # Those who manage tickets are never locked out by those who use them.
+        assert ask(listeners.control.path) == 200
