@@ -63,7 +63,8 @@ class Transfer:
         # Guards everything below; notified when it changes.
         self._changed = threading.Condition(threading.Lock())
         self._state = State.OPEN
-        self._lease = Lease.begin(ticket.timeout, clock())
+        self._born = clock()
+        self._lease = Lease.begin(ticket.timeout, self._born)
         self._inactivity_timeout = ticket.inactivity_timeout
         self._links: dict[int, Link] = {}
         self._running: set[Running] = set()
@@ -352,6 +353,7 @@ class Transfer:
     def _info(self, now: float) -> dict[str, Any]:
         ticket, lease = self.ticket, self._lease
         info = {
+            "age": int(now - self._born),
             "active": bool(self._running),
             "canceled": self._state is not State.OPEN,
             "connections": sum(link.was_opened for link in self._links.values()),

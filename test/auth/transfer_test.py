@@ -78,6 +78,7 @@ def test_fresh(transfer):
     assert info.pop("version") >= 1
     assert info == {
         "active": False,
+        "age": 0,
         "canceled": False,
         "connections": 0,
         "dirty": False,

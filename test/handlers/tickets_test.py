@@ -326,44 +326,44 @@ def test_delete_of_a_stalled_upload(tmp_path):
 
 
 def test_delete_times_out(tmp_path):
-    with ControlServer(tmp_path, remove_timeout=0.05, remove_grace=1000) as server:
-        with server.client() as client, server.client() as writer:
-            client.put(f"/tickets/{UUID}", body(ops=["write"], transfer_id="t-1"))
-            writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 1024\r\n\r\nbegin".encode())
-            while not client.get(f"/tickets/{UUID}").json["active"]:
-                pass
-            answer = client.get(f"/tickets/{UUID}", method="DELETE")
-            assert answer.status == 409
-            assert "Transfer t-1 is still busy" in answer.text
-            assert "write of 1024 bytes at 0" in answer.text
-            info = client.get(f"/tickets/{UUID}").json
-            assert (info["canceled"], info["active"]) == (True, True)
-            # Nothing new may begin.
-            with server.client() as other:
-                answer = other.get(f"/images/{UUID}")
-                assert (answer.status, answer.closes, "No such ticket" in answer.text) == (403, True, True)
-            # What is on its way arrives.
-            writer.send(b"e" * 1019)
-            assert writer.answer("PUT").status == 200
-            assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
+    control = ControlServer(tmp_path, remove_timeout=0.05, remove_grace=1000)
+    with control as server, server.client() as client, server.client() as writer:
+        client.put(f"/tickets/{UUID}", body(ops=["write"], transfer_id="t-1"))
+        writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 1024\r\n\r\nbegin".encode())
+        while not client.get(f"/tickets/{UUID}").json["active"]:
+            pass
+        answer = client.get(f"/tickets/{UUID}", method="DELETE")
+        assert answer.status == 409
+        assert "Transfer t-1 is still busy" in answer.text
+        assert "write of 1024 bytes at 0" in answer.text
+        info = client.get(f"/tickets/{UUID}").json
+        assert (info["canceled"], info["active"]) == (True, True)
+        # Nothing new may begin.
+        with server.client() as other:
+            answer = other.get(f"/images/{UUID}")
+            assert (answer.status, answer.closes, "No such ticket" in answer.text) == (403, True, True)
+        # What is on its way arrives.
+        writer.send(b"e" * 1019)
+        assert writer.answer("PUT").status == 200
+        assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
 
 
 def test_asynchronous_delete(tmp_path):
-    with ControlServer(tmp_path, remove_timeout=0, remove_grace=1000) as server:
-        with server.client() as client, server.client() as writer:
-            client.put(f"/tickets/{UUID}", body(ops=["write"]))
-            writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 1024\r\n\r\nbegin".encode())
-            while not client.get(f"/tickets/{UUID}").json["active"]:
-                pass
-            assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
-            info = client.get(f"/tickets/{UUID}").json
-            assert (info["canceled"], info["active"]) == (True, True)
-            writer.send(b"e" * 1019)
-            assert writer.answer("PUT").status == 200
-            while client.get(f"/tickets/{UUID}").json["active"]:
-                pass
-            assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
-            assert client.get(f"/tickets/{UUID}").status == 404
+    control = ControlServer(tmp_path, remove_timeout=0, remove_grace=1000)
+    with control as server, server.client() as client, server.client() as writer:
+        client.put(f"/tickets/{UUID}", body(ops=["write"]))
+        writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 1024\r\n\r\nbegin".encode())
+        while not client.get(f"/tickets/{UUID}").json["active"]:
+            pass
+        assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
+        info = client.get(f"/tickets/{UUID}").json
+        assert (info["canceled"], info["active"]) == (True, True)
+        writer.send(b"e" * 1019)
+        assert writer.answer("PUT").status == 200
+        while client.get(f"/tickets/{UUID}").json["active"]:
+            pass
+        assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
+        assert client.get(f"/tickets/{UUID}").status == 404
 
 
 def test_put_over_a_live_ticket(server, client):

@@ -1,0 +1,158 @@
+"""A live view of all transfers: the whole screen on a terminal, plain lines elsewhere.
+
+    12:30:05  1 transfers, 1 active, in 310.00 MiB/s, out 0 bytes/s
+    TRANSFER  DIR  PROGRESS                         DONE       SIZE          RATE  AGE  CONNS  STATE
+    5a3c5b4e  in   [##########----------]  50%  5.00 GiB  10.00 GiB  310.00 MiB/s  17s      4  active
+
+Knows terminals; where the tickets come from is an argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Optional, TextIO
+
+from ovirt_imageio import units
+from ovirt_imageio.admin import table
+
+__all__ = ["render", "top"]
+
+Info = Mapping[str, Any]
+
+# Sequences that every terminal of the last decades knows.
+ENTER = "\x1b[?1049h\x1b[?25l"
+LEAVE = "\x1b[?25h\x1b[?1049l"
+HOME = "\x1b[H"
+CLEAR_LINE = "\x1b[K"
+CLEAR_BELOW = "\x1b[J"
+
+# Not Escape: the arrow keys begin with it.
+QUIT = frozenset("qQ\x03\x04")
+
+HEADS = ("TRANSFER", "DIR", "PROGRESS", "DONE", "SIZE", "RATE", "AGE", "CONNS", "STATE")
+BAR_WIDTH = 22
+
+# Active ones first: on a small screen the rest is cut off.
+ORDER = ("active", "canceled", "idle", "expired")
+
+
+def top(
+    fetch: Callable[[], Sequence[Info]],
+    interval: float,
+    rounds: Optional[int] = None,
+    *,
+    source: Optional[TextIO] = None,
+    sink: Optional[TextIO] = None,
+) -> None:
+    """Show what `fetch` returns every `interval` seconds, until the user quits; at most `rounds` times.
+
+    What fetch raises ends it, after the terminal is as it was.
+    """
+    source = source or sys.stdin
+    sink = sink or sys.stdout
+    if source.isatty() and sink.isatty():
+        with full_screen(source, sink):
+            _show(fetch, interval, rounds, source, sink)
+    else:
+        _print(fetch, interval, rounds, sink)
+
+
+def render(infos: Sequence[Info], width: int, height: int, clock: str) -> list[str]:
+    """Return the lines of a screen, none longer than width, no more than height."""
+    infos = sorted(infos, key=lambda info: ORDER.index(table.state(info)))
+    lines = [summary(infos, clock), *table.columns(HEADS, [_row(info) for info in infos])]
+    if len(lines) > height:
+        hidden = len(lines) - height + 1
+        lines = [*lines[: height - 1], f"... {hidden} more"]
+    return [line[:width] for line in lines]
+
+
+def summary(infos: Sequence[Info], clock: str) -> str:
+    """Return the line above the table."""
+    active = sum(table.state(info) == "active" for info in infos)
+    rates = {way: sum(info["rate"] for info in infos if table.direction(info) == way) for way in ("in", "out", "both")}
+    text = ", ".join(f"{way} {units.size(rate)}/s" for way, rate in rates.items() if rate or way != "both")
+    return f"{clock}  {len(infos)} transfers, {active} active, {text}"
+
+
+@contextlib.contextmanager
+def full_screen(source: TextIO, sink: TextIO) -> Iterator[None]:
+    """Take the whole terminal, and give it back as it was."""
+    descriptor = source.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        # Keys come one by one and are not echoed; Ctrl-C still interrupts.
+        tty.setcbreak(descriptor)
+        sink.write(ENTER)
+        yield
+    finally:
+        sink.write(LEAVE)
+        sink.flush()
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _show(
+    fetch: Callable[[], Sequence[Info]], interval: float, rounds: Optional[int], source: TextIO, sink: TextIO
+) -> None:
+    while True:
+        size = shutil.get_terminal_size()
+        lines = render(fetch(), size.columns, size.lines - 1, time.strftime("%H:%M:%S"))
+        # In one write, over what is there: nothing flickers, also over a slow line.
+        text = "".join(f"{line}{CLEAR_LINE}\n" for line in lines)
+        sink.write(f"{HOME}{text}{CLEAR_BELOW}")
+        sink.flush()
+        if rounds is not None:
+            rounds -= 1
+        if rounds == 0 or _is_quit(source, interval):
+            return
+
+
+def _is_quit(source: TextIO, interval: float) -> bool:
+    """Wait for the next round; return True if the user has enough."""
+    deadline = time.monotonic() + interval
+    while True:
+        ready, _, _ = select.select([source], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            return False
+        keys = os.read(source.fileno(), 64).decode(errors="replace")
+        # Nothing at all: the terminal is gone.
+        if not keys or QUIT.intersection(keys):
+            return True
+
+
+def _print(fetch: Callable[[], Sequence[Info]], interval: float, rounds: Optional[int], sink: TextIO) -> None:
+    while True:
+        clock = time.strftime("%H:%M:%S")
+        infos = fetch()
+        for line in [summary(infos, clock), *(f"{clock}  {' '.join(_row(info))}" for info in infos)]:
+            sink.write(f"{line}\n")
+        sink.flush()
+        if rounds is not None:
+            rounds -= 1
+            if rounds == 0:
+                return
+        time.sleep(interval)
+
+
+def _row(info: Info) -> list[str]:
+    is_known = "transferred" in info
+    share = table.progress(info)
+    return [
+        info["transfer_id"],
+        table.direction(info),
+        f"{table.bar(share, BAR_WIDTH)} {int(share * 100):3}%" if is_known else "-",
+        units.size(info["transferred"]) if is_known else "-",
+        units.size(info["size"]),
+        f"{units.size(info['rate'])}/s",
+        units.duration(info["age"]),
+        str(info["connections"]),
+        table.state(info),
+    ]

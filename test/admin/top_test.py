@@ -1,0 +1,149 @@
+"""The live view: its lines, on a real pseudo terminal, and without one."""
+
+import io
+import os
+import pty
+import select
+import termios
+
+import pytest
+
+from ovirt_imageio.admin import top
+
+
+def info(transfer_id="t-1", **changes):
+    return {
+        "transfer_id": transfer_id,
+        "ops": ["write"],
+        "size": 2**30,
+        "transferred": 2**29,
+        "rate": 2**20,
+        "connections": 4,
+        "remaining": 300,
+        "active": True,
+        "canceled": False,
+        "age": 65,
+        **changes,
+    }
+
+
+def test_render():
+    lines = top.render([info(), info("t-2", ops=["read"], active=False, rate=0)], 200, 50, "12:00:00")
+    assert lines[0] == "12:00:00  2 transfers, 1 active, in 1.00 MiB/s, out 0 bytes/s"
+    assert lines[2].split() == (
+        [
+            "t-1",
+            "in",
+            "[##########----------]",
+            "50%",
+            "512.00",
+            "MiB",
+            "1.00",
+            "GiB",
+            "1.00",
+            "MiB/s",
+            "1m05s",
+            "4",
+            "active",
+        ]
+    )
+    assert lines[3].startswith("t-2       out")
+
+
+def test_both_directions():
+    both = info(ops=["read", "write"])
+    del both["transferred"]
+    lines = top.render([both], 200, 50, "12:00:00")
+    assert lines[0].endswith("both 1.00 MiB/s")
+    assert lines[2].split()[:4] == ["t-1", "both", "-", "-"]
+
+
+def test_active_ones_come_first():
+    infos = [info("idle", active=False), info("active"), info("gone", canceled=True), info("old", remaining=0)]
+    lines = top.render(infos, 200, 50, "")
+    assert [line.split()[0] for line in lines[2:]] == ["active", "old", "gone", "idle"]
+
+
+@pytest.mark.parametrize("width, height", [(20, 5), (80, 10), (1, 2), (200, 3)])
+def test_fits_the_screen(width, height):
+    lines = top.render([info(str(number)) for number in range(100)], width, height, "")
+    assert len(lines) == height
+    assert all(len(line) <= width for line in lines)
+
+
+def test_tells_what_does_not_fit():
+    lines = top.render([info(str(number)) for number in range(100)], 80, 12, "")
+    assert lines[-1] == "... 91 more"
+
+
+def test_plain_lines():
+    sink = io.StringIO()
+    top.top(lambda: [info()], 0, rounds=2, source=io.StringIO(), sink=sink)
+    lines = sink.getvalue().splitlines()
+    assert len(lines) == 4
+    assert "1 transfers, 1 active" in lines[0]
+    assert " t-1 in [##########----------]  50% " in lines[1]
+    assert "\x1b" not in sink.getvalue()
+
+
+@pytest.fixture
+def terminal():
+    """Two ends of a terminal: the descriptor of the one that the user has, and a file for the program."""
+    user, program = pty.openpty()
+    with open(program, "r+b", buffering=0) as raw, io.TextIOWrapper(raw, write_through=True) as file:
+        yield user, file
+    os.close(user)
+
+
+def read_until(descriptor, end):
+    """Read what a terminal shows, up to end; the kernel hands it out in pieces."""
+    text = ""
+    while not text.endswith(end):
+        ready, _, _ = select.select([descriptor], [], [], 10)
+        assert ready, text
+        text += os.read(descriptor, 65536).decode()
+    return text
+
+
+@pytest.mark.parametrize("key", [b"q", b"Q", b"\x04"])
+def test_key_quits(terminal, key):
+    user, file = terminal
+    before = termios.tcgetattr(file.fileno())
+    shown = []
+
+    def fetch():
+        # The key comes while the first screen is shown.
+        shown.append(1)
+        os.write(user, key)
+        return [info()]
+
+    top.top(fetch, 1000, source=file, sink=file)
+    text = read_until(user, top.CLEAR_BELOW + top.LEAVE)
+    assert len(shown) == 1
+    assert text.startswith(top.ENTER + top.HOME)
+    assert "t-1" in text
+    assert termios.tcgetattr(file.fileno()) == before
+
+
+def test_other_keys_do_not_disturb(terminal):
+    user, file = terminal
+
+    def fetch():
+        os.write(user, b"\x1b[A")
+        return []
+
+    top.top(fetch, 0.01, rounds=3, source=file, sink=file)
+    assert read_until(user, top.LEAVE).count(top.HOME) == 3
+
+
+def test_terminal_is_given_back_after_an_error(terminal):
+    user, file = terminal
+    before = termios.tcgetattr(file.fileno())
+
+    def fetch():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        top.top(fetch, 1, source=file, sink=file)
+    read_until(user, top.LEAVE)
+    assert termios.tcgetattr(file.fileno()) == before
