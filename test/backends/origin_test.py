@@ -81,12 +81,14 @@ def test_untrusted_without_a_context():
 def test_certificate_that_was_replaced_while_we_were_connected():
     """Every new connection verifies again."""
     context = server_context(good())
-    with DiskOrigin(b"0123456789", context=context) as origin:
-        with contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend:
-            context.load_cert_chain(foreign().cert_file, foreign().key_file)
-            origin.drop_connections()
-            with pytest.raises(errors.BackendUnavailable, match="certificate"):
-                backend.readinto(0, memoryview(bytearray(5)))
+    with (
+        DiskOrigin(b"0123456789", context=context) as origin,
+        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+    ):
+        context.load_cert_chain(foreign().cert_file, foreign().key_file)
+        origin.drop_connections()
+        with pytest.raises(errors.BackendUnavailable, match="certificate"):
+            backend.readinto(0, memoryview(bytearray(5)))
 
 
 def test_plain_server_where_tls_is_expected():
@@ -111,25 +113,29 @@ def test_answer_that_stalls():
 
 def test_streams_over_tls():
     data = pattern(3 * MIB)
-    with tls_origin(good(), bytes(4 * MIB)) as origin:
-        with contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend:
-            backend.receive_from(Bytes(data), 5, len(data), Progress())
-            sink = Collector()
-            backend.send_to(sink, 5, len(data), Progress())
-            assert sink.data == data
-            assert origin.data[5 : 5 + len(data)] == data
+    with (
+        tls_origin(good(), bytes(4 * MIB)) as origin,
+        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+    ):
+        backend.receive_from(Bytes(data), 5, len(data), Progress())
+        sink = Collector()
+        backend.send_to(sink, 5, len(data), Progress())
+        assert sink.data == data
+        assert origin.data[5 : 5 + len(data)] == data
 
 
 @pytest.mark.parametrize("available", [MIB, MIB + 5000])
 def test_short_upload_over_tls_is_written_as_far_as_it_came(available):
     data = pattern(available)
-    with tls_origin(good(), bytes(4 * MIB)) as origin:
-        with contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend:
-            progress = Progress()
-            with pytest.raises(errors.PartialContent):
-                backend.receive_from(Bytes(data), 0, 3 * MIB, progress)
-            assert origin.data[:available] == data
-            assert progress.total == available
+    with (
+        tls_origin(good(), bytes(4 * MIB)) as origin,
+        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+    ):
+        progress = Progress()
+        with pytest.raises(errors.PartialContent):
+            backend.receive_from(Bytes(data), 0, 3 * MIB, progress)
+        assert origin.data[:available] == data
+        assert progress.total == available
 
 
 def test_interrupted_before_it_is_used():
@@ -143,16 +149,18 @@ def test_interrupted_before_it_is_used():
 
 def test_interrupt_over_tls():
     """The bytes of an interrupted upload never leave in clear text."""
-    with tls_origin(good(), bytes(4 * MIB)) as origin:
-        with contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend:
-            calls = []
+    with (
+        tls_origin(good(), bytes(4 * MIB)) as origin,
+        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+    ):
+        calls = []
 
-            def progress(count):
-                calls.append(count)
-                if len(calls) == 1:
-                    thread = threading.Thread(target=backend.interrupt)
-                    thread.start()
-                    thread.join()
+        def progress(count):
+            calls.append(count)
+            if len(calls) == 1:
+                thread = threading.Thread(target=backend.interrupt)
+                thread.start()
+                thread.join()
 
-            with pytest.raises(errors.OperationCanceled):
-                backend.receive_from(Bytes(pattern(3 * MIB)), 0, 3 * MIB, progress)
+        with pytest.raises(errors.OperationCanceled):
+            backend.receive_from(Bytes(pattern(3 * MIB)), 0, 3 * MIB, progress)
