@@ -63,9 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
     Returns the exit status. Raises errors.Error if it cannot start.
     """
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)-7s [%(name)s] %(message)s"
-    )
+    start_log(options.verbose)
     process.raise_file_limit()
     with Signals(signal.SIGINT, signal.SIGTERM) as signals, contextlib.ExitStack() as scope:
         image = prepare(options.image, options.format, options.size, options.read_only)
@@ -85,6 +83,14 @@ def run(options: argparse.Namespace) -> int:
         process.drain(listeners, signals, GRACE)
     print("Stopped", flush=True)
     return status
+
+
+def start_log(is_verbose: bool) -> None:
+    """Log to the terminal: what the user must know, or all that happens."""
+    if is_verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s [%(name)s] %(message)s")
+    else:
+        logging.basicConfig(level=logging.WARNING, format="ovirt-imageio: %(message)s")
 
 
 def prepare(path: str, format: Optional[str], size: Optional[int], read_only: bool) -> Image:

@@ -1,0 +1,219 @@
+"""`ovirt-imageio serve`: one command, and a disk image is served; Ctrl-C, and nothing of it is left."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from real import daemon
+
+from ovirt_imageio import qemu_img
+
+pytestmark = pytest.mark.storage
+
+MiB = 1024**2
+
+
+@dataclasses.dataclass
+class Serving:
+    """A serve that showed its URL."""
+
+    process: subprocess.Popen
+    output: Path
+    temp: Path
+
+    def find(self, pattern):
+        """Wait until the pattern was printed; return its group."""
+        deadline = time.monotonic() + daemon.DEADLINE
+        while True:
+            found = re.search(pattern, self.output.read_text())
+            if found:
+                return found.group(1)
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.005)
+
+    @property
+    def url(self):
+        return self.find(r"transfer URL: +(\S+)\n")
+
+    @property
+    def tls(self):
+        return ssl.create_default_context(cafile=self.find(r"CA file: +(\S+)\n"))
+
+    def open(self, data=None, method=None):
+        return urllib.request.urlopen(urllib.request.Request(self.url, data, method=method), context=self.tls)
+
+    def qemu_pids(self):
+        """Return the processes that serve from our temporary directory."""
+        pids = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (
+                    str(self.temp).encode() in (folder / "cmdline").read_bytes()
+                    and int(folder.name) != self.process.pid
+                ):
+                    pids.append(int(folder.name))
+        return pids
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        return self.process.wait(daemon.DEADLINE)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Return a function that starts serve; what it started must be gone afterwards."""
+    with contextlib.ExitStack() as scope:
+        temp = tmp_path / "tmp"
+        temp.mkdir()
+
+        def serve(*arguments):
+            output = tmp_path / "output"
+            environ = {
+                **os.environ,
+                "PYTHONPATH": str(daemon.ROOT),
+                "XDG_STATE_HOME": str(tmp_path),
+                "TMPDIR": str(temp),
+            }
+            command = [
+                sys.executable,
+                "-m",
+                "ovirt_imageio.service.cli",
+                "serve",
+                "--listen",
+                "localhost:0",
+                *arguments,
+            ]
+            with open(output, "wb") as file:
+                process = subprocess.Popen(
+                    command, env=environ, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                )
+            scope.callback(process.wait)
+            scope.callback(process.terminate)
+            return Serving(process, output, temp)
+
+        yield serve
+    assert list(temp.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["disk.raw", "disk.qcow2"])
+def test_upload_and_download(serve, tmp_path, name):
+    serving = serve(name, "--size", "4m")
+    data = os.urandom(MiB)
+    assert serving.open(data, "PUT").status == 200
+    with serving.open() as response:
+        assert "disk.raw" in response.headers["content-disposition"]
+        assert response.read() == data + bytes(3 * MiB)
+    assert serving.stop() == 0
+    assert serving.output.read_text().endswith("Stopped\n")
+    assert qemu_img.info(str(tmp_path / name))["virtual-size"] == 4 * MiB
+
+
+def test_read_only(serve, tmp_path):
+    (tmp_path / "disk").write_bytes(b"disk" * 1024)
+    serving = serve("disk", "--read-only", "--format", "raw")
+    with serving.open() as response:
+        assert response.read() == b"disk" * 1024
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        serving.open(b"x", "PUT")
+
+
+def test_chosen_ticket(serve):
+    serving = serve("disk", "--size", "1m", "--ticket-id", "my-disk")
+    assert serving.url.endswith("/images/my-disk")
+    with serving.open() as response:
+        assert len(response.read()) == MiB
+    serving.stop()
+
+
+def test_without_tls(serve):
+    serving = serve("disk", "--size", "1m", "--no-tls")
+    assert serving.url.startswith("http://localhost:")
+    with urllib.request.urlopen(serving.url) as response:
+        assert len(response.read()) == MiB
+
+
+def test_commands_work(serve, tmp_path):
+    serving = serve("disk.qcow2", "--size", "1m")
+    upload = serving.find(r"\n  (curl .* -T .*)\n")
+    download = serving.find(r"\n  (curl .* -o .*)\n")
+    data = os.urandom(MiB)
+    (tmp_path / "disk.raw").write_bytes(data)
+    subprocess.run(upload, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    (tmp_path / "disk.raw").unlink()
+    subprocess.run(download, shell=True, check=True, cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "disk.raw").read_bytes() == data
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_in_the_middle(serve, number):
+    """The first signal lets the download finish; a terminal sends Ctrl-C to qemu-nbd as well, which must not care."""
+    serving = serve("disk.raw", "--size", "64m")
+    with serving.open() as response:
+        assert response.read(1)
+        os.killpg(serving.process.pid, number)
+        assert len(response.read()) == 64 * MiB - 1
+    assert serving.process.wait(daemon.DEADLINE) == 0
+    assert serving.qemu_pids() == []
+
+
+def test_second_signal_cuts(serve):
+    serving = serve("disk.raw", "--size", "64m")
+    with serving.open() as response:
+        assert response.read(1)
+        serving.process.send_signal(signal.SIGINT)
+        serving.process.send_signal(signal.SIGTERM)
+        assert serving.process.wait(daemon.DEADLINE) == 0
+
+
+def test_killed(serve):
+    """qemu-nbd ends with us, so that the image can be served again."""
+    serving = serve("disk.qcow2", "--size", "1m")
+    assert serving.url
+    assert serving.qemu_pids()
+    assert serving.stop(signal.SIGKILL) == -signal.SIGKILL
+    deadline = time.monotonic() + daemon.DEADLINE
+    while serving.qemu_pids():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    # Nobody was left to remove it.
+    for folder in serving.temp.iterdir():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    again = serve("disk.qcow2")
+    assert again.url
+
+
+def test_qemu_dies(serve):
+    serving = serve("disk.qcow2", "--size", "1m")
+    assert serving.url
+    for pid in serving.qemu_pids():
+        os.kill(pid, signal.SIGKILL)
+    assert serving.process.wait(daemon.DEADLINE) == 1
+    assert "qemu-nbd ended by itself" in serving.output.read_text()
+
+
+@pytest.mark.slow
+def test_nobody_comes(serve):
+    serving = serve("disk.qcow2", "--size", "1m", "--timeout", "1")
+    assert serving.process.wait(daemon.DEADLINE) == 0
+    assert "Nobody used the disk for 1s" in serving.output.read_text()
+
+
+def test_missing_image(serve):
+    serving = serve("disk")
+    assert serving.process.wait(daemon.DEADLINE) == 1
+    assert serving.output.read_text() == (
+        "ovirt-imageio: Invalid image 'disk': expected a file that exists; or add --size 10g, and it will be created\n"
+    )
