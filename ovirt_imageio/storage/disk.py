@@ -72,7 +72,7 @@ class Disk:
             self._write(offset, view)
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range read as zeroes. A file that must grow does."""
+        """Make a range read as zeroes. A file that must grow does, by whole blocks unless it is sparse."""
         end = offset + length
         self._check_end(end)
         if length == 0:
@@ -88,9 +88,6 @@ class Disk:
 
     def _zero(self, offset: int, length: int, size: int) -> None:
         head, body, tail = align.split(offset, length, self._file.block_size)
-        if offset + length >= size and not self._file.is_block_device:
-            # Nothing is behind the tail.
-            body, tail = body + tail, 0
         self._write_zeroes(offset, head)
         if body:
             choice = zero.methods(
