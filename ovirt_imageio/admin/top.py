@@ -96,7 +96,8 @@ def full_screen(source: TextIO, sink: TextIO) -> Iterator[None]:
     finally:
         sink.write(LEAVE)
         sink.flush()
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        # Keys that we did not read are not for the shell either.
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
 
 
 def _show(

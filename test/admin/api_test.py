@@ -115,7 +115,8 @@ def test_empty_id_does_not_mean_all(client):
 
 def test_profile(tmp_path):
     class Profiler:
-        calls = []
+        def __init__(self):
+            self.calls = []
 
         def is_running(self):
             return False
@@ -126,11 +127,12 @@ def test_profile(tmp_path):
         def stop(self):
             self.calls.append("stop")
 
-    with ControlServer(tmp_path, profiler=Profiler()) as server, admin.Client(config(socket=server.path)) as client:
+    profiler = Profiler()
+    with ControlServer(tmp_path, profiler=profiler) as server, admin.Client(config(socket=server.path)) as client:
         client.start_profile()
         client.start_profile("wall")
         client.stop_profile()
-    assert Profiler.calls == ["cpu", "wall", "stop"]
+    assert profiler.calls == ["cpu", "wall", "stop"]
 
 
 def test_nobody_listens(tmp_path):
@@ -236,9 +238,9 @@ def test_no_answer(tmp_path):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "silent.sock"))
         listener.listen()
-        with admin.Client(config(socket=str(tmp_path / "silent.sock")), timeout=0.05) as client:
-            with pytest.raises(admin.ClientError, match="timed out"):
-                client.list_tickets()
+        client = admin.Client(config(socket=str(tmp_path / "silent.sock")), timeout=0.05)
+        with client, pytest.raises(admin.ClientError, match="timed out"):
+            client.list_tickets()
 
 
 def test_refusal_in_a_foreign_encoding(script):

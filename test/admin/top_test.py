@@ -98,7 +98,7 @@ def terminal():
 def read_until(descriptor, end):
     """Read what a terminal shows, up to end; the kernel hands it out in pieces."""
     text = ""
-    while not text.endswith(end):
+    while end not in text:
         ready, _, _ = select.select([descriptor], [], [], 10)
         assert ready, text
         text += os.read(descriptor, 65536).decode()
