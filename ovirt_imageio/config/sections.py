@@ -78,6 +78,7 @@ def socket_name(default: str) -> str:
 
 
 def _buffer_size() -> int:
+    # Kept for the files that set it: how much moves at once is chosen to fit the caches of processors.
     return integer(8 * 1024**2, low=4096, high=128 * 1024**2)
 
 
@@ -144,7 +145,7 @@ class Remote:
 
     host: str = text("::")
     port: int = integer(54322, high=65535)
-    # All listeners together. One more gets 503.
+    # On each listener. One more gets 503.
     max_connections: int = integer(1000, low=1, high=100_000)
     handshake_timeout: float = seconds(10.0, low=0.1)
     header_timeout: float = seconds(20.0, low=0.1)

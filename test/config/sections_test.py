@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,31 @@ def test_every_default_obeys_its_own_limits():
         parsers = sections.find_parsers(name)
         for key, value in options.items():
             assert parsers[key](str(value)) == value, (name, key)
+
+
+def documented(page):
+    """Return the defaults that the tables of a page tell, by section and key."""
+    found, section = {}, ""
+    for line in page.splitlines():
+        cells = [cell.strip(" `[]") for cell in line.split("|")[1:-1]]
+        if line.startswith("## "):
+            section = line.strip("#` []")
+        elif line.startswith(("| `[", "| | `")):
+            section = cells[0] or section
+            found[section, cells[1]] = cells[2]
+        elif line.startswith("| `") and section:
+            found[section, cells[0]] = cells[1]
+    return found
+
+
+def test_every_key_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    told = documented(page)
+    known = {(name, key): value for name, options in to_dict(Config()).items() for key, value in options.items()}
+    told = {place: text for place, text in told.items() if place[0] != "Files"}
+    assert set(told) == set(known)
+    for (name, key), text in told.items():
+        assert sections.find_parsers(name)[key](text.replace("@", "\0")) == known[name, key], (name, key)
 
 
 def test_more_logging_sections_are_known():
