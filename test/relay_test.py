@@ -74,10 +74,24 @@ def test_worker_drops_what_was_not_begun():
     assert calls == []
 
 
-def test_worker_without_work():
+def test_worker_without_work_has_no_thread():
     with Worker[None]("test"):
-        pass
-    assert not any(thread.name == "test" for thread in threading.enumerate())
+        assert not any(thread.name == "test" for thread in threading.enumerate())
+
+
+def test_one_piece_needs_no_thread():
+    threads = []
+
+    def read(slot, offset, length):
+        threads.append(threading.current_thread())
+        return slot[:length]
+
+    def write(offset, view):
+        threads.append(threading.current_thread())
+
+    assert relay.read_ahead(read, pieces(STEP), slots(), Collector(), Progress()) == STEP
+    assert relay.write_behind(write, pieces(STEP), slots(), Bytes(bytes(STEP)), Progress()) == STEP
+    assert threads == [threading.current_thread()] * 2
 
 
 # Read-ahead and write-behind
@@ -161,7 +175,7 @@ def test_read_fails():
     # What was read before is sent.
     assert sink.data == storage.data[: 2 * STEP]
     assert progress.total == 2 * STEP
-    assert storage.calls[-1] == 2 * STEP
+    assert max(storage.calls) <= 3 * STEP
 
 
 def test_sink_fails():
