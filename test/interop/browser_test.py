@@ -13,10 +13,13 @@ import threading
 import pytest
 from real import daemon
 
+# Debian and Fedora name it differently.
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
 pytestmark = [
     pytest.mark.storage,
     pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
 
 SIZE = 256 * 1024
@@ -76,7 +79,7 @@ def serve_page(page: str):
 def browse(url: str, profile) -> str:
     """Return the document after its scripts ran."""
     command = [
-        "chromium",
+        CHROMIUM,
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
