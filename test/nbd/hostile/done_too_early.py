@@ -1,0 +1,17 @@
+"""End the reply before all bytes came."""
+
+from __future__ import annotations
+
+from fakes.nbdpeer import Call
+
+from ovirt_imageio.nbd import errors
+
+EXPECTED = errors.ProtocolError
+MESSAGE = "before all of its bytes came"
+
+
+def script(call: Call) -> None:
+    call.negotiate()
+    request = call.request()
+    call.data(request, request.offset, bytes(request.length - 1), done=True)
+    call.wait_for_hangup()

@@ -1,0 +1,15 @@
+"""Negotiate, and answer no request."""
+
+from __future__ import annotations
+
+from fakes.nbdpeer import Call
+
+from ovirt_imageio.nbd import errors
+
+EXPECTED = errors.TimedOut
+MESSAGE = "did not answer"
+
+
+def script(call: Call) -> None:
+    call.negotiate()
+    call.wait_for_hangup()

@@ -1,0 +1,158 @@
+"""The stream sends and receives all of it or fails, and fails in time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_imageio.nbd.errors import Disconnected, TimedOut
+from ovirt_imageio.nbd.stream import Stream
+
+LARGE = 20 * 1024 * 1024
+
+
+@pytest.fixture
+def pair():
+    """A stream, and the socket of the server."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(20)
+    stream = Stream(ours, 20)
+    with theirs:
+        yield stream, theirs
+    stream.close()
+
+
+def buffer(size):
+    return memoryview(bytearray(size))
+
+
+def receive_all(sock, size):
+    data = bytearray()
+    while len(data) < size:
+        data += sock.recv(size - len(data))
+    return bytes(data)
+
+
+def test_send(pair):
+    stream, server = pair
+    stream.send(b"header")
+    stream.send(b"header", memoryview(b"payload"))
+    assert receive_all(server, 19) == b"headerheaderpayload"
+
+
+def test_send_more_than_fits(pair):
+    stream, server = pair
+    payload = os.urandom(LARGE)
+    received = []
+    thread = threading.Thread(target=lambda: received.append(receive_all(server, LARGE + 6)))
+    thread.start()
+    stream.send(b"header", memoryview(payload))
+    thread.join()
+    assert received == [b"header" + payload]
+
+
+def test_receive_what_comes_in_pieces(pair):
+    stream, server = pair
+    data = os.urandom(LARGE)
+    thread = threading.Thread(target=server.sendall, args=(data,))
+    thread.start()
+    view = buffer(LARGE)
+    stream.receive(view)
+    thread.join()
+    assert view == data
+
+
+@given(st.binary(max_size=100), st.data())
+def test_receive_any_split(data, draw):
+    ours, server = socket.socketpair()
+    stream = Stream(ours, 20)
+    with server, contextlib.closing(stream):
+        server.sendall(data)
+        received = b""
+        while len(received) < len(data):
+            view = buffer(draw.draw(st.integers(1, len(data) - len(received))))
+            stream.receive(view)
+            received += bytes(view)
+    assert received == data
+
+
+@pytest.mark.parametrize("come", [0, 1, 9])
+def test_the_server_hangs_up(pair, come):
+    stream, server = pair
+    server.sendall(b"x" * come)
+    server.close()
+    with pytest.raises(Disconnected, match="closed the connection"):
+        stream.receive(buffer(10))
+
+
+def test_nobody_takes_what_we_send(pair):
+    stream, server = pair
+    server.close()
+    with pytest.raises(Disconnected, match="did not take a request: Broken pipe"):
+        stream.send(b"x")
+
+
+@pytest.mark.parametrize("come", [0, 1, 9])
+def test_the_server_is_silent(pair, come):
+    stream, server = pair
+    stream.set_timeout(0.02)
+    server.sendall(b"x" * come)
+    with pytest.raises(TimedOut, match=r"did not answer within 0\.02 seconds"):
+        stream.receive(buffer(10))
+
+
+def test_the_server_takes_nothing(pair):
+    stream, _ = pair
+    stream.set_timeout(0.02)
+    with pytest.raises(TimedOut, match="did not take a request"):
+        stream.send(b"header", buffer(LARGE))
+
+
+def test_is_ready(pair):
+    stream, server = pair
+    assert not stream.is_ready()
+    server.sendall(b"x")
+    assert stream.is_ready()
+    stream.receive(buffer(1))
+    assert not stream.is_ready()
+    server.close()
+    assert stream.is_ready()
+
+
+def test_interrupt(pair):
+    stream, _ = pair
+    failures = []
+
+    def wait():
+        try:
+            stream.receive(buffer(10))
+        except Disconnected as e:
+            failures.append(e)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    stream.interrupt()
+    thread.join()
+    assert len(failures) == 1
+
+
+def test_close(pair):
+    stream, server = pair
+    stream.close()
+    stream.close()
+    stream.interrupt()
+    assert server.recv(1) == b""
+    with pytest.raises(Disconnected):
+        stream.receive(buffer(1))
+
+
+def test_a_plain_socket_is_shown(pair):
+    stream, _ = pair
+    assert isinstance(stream.socket, socket.socket)
+    assert stream.timeout == 20
