@@ -44,6 +44,8 @@ class Pipeline:
         self._backend = backend
         self._peer: Optional[Peer] = None
         self._pending: deque[Pending] = deque()
+        # False if the server closes the connection after the last answer.
+        self._is_open = False
 
     def __len__(self) -> int:
         """Return how many requests are under way."""
@@ -75,10 +77,10 @@ class Pipeline:
 
     def finish(self, receive: Optional[Callable[[Reply], None]] = None) -> None:
         """Wait for the oldest answer; `receive` takes the data of a read from it, all of it."""
-        pending = self._pending[0]
-        assert self._peer is not None
-        self._peer.operation = pending.operation
-        with Reply(self._peer, pending.method, self._release) as reply:
+        pending, peer = self._pending[0], self._peer
+        assert peer is not None
+        peer.operation = pending.operation
+        with Reply(peer, pending.method, self._keep) as reply:
             if pending.method == "GET":
                 self._backend.check_range(reply, pending.offset, pending.length)
             else:
@@ -86,9 +88,12 @@ class Pipeline:
             if receive is not None:
                 receive(reply)
         self._pending.popleft()
-        if not self._pending and self._peer is not None:
-            peer, self._peer = self._peer, None
-            self._backend.origin.release(peer, True)
+        if not self._is_open and self._pending:
+            # Its answers will never come.
+            raise peer.lost("it was closed while requests were under way")
+        if not self._pending:
+            self._peer = None
+            self._backend.origin.release(peer, self._is_open)
 
     def drop(self) -> None:
         """Forget what is under way, and close the connection."""
@@ -111,19 +116,15 @@ class Pipeline:
     ) -> Peer:
         if self._peer is None:
             self._peer = self._backend.origin.acquire(pending.operation)
+            self._is_open = True
         self._peer.operation = pending.operation
         self._peer.send(self._backend.origin.head(pending.method, suffix, headers, length) + bytes(body or b""))
         self._pending.append(pending)
         return self._peer
 
-    def _release(self, peer: Peer, is_reusable: bool) -> None:
-        """Keep the connection, as more answers come; but not one that is at its end."""
-        if not is_reusable and self._peer is not None:
-            self._peer = None
-            self._backend.origin.release(peer, False)
-            # What was under way is lost; who waits for it must hear so.
-            if len(self._pending) > 1:
-                raise peer.lost("the origin closed it while requests were under way")
+    def _keep(self, peer: Peer, is_reusable: bool) -> None:
+        """Keep the connection when a reply is over, as more may come."""
+        self._is_open = is_reusable
 
     def _raise_refusal(self) -> None:
         """Raise what the server said, if it said anything but yes."""

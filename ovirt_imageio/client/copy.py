@@ -102,7 +102,7 @@ class Copier:
         retries: int = 0,
         journal: Optional[Journal] = None,
         is_lister_shared: bool = False,
-        checkpoint: int = CHECKPOINT,
+        checkpoint: Optional[int] = None,
         now: Callable[[], float] = time.monotonic,
         name: str = "copy",
     ) -> None:
@@ -112,7 +112,7 @@ class Copier:
         self._throttle = throttle or pace.Throttle(None)
         self._retries = retries
         self._journal = journal
-        self._checkpoint = checkpoint
+        self._checkpoint = CHECKPOINT if checkpoint is None else checkpoint
         self._now = now
         self._queue: Queue[Request] = Queue(None if is_lister_shared else QUEUE_LIMIT)
         self._threads = [

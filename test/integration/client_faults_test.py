@@ -1,0 +1,245 @@
+"""The client library when things break: connections that are cut, servers that end, transfers that are resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.chaos import ChaosProxy
+from real import daemon
+
+from ovirt_imageio import client, qemu_img
+from ovirt_imageio.client import pace
+from ovirt_imageio.nbd.server import Server
+
+pytestmark = pytest.mark.storage
+
+MiB = 1024**2
+SIZE = 48 * MiB
+DATA = 24 * (MiB + 64 * 1024)
+NO_UNIX = "[local]\nenable = false\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[daemon.Daemon]:
+    with daemon.running(tmp_path_factory.mktemp("daemon"), NO_UNIX) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry without a pause worth waiting for."""
+    monkeypatch.setattr(pace, "BACKOFF", 0.001)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """An image with random data and holes."""
+    path = tmp_path / "source.raw"
+    dice = random.Random(1)
+    with open(path, "wb") as file:
+        file.truncate(SIZE)
+        for start in range(0, SIZE, SIZE // 24):
+            file.seek(start)
+            file.write(dice.randbytes(DATA // 24))
+    return path
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.qcow2"
+    qemu_img.create(str(path), "qcow2", SIZE)
+    return path
+
+
+def through(url: str, proxy: ChaosProxy) -> str:
+    """Return the URL of the same image through a proxy."""
+    return f"https://localhost:{proxy.port}/images/{url.rpartition('/')[2]}"
+
+
+def compare(one: Path, two: Path) -> None:
+    done = subprocess.run(["qemu-img", "compare", str(one), str(two)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Interrupt(Exception):
+    pass
+
+
+def stop_after(limit: int):
+    """Return a progress that raises after so many bytes."""
+    done = 0
+
+    def update(count: int) -> None:
+        nonlocal done
+        done += count
+        if done > limit:
+            raise Interrupt
+
+    return update
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_upload_survives_cuts(served, image, disk, seed, hard):
+    dice = random.Random(seed)
+    cuts = [dice.randrange(1, 6 * MiB) for _ in range(8)]
+    counted: list[int] = []
+    with Server(str(disk), "qcow2") as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        with ChaosProxy(("localhost", served.port), cuts, hard) as proxy:
+            client.upload(str(image), through(url, proxy), served.ca_file, progress=counted.append, retries=20)
+            assert proxy.cut >= 2
+    compare(image, disk)
+    assert sum(counted) == SIZE
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+@pytest.mark.parametrize("seed", range(4))
+def test_download_survives_cuts(served, image, tmp_path, seed, fmt):
+    dice = random.Random(seed)
+    cuts = [dice.randrange(1, 6 * MiB) for _ in range(8)]
+    counted: list[int] = []
+    copy = tmp_path / "copy"
+    with Server(str(image), "raw", read_only=True) as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE, ops=["read"])
+        with ChaosProxy(("localhost", served.port), cuts) as proxy:
+            settings = {"progress": counted.append, "retries": 20, "fmt": fmt}
+            client.download(through(url, proxy), str(copy), served.ca_file, **settings)
+            assert proxy.cut >= 2
+    compare(image, copy)
+    assert sum(counted) == SIZE
+
+
+def test_without_retries_a_cut_is_an_error(served, image, tmp_path):
+    with Server(str(image), "raw", read_only=True) as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        with ChaosProxy(("localhost", served.port), [5 * MiB] * 8) as proxy, pytest.raises(client.BackendUnavailable):
+            client.download(through(url, proxy), str(tmp_path / "copy"), served.ca_file, retries=0)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_ticket_that_is_canceled_ends_the_upload(served, image, disk):
+    with Server(str(disk), "qcow2") as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        moved: list[int] = []
+
+        def cancel(count: int) -> None:
+            moved.append(count)
+            if len(moved) == 3:
+                served.control("DELETE", f"/tickets/{url.rpartition('/')[2]}?timeout=0")
+
+        with pytest.raises(client.ServerError) as error:
+            client.upload(str(image), url, served.ca_file, progress=cancel, max_workers=1, retries=2)
+    assert error.value.code == 403
+    assert url.rpartition("/")[2] not in str(error.value)
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_download_resumes(served, image, tmp_path, fmt, monkeypatch):
+    monkeypatch.setattr("ovirt_imageio.client.copy.CHECKPOINT", 4 * MiB)
+    copy = tmp_path / "copy"
+    state = tmp_path / "copy.resume"
+    with Server(str(image), "raw", read_only=True) as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE, ops=["read"])
+        settings = {"fmt": fmt, "resume": True, "max_workers": 1}
+        with pytest.raises(Interrupt):
+            client.download(url, str(copy), served.ca_file, progress=stop_after(SIZE // 2), **settings)
+        assert copy.exists()
+        assert url.rpartition("/")[2] not in state.read_text()
+        # Another transfer of the same disk.
+        again = served.add_ticket(url=nbd.url, size=SIZE, ops=["read"])
+        before = bytes_sent(served)
+        client.download(again, str(copy), served.ca_file, verify=True, **settings)
+        # Somewhat more than a half of it is data.
+        assert bytes_sent(served) - before < DATA * 7 // 10
+    compare(image, copy)
+    assert not state.exists()
+
+
+def bytes_sent(running: daemon.Daemon) -> int:
+    """Return how many bytes of images the daemon was asked for."""
+    return sum(
+        int(line.split("READ size=")[1].split()[0]) for line in running.log().splitlines() if "READ size=" in line
+    )
+
+
+def test_download_starts_over_when_the_disk_changed(served, image, tmp_path, monkeypatch):
+    monkeypatch.setattr("ovirt_imageio.client.copy.CHECKPOINT", 4 * MiB)
+    copy = tmp_path / "copy"
+    settings = {"fmt": "raw", "resume": True, "max_workers": 1}
+    with Server(str(image), "raw", read_only=True) as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        with pytest.raises(Interrupt):
+            client.download(url, str(copy), served.ca_file, progress=stop_after(SIZE // 2), **settings)
+    image.write_bytes(random.Random(2).randbytes(SIZE))
+    with Server(str(image), "raw", read_only=True) as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        client.download(url, str(copy), served.ca_file, **settings)
+    compare(image, copy)
+
+
+def test_upload_resumes_on_a_server_that_was_killed(image, disk, tmp_path, monkeypatch):
+    monkeypatch.setattr("ovirt_imageio.client.copy.CHECKPOINT", 4 * MiB)
+    settings = {"resume": True, "max_workers": 1}
+    with Server(str(disk), "qcow2") as nbd:
+        with daemon.running(tmp_path, NO_UNIX) as running:
+            url = running.add_ticket(url=nbd.url, size=SIZE)
+            done: list[int] = []
+
+            def kill(count: int) -> None:
+                done.append(count)
+                if sum(done) > SIZE // 2 and running.process.poll() is None:
+                    running.process.kill()
+                    running.process.wait()
+
+            with pytest.raises(client.BackendUnavailable):
+                client.upload(str(image), url, running.ca_file, progress=kill, retries=2, **settings)
+        state = json.loads((tmp_path / "source.raw.resume").read_text())
+        assert state["done"]
+        with daemon.running(tmp_path, NO_UNIX) as running:
+            url = running.add_ticket(url=nbd.url, size=SIZE)
+            client.upload(str(image), url, running.ca_file, verify=True, **settings)
+            first = state["done"][0]
+            assert f"size={first[1] - first[0]} offset={first[0]} " not in running.log()
+    compare(image, disk)
+
+
+CTRL_C = """
+import sys
+from ovirt_imageio import client
+client.{call}
+"""
+
+
+@pytest.mark.parametrize("call", ["upload(*sys.argv[1:4], progress=print)", "download(*sys.argv[1:4], progress=print)"])
+@pytest.mark.parametrize("moment", [0.0, 0.3, 0.6])
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing(served, image, disk, tmp_path, call, moment):
+    """Interrupt a program of its own at some moment: from before its first byte to the middle of the copy."""
+    folder = Path(tempfile.mkdtemp(prefix="ic-"))
+    with Server(str(disk), "qcow2") as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        source = disk if call.startswith("upload") else image
+        arguments = [str(source), url] if call.startswith("upload") else [url, str(tmp_path / "copy")]
+        environ = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(daemon.ROOT)}
+        code = CTRL_C.format(call=call)
+        with subprocess.Popen([sys.executable, "-c", code, *arguments, served.ca_file], env=environ) as process:
+            deadline = time.monotonic() + moment
+            while time.monotonic() < deadline and process.poll() is None:
+                pass
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) in (0, 1, 130, -signal.SIGINT)
+    assert os.listdir(folder) == []
+    folder.rmdir()
+    found = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
+    assert str(folder) not in found
