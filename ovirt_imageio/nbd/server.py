@@ -28,7 +28,7 @@ from ovirt_imageio import errors
 
 __all__ = ["Server", "version"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("qemu_nbd")
 
 # A tuple of integers can be compared: version() >= DEPTH_SINCE.
 Version = tuple[int, ...]

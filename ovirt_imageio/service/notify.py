@@ -13,7 +13,7 @@ from typing import Optional
 
 __all__ = ["Notifier"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("server")
 
 
 class Notifier:

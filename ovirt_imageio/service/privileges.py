@@ -18,7 +18,7 @@ from ovirt_imageio.errors import ConfigError
 
 __all__ = ["Account", "find_account"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("server")
 
 
 @dataclass(frozen=True)

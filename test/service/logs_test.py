@@ -59,12 +59,12 @@ def test_levels_change(sections, tmp_path):
 
 def test_level_of_a_named_logger(sections):
     sections["loggers"]["keys"] = "root, nbd"
-    sections["logger_nbd"] = {"level": "DEBUG", "handlers": "", "qualname": "ovirt_imageio.nbd", "propagate": 1}
+    sections["logger_nbd"] = {"level": "DEBUG", "handlers": "", "qualname": "test.nbd", "propagate": 1}
     logs.start(sections, {})
-    assert logging.getLogger("ovirt_imageio.nbd").level == logging.DEBUG
+    assert logging.getLogger("test.nbd").level == logging.DEBUG
     sections["logger_nbd"]["level"] = "ERROR"
     logs.set_levels(sections)
-    assert logging.getLogger("ovirt_imageio.nbd").level == logging.ERROR
+    assert logging.getLogger("test.nbd").level == logging.ERROR
 
 
 @pytest.mark.parametrize("args", ['("/nowhere/daemon.log",)', "(", "no_such_name"])
