@@ -129,7 +129,7 @@ def test_receive_source_fails(path):
 
 
 def test_receive_missing_disk(tmp_path):
-    with pytest.raises(errors.BackendUnavailable, match="No such file"):
+    with pytest.raises(errors.StorageError, match="No such file"):
         directio.Receive(str(tmp_path / "missing"), io.BytesIO()).run()
 
 

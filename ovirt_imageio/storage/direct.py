@@ -126,13 +126,13 @@ class DirectFile:
 
 
 def open_file(path: str, *, writable: bool) -> DirectFile:
-    """Open an existing regular file or block device; raises errors.BackendUnavailable."""
+    """Open an existing regular file or block device; raises errors.StorageError."""
     try:
         return _open(path, writable)
     except OSError as e:
-        raise errors.BackendUnavailable("open the disk", e.strerror or str(e), e.errno) from e
+        raise errors.storage_error("open the disk", e) from e
     except ValueError as e:  # A zero byte in the path.
-        raise errors.BackendUnavailable("open the disk", "the path is not valid", errno.EINVAL) from e
+        raise errors.StorageError("open the disk", "the path is not valid", errno.EINVAL) from e
 
 
 def _open(path: str, writable: bool) -> DirectFile:

@@ -66,7 +66,7 @@ def test_two_nodes_of_a_device_are_the_same_disk(block_storage, tmp_path):
     with contextlib.ExitStack() as stack:
         try:
             second = stack.enter_context(direct.open_file(node, writable=False))
-        except errors.BackendUnavailable as e:
+        except errors.StorageError as e:
             pytest.skip(f"no device nodes here: {e}")
         first = stack.enter_context(direct.open_file(block_storage.path, writable=False))
         assert first.identity == second.identity
@@ -128,7 +128,7 @@ def test_error_while_probing(path, monkeypatch):
 
     monkeypatch.setattr(os, "preadv", fail)
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(errors.BackendUnavailable, match="Input/output error"):
+    with pytest.raises(errors.StorageError, match="Input/output error"):
         direct.open_file(path, writable=True)
     assert os.listdir("/proc/self/fd") == before
 
@@ -161,14 +161,14 @@ def make_socket(path: Path) -> None:
 def test_cannot_open(tmp_path, writable, make, code, text):
     path = tmp_path / "disk"
     make(path)
-    with pytest.raises(errors.BackendUnavailable, match=text) as e:
+    with pytest.raises(errors.StorageError, match=text) as e:
         direct.open_file(str(path), writable=writable)
     assert e.value.code == code
     assert str(path) not in str(e.value)
 
 
 def test_path_with_a_zero_byte():
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.StorageError):
         direct.open_file("/disk\0", writable=False)
 
 
@@ -178,7 +178,7 @@ def test_forbidden(path):
     os.chmod(os.path.dirname(path), 0o755)
     os.seteuid(65534)
     try:
-        with pytest.raises(errors.BackendUnavailable, match="Permission denied"):
+        with pytest.raises(errors.StorageError, match="Permission denied"):
             direct.open_file(path, writable=False)
     finally:
         os.seteuid(0)
@@ -191,7 +191,7 @@ def test_read_only_file_system(tmp_path):
         (folder / "disk").write_bytes(b"x" * 4096)
         loop.run("mount", "-o", "remount,ro", str(folder))
         direct.open_file(str(folder / "disk"), writable=False).close()
-        with pytest.raises(errors.BackendUnavailable, match="Read-only file system"):
+        with pytest.raises(errors.StorageError, match="Read-only file system"):
             direct.open_file(str(folder / "disk"), writable=True)
 
 
