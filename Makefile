@@ -126,7 +126,7 @@ $(DEVELOPMENT)/ready: conf/60-vdsm.conf conf/99-development.conf Makefile
 	sed 's|/etc/pki/vdsm|$(DEVELOPMENT)/pki|' conf/60-vdsm.conf >$(DEVELOPMENT)/conf.d/60-vdsm.conf
 	sed 's|@DIR@|$(DEVELOPMENT)/run|' conf/99-development.conf >$(DEVELOPMENT)/conf.d/99-development.conf
 	openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=localhost \
-	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 \
+	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -addext keyUsage=critical,digitalSignature,keyCertSign \
 	    -keyout $(DEVELOPMENT)/pki/keys/vdsmkey.pem -out $(DEVELOPMENT)/pki/certs/vdsmcert.pem 2>/dev/null
 	cp $(DEVELOPMENT)/pki/certs/vdsmcert.pem $(DEVELOPMENT)/pki/certs/cacert.pem
 	@echo "Now run: .venv/bin/ovirt-imageio -c $(DEVELOPMENT)"
