@@ -295,6 +295,9 @@ class Pipe:
             try:
                 return os.splice(source, target, count)
             except BlockingIOError:
+                if sock.gettimeout() is None:
+                    # It has waited already, as long as the kernel was told.
+                    raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time") from None
                 wait(sock, event)
 
     def close(self) -> None:
@@ -306,17 +309,13 @@ class Pipe:
 
 
 def wait(sock: sockets.socket, event: int) -> None:
-    """Wait until the socket is ready, as long as its time-out says; raises TimeoutError.
-
-    A socket without a time-out that did not block has waited already, for as long as the kernel was told.
-    """
-    timeout = sock.gettimeout()
-    if timeout is None or not is_ready(sock, event, timeout):
+    """Wait until the socket is ready, as long as its time-out says; raises TimeoutError."""
+    if not is_ready(sock, event, sock.gettimeout()):
         raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
 
 
-def is_ready(sock: sockets.socket, event: int, timeout: float) -> bool:
-    """Return True if the socket is ready, broken or at its end within `timeout` seconds."""
+def is_ready(sock: sockets.socket, event: int, timeout: Optional[float]) -> bool:
+    """Return True if the socket is ready, broken or at its end within `timeout` seconds; None waits for ever."""
     poll = select.poll()
     poll.register(sock, event)
-    return bool(poll.poll(timeout * 1000))
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
