@@ -16,7 +16,7 @@
 The modules, from the wire up:
 
     head, framing     pure: bytes to a request head; what a body looks like
-    stream            the bytes of one client, over TCP, a Unix socket or TLS, with deadlines
+    stream, secure    the bytes of one client, over TCP, a Unix socket or TLS, with deadlines
     body, sink        the body of a request, the body of a response
     request, response
     connection        one client: its requests one after the other

@@ -55,6 +55,7 @@ class Connection:
         self._stream = stream
         self._limits = limits
         self._closers: list[Callable[[], None]] = []
+        self._enders: list[Callable[[], None]] = []
         self._needs: list[Callable[[], bool]] = []
 
     # What a handler may use.
@@ -71,6 +72,10 @@ class Connection:
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back, in this connection's thread, when the connection closes; the last one added first."""
         self._closers.append(callback)
+
+    def after_request(self, callback: Callable[[], None]) -> None:
+        """Call back, in this connection's thread, when the current request was answered, or ended without an answer."""
+        self._enders.append(callback)
 
     def set_timeout(self, seconds: float) -> None:
         """Wait so long for progress of each receive and send from now on."""
@@ -106,10 +111,13 @@ class Connection:
     def close(self) -> None:
         """Close the connection, then call back who asked for it."""
         self._stream.close()
-        while self._closers:
-            callback = self._closers.pop()
+        self._call_back(self._closers)
+
+    def _call_back(self, callbacks: list[Callable[[], None]]) -> None:
+        """Call back everyone once, the last one first."""
+        while callbacks:
             try:
-                callback()
+                callbacks.pop()()
             except Exception:
                 log.exception("Cannot clean up connection=%s client=%s", self.id, self.client)
 
@@ -135,7 +143,10 @@ class Connection:
         response = Response(request, self._stream)
         if self.is_stopping:
             response.close = True
-        handler(request, response)
+        try:
+            handler(request, response)
+        finally:
+            self._call_back(self._enders)
         self._is_out_of_step = not request.body.is_consumed
         return response.is_complete and not response.close
 

@@ -1,41 +1,31 @@
-"""The bytes of one client, in and out: over TCP, a Unix socket or TLS, with what was received ahead of its use.
+"""The bytes of one client, in and out, with what was received ahead of its use.
 
 A time-out bounds the wait for progress, never the time of a large buffer: who is slow but steady is served.
 
-Knows sockets; knows nothing of HTTP.
+Knows sockets; knows nothing of HTTP, and leaves TLS to secure.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket as sockets
-import ssl
 import threading
 import time
 from collections.abc import Sequence
 from typing import Union
 
 from ovirt_imageio import errors
-from ovirt_imageio.httpd.refusal import ClientGone, Refusal
+from ovirt_imageio.httpd.refusal import ClientGone
 
-__all__ = ["Stream", "Timeout"]
+__all__ = ["RECEIVE", "Data", "Stream", "Timeout"]
 
 Data = Union[bytes, bytearray, memoryview]
 
 # Python 3.9 has one time-out error for sockets, and another one for everything else.
 Timeout = sockets.timeout
 
-# The first byte of every TLS connection: a handshake record.
-HANDSHAKE = b"\x16"
-
-# Zero would mean not to wait at all.
-SHORTEST = 0.001
-
 # A TLS record, and more than any usual head.
 RECEIVE = 16 * 1024
-
-# OpenSSL writes all it is given or nothing, under one time-out; so much of it every minute is still called progress.
-TLS_PIECE = 128 * 1024
 
 # Up to here one copy and one record are cheaper than two writes.
 JOIN_LIMIT = 64 * 1024
@@ -45,7 +35,7 @@ DISCARD = 64 * 1024
 
 
 class Stream:
-    """The socket of one client. `timeout` is the seconds to wait for progress.
+    """The TCP or Unix socket of one client. `timeout` is the seconds to wait for progress.
 
     Threads: one at a time, but for `abort` and `is_aborted`, any.
     """
@@ -57,7 +47,8 @@ class Stream:
         self._lock = threading.Lock()
         self._timeout = timeout
         sock.settimeout(timeout)
-        self.is_tls = isinstance(sock, ssl.SSLSocket)
+        # True if the bytes on the socket are not ours: nobody else may touch them.
+        self.is_tls = False
         # Received, but not asked for yet.
         self.ahead = b""
         # True if the client will send nothing more.
@@ -76,36 +67,10 @@ class Stream:
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
-        self._timeout = seconds
-        self._sock.settimeout(seconds)
-
-    def secure(self, context: ssl.SSLContext, timeout: float) -> None:
-        """Do the TLS handshake, within the time-out for all of it.
-
-        Raises Refusal if the client speaks plain HTTP, ClientGone, OperationCanceled.
-        """
-        deadline = time.monotonic() + timeout
-        try:
-            self._sock.settimeout(timeout)
-            first = self._sock.recv(1, sockets.MSG_PEEK)
-            if first and first != HANDSHAKE:
-                raise Refusal(400, "This port speaks HTTPS only: use https:// in the URL", close=True)
-            with self._lock:
-                sock = context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
-                self._sock = sock
-            self.is_tls = True
-            # The time-out of a handshake is one for all its steps.
-            sock.settimeout(max(deadline - time.monotonic(), SHORTEST))
-            sock.do_handshake()
-            sock.settimeout(self._timeout)
-        except Timeout:
-            self.is_ended = True
-            raise ClientGone(f"its TLS handshake took longer than {timeout:g} seconds") from None
-        except OSError as error:
-            if self.is_aborted:
-                raise errors.OperationCanceled() from None
-            self.is_ended = True
-            raise ClientGone(f"its TLS handshake failed: {describe(error)}") from None
+        # It is set again with each request; telling the kernel costs a system call.
+        if seconds != self._timeout:
+            self._timeout = seconds
+            self._apply_timeout(seconds)
 
     def receive(self) -> bytes:
         """Return the next bytes, b"" at the end. Raises Timeout, ClientGone, OperationCanceled."""
@@ -114,7 +79,7 @@ class Stream:
             self.ahead = b""
             return data
         try:
-            data = self._sock.recv(RECEIVE)
+            data = self._receive()
         except Timeout:
             raise
         except OSError as error:
@@ -131,7 +96,7 @@ class Stream:
             self.ahead = self.ahead[count:]
             return count
         try:
-            count = self._sock.recv_into(view)
+            count = self._receive_into(view)
         except Timeout:
             raise
         except OSError as error:
@@ -174,9 +139,6 @@ class Stream:
         size = sum(map(len, parts))
         if size <= JOIN_LIMIT:
             self.send(b"".join(parts))
-        elif self.is_tls:
-            for part in parts:
-                self.send(part)
         else:
             self._send_message(parts, size)
 
@@ -189,9 +151,16 @@ class Stream:
         if count < len(data):
             self.send(data[count:])
 
+    def _apply_timeout(self, seconds: float) -> None:
+        self._sock.settimeout(seconds)
+
+    def _receive(self) -> bytes:
+        return self._sock.recv(RECEIVE)
+
+    def _receive_into(self, view: memoryview) -> int:
+        return self._sock.recv_into(view)
+
     def _send_some(self, data: Data) -> int:
-        if self.is_tls and len(data) > TLS_PIECE:
-            data = memoryview(data)[:TLS_PIECE]
         return self._sock.send(data)
 
     def _send_message(self, parts: Sequence[Data], size: int) -> None:
@@ -219,7 +188,7 @@ class Stream:
             return errors.OperationCanceled()
         if isinstance(error, Timeout):
             return ClientGone(f"it took nothing for {self._timeout:g} seconds")
-        return ClientGone(describe(error))
+        return ClientGone(error.strerror or str(error))
 
     def abort(self) -> None:
         """Make whatever blocks here return at once, in both directions. Threads: any."""
@@ -262,27 +231,15 @@ class Stream:
             limit -= count
 
     def say_goodbye(self) -> None:
-        """Tell the client that this was all: over TLS it can tell that from a connection that was cut."""
+        """Tell the client that this was all."""
         if self.is_aborted or self.is_ended:
             return
-        if isinstance(self._sock, ssl.SSLSocket):
-            with contextlib.suppress(OSError, ValueError):
-                # Sends close_notify; waits for the one of the peer no longer than not at all.
-                self._sock.settimeout(0)
-                self._sock.unwrap()
         shut_down(self._sock, sockets.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket."""
         with self._lock:
             self._sock.close()
-
-
-def describe(error: OSError) -> str:
-    """Return what happened, without the noise of OpenSSL."""
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return error.strerror or str(error) or "the connection was closed"
 
 
 def shut_down(sock: sockets.socket, how: int) -> None:
