@@ -38,6 +38,9 @@ class Connection(Protocol):
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back, in the thread of the connection, when it closes."""
 
+    def after_request(self, callback: Callable[[], None]) -> None:
+        """Call back, in the thread of the connection, when its current request is over."""
+
     def set_timeout(self, seconds: float) -> None:
         """Let receiving and sending stand still this long."""
 
@@ -70,12 +73,14 @@ class Listener:
 class Link:
     """One connection that uses the transfer, and the backend that serves it."""
 
-    __slots__ = ("backend", "connection", "was_opened")
+    __slots__ = ("backend", "connection", "is_in_use", "was_opened")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.backend: Optional[Backend] = None
         self.was_opened = False
+        # True while a request may use the backend: until that is over nobody else may close it.
+        self.is_in_use = False
 
 
 class Running:

@@ -2,8 +2,9 @@
 
                      backend()                    run()
     connection ───────────────> link ──────────> running operation
-        └──── on_close ────────> │ backend ─────────────┘
-                                 closed when the connection closes, or when the ticket is canceled
+        └── after_request ─────> │ backend ─────────────┘
+            on_close             closed when the connection closes, or when the ticket is canceled; but never
+                                 while a request may use it: its descriptor could already be another file's
 
 Knows connections as things that can be aborted, backends as things that are opened and closed, operations as things
 that report how far they are. Knows nothing of HTTP.
@@ -105,11 +106,14 @@ class Transfer:
             is_new = link is None
             if link is None:
                 link = self._links[connection.id] = Link(connection)
+            was_in_use, link.is_in_use = link.is_in_use, True
             backend = link.backend
             timeout = self._inactivity_timeout
         if is_new:
             connection.on_close(functools.partial(self._disconnect, link))
             connection.stay_while(self.is_alive)
+        if not was_in_use:
+            connection.after_request(functools.partial(self._release, link))
         connection.set_timeout(timeout)
         return backend if backend is not None else self._open(link)
 
@@ -212,8 +216,7 @@ class Transfer:
                 self._grace_ends = ends
             self._grace_ends = min(self._grace_ends, ends)
             self._cut_canceled(self._clock())
-            busy = {running.link for running in self._running}
-            idle = self._take_backends(link for link in self._links.values() if link not in busy)
+            idle = self._take_backends(link for link in self._links.values() if not self._is_busy(link))
             self._settle()
         self._close(idle)
 
@@ -230,6 +233,7 @@ class Transfer:
                 f"{running.operation} (connection {running.link.connection.id}, for {now - running.started:.0f} s)"
                 for running in self._running
             ]
+            lines += [f"a request (connection {link.connection.id})" for link in self._between_operations()]
             if self._in_between:
                 lines.append(f"opening or closing the storage of {self._in_between} connections")
             return lines
@@ -241,6 +245,9 @@ class Transfer:
             self._observe(now)
             if self._state is State.CANCELING:
                 self._cut_canceled(now)
+                for link in self._between_operations():
+                    if link.backend is not None:
+                        link.backend.interrupt()
             elif self._running and self._lease.is_expired(now):
                 for running in self._running:
                     self._cut(running, "it stood still until its ticket expired")
@@ -278,9 +285,21 @@ class Transfer:
         if (self._state, Event.BEGIN) not in TRANSITIONS:
             raise errors.NoSuchTicket()
 
+    def _is_running(self, link: Link) -> bool:
+        return any(running.link is link for running in self._running)
+
+    def _is_busy(self, link: Link) -> bool:
+        return link.is_in_use or self._is_running(link)
+
+    def _between_operations(self) -> list[Link]:
+        """Return the links that a request uses right now without running an operation."""
+        return [link for link in self._links.values() if link.is_in_use and not self._is_running(link)]
+
     def _settle(self) -> None:
         """Let a canceled transfer end when nothing is left of it."""
-        if not self._running and not self._in_between:
+        if self._state is not State.CANCELING or self._running or self._in_between:
+            return
+        if not any(link.is_in_use for link in self._links.values()):
             self._advance(Event.DRAIN)
 
     def _note_error(self, error: BaseException, cut_reason: Optional[str] = None) -> None:
@@ -417,6 +436,14 @@ class Transfer:
             is_spoiled = is_spoiled or self._state is not State.OPEN
             backends = self._take_backends([running.link]) if is_spoiled else []
             self._note_change()
+            self._settle()
+        self._close(backends)
+
+    def _release(self, link: Link) -> None:
+        """The request that used this backend is over."""
+        with self._changed:
+            link.is_in_use = False
+            backends = self._take_backends([link]) if self._state is not State.OPEN else []
             self._settle()
         self._close(backends)
 

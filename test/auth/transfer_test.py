@@ -562,6 +562,51 @@ def test_canceled_backend_is_closed_before_it_counts_as_drained(transfer, runner
     assert backend.closed == 1
 
 
+def test_backend_is_not_closed_under_a_request(transfer, connection, backends):
+    """A closed descriptor may be another file's a moment later: a request could tell the size of the wrong disk."""
+    connection.begin_request()
+    backend = transfer.backend(connection)
+    assert transfer.backend(connection) is backend
+    transfer.cancel()
+    assert not transfer.is_drained
+    assert backend.closed == 0
+    assert transfer.describe_running() == [f"a request (connection {connection.id})"]
+    assert backend.size() == 1024
+    connection.end_request()
+    assert transfer.is_drained
+    assert backend.closed == 1
+
+
+def test_request_that_hangs_in_the_storage_is_interrupted(transfer, connection):
+    connection.begin_request()
+    backend = transfer.backend(connection)
+    transfer.cancel()
+    assert backend.interrupted == 0
+    transfer.tick()
+    assert backend.interrupted == 1
+    connection.end_request()
+
+
+def test_backend_is_kept_between_requests(transfer, connection):
+    for _ in range(3):
+        connection.begin_request()
+        backend = transfer.backend(connection)
+        transfer.run(ops.Flush(backend), connection)
+        connection.end_request()
+        assert backend.closed == 0
+    assert transfer.info()["connections"] == 1
+
+
+def test_disconnected_in_a_request(transfer, connection):
+    connection.begin_request()
+    backend = transfer.backend(connection)
+    transfer.cancel()
+    connection.end_request()
+    connection.close()
+    assert transfer.is_drained
+    assert backend.closed == 1
+
+
 def test_cancel_may_be_repeated(transfer, connection, backends):
     transfer.backend(connection)
     transfer.cancel()

@@ -29,6 +29,22 @@ class FakeConnection:
         self.needs: list[Callable[[], bool]] = []
         self.wakers: list[Callable[[], None]] = []
         self._closers: list[Callable[[], None]] = []
+        self._enders: list[Callable[[], None]] = []
+        self._is_in_request = False
+
+    def begin_request(self) -> None:
+        """Let what is asked of it now belong to one request; else each call is a request of its own."""
+        self._is_in_request = True
+
+    def end_request(self) -> None:
+        self._is_in_request = False
+        while self._enders:
+            self._enders.pop()()
+
+    def after_request(self, callback: Callable[[], None]) -> None:
+        self._enders.append(callback)
+        if not self._is_in_request:
+            self.end_request()
 
     def abort(self) -> None:
         self.is_aborted = True

@@ -1,0 +1,267 @@
+"""Tickets in the real daemon: stalled clients, removal while busy, crashes, many clients, and ovirt-imageioctl."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+from real import daemon
+
+SIZE = 64 * 1024**2
+DEADLINE = 20
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+    return path
+
+
+@pytest.fixture
+def running(tmp_path):
+    with daemon.running(tmp_path) as running:
+        yield running
+
+
+def info(running, ticket_id):
+    status, body = running.control("GET", f"/tickets/{ticket_id}")
+    assert status == 200, body
+    return json.loads(body)
+
+
+def wait_until(running, ticket_id, condition):
+    """Wait with the daemon's own means until the state of a ticket is as it should be."""
+    deadline = time.monotonic() + DEADLINE
+    state = info(running, ticket_id)
+    while not condition(state):
+        assert time.monotonic() < deadline, state
+        status, body = running.control("GET", f"/tickets/{ticket_id}?wait=1&since={state['version']}")
+        assert status == 200, body
+        state = json.loads(body)
+    return state
+
+
+@contextlib.contextmanager
+def raw(running, tls=True):
+    """Yield a socket that is connected to the images API."""
+    if not tls:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(DEADLINE)
+            sock.connect(running.local_socket)
+            yield sock
+        return
+    plain = socket.create_connection(("localhost", running.port), DEADLINE)
+    with plain, running.tls.wrap_socket(plain, server_hostname="localhost") as sock:
+        yield sock
+
+
+def read_to_end(sock):
+    """Read until the other side closes, however it does that; return how much came."""
+    count = 0
+    with contextlib.suppress(OSError):
+        while data := sock.recv(1024**2):
+            count += len(data)
+    return count
+
+
+def descriptors(running):
+    """Return what the daemon has open."""
+    folder = f"/proc/{running.process.pid}/fd"
+    found = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"{folder}/{name}"))
+    return found
+
+
+def wait_closed(running, path):
+    """Wait until the daemon has closed a file: soon after the last answer, not before it."""
+    deadline = time.monotonic() + DEADLINE
+    while str(path) in descriptors(running):
+        assert time.monotonic() < deadline, descriptors(running)
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_stalled_client_is_cut_when_its_ticket_expires(running, image, method, tls):
+    ticket_id = str(uuid.uuid4())
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE, timeout=1, inactivity_timeout=300)
+    with raw(running, tls) as sock:
+        length = f"Content-Length: {SIZE}\r\n" if method == "PUT" else ""
+        sock.sendall(f"{method} /images/{ticket_id} HTTP/1.1\r\n{length}\r\n".encode())
+        state = wait_until(running, ticket_id, lambda state: state["active"])
+        # Nothing is sent, nothing is read. It takes as long as the ticket lives, and a second at most on top.
+        state = wait_until(running, ticket_id, lambda state: not state["active"])
+        assert "stood still until its ticket expired" in state["last_error"]
+        assert state["remaining"] == 0
+        assert read_to_end(sock) < SIZE
+    wait_closed(running, image)
+    assert "CUT transfer=" in running.log()
+
+
+def test_removal_cuts_a_client_that_stopped_reading(running, image):
+    ticket_id = str(uuid.uuid4())
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(raw(running)) for _ in range(8)]
+        for sock in socks:
+            sock.sendall(f"GET /images/{ticket_id} HTTP/1.1\r\n\r\n".encode())
+        wait_until(running, ticket_id, lambda state: state["connections"] == 8 and state["active"])
+        assert running.control("DELETE", f"/tickets/{ticket_id}")[0] == 204
+        # Whoever asked for the removal may take the disk away now.
+        assert str(image) not in descriptors(running)
+        assert all(read_to_end(sock) < SIZE for sock in socks)
+
+
+def test_two_removals_at_once(running, image):
+    ticket_id = str(uuid.uuid4())
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
+    statuses = []
+    with raw(running) as sock:
+        sock.sendall(f"PUT /images/{ticket_id} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode())
+        wait_until(running, ticket_id, lambda state: state["active"])
+        threads = [
+            threading.Thread(target=lambda: statuses.append(running.control("DELETE", f"/tickets/{ticket_id}")[0]))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+    assert statuses == [204, 204]
+
+
+def test_removed_between_the_last_byte_and_the_answer(running, image):
+    """Some clients finalize a transfer before they read the answer to their upload."""
+    ticket_id = str(uuid.uuid4())
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
+    with raw(running) as sock:
+        sock.sendall(f"PUT /images/{ticket_id} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode())
+        sock.sendall(b"x" * SIZE)
+        assert running.control("DELETE", f"/tickets/{ticket_id}")[0] == 204
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert image.read_bytes() == b"x" * SIZE
+
+
+def test_progress_of_an_upload(running, image):
+    ticket_id = str(uuid.uuid4())
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE, ops=["write"])
+    mib = 1024**2
+    with raw(running) as sock:
+        sock.sendall(f"PUT /images/{ticket_id} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode())
+        for sent in range(4, 17, 4):
+            sock.sendall(b"x" * 4 * mib)
+            state = wait_until(running, ticket_id, lambda state, sent=sent: state["transferred"] >= (sent - 3) * mib)
+            assert state["transferred"] <= sent * mib
+            assert state["idle_time"] == 0
+            assert state["active"]
+    state = wait_until(running, ticket_id, lambda state: not state["active"])
+    assert 13 * mib <= state["transferred"] <= 16 * mib
+
+
+def test_killed_and_restarted(tmp_path, image):
+    ticket_id = str(uuid.uuid4())
+    with daemon.running(tmp_path) as first:
+        first.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
+        assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    with daemon.running(tmp_path) as second:
+        assert second.control("GET", f"/tickets/{ticket_id}")[0] == 404
+        with contextlib.closing(second.connect()) as connection:
+            connection.request("GET", f"/images/{ticket_id}")
+            response = connection.getresponse()
+            assert (response.status, b"No such ticket" in response.read()) == (403, True)
+    assert not list(tmp_path.glob("*.sock"))
+
+
+def test_connection_line(running, image):
+    ticket_id = str(uuid.uuid4())
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
+    with contextlib.closing(running.connect()) as connection:
+        connection.request("GET", f"/images/{ticket_id}", headers={"Range": "bytes=0-1048575"})
+        assert len(connection.getresponse().read()) == 1024**2
+    pattern = (
+        r"INFO .*CLOSE connection=\d+ client=\S+ \[connection 1 ops, \d+\.\d{6} s\] \[dispatch 1 ops, \d+\.\d{6} s\] "
+        r".*\[read 1 ops, \d+\.\d{6} s, 1\.00 MiB, \S+ [KMG]iB/s\]"
+    )
+    running.wait_log(pattern)
+    assert ticket_id not in running.log()
+
+
+def test_metrics(running, image):
+    ticket_id = str(uuid.uuid4())
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE, ops=["read"])
+    with contextlib.closing(running.connect()) as connection:
+        connection.request("GET", f"/images/{ticket_id}")
+        connection.getresponse().read()
+        wait_until(running, ticket_id, lambda state: state["transferred"] == SIZE)
+        status, body = running.control("GET", "/metrics")
+    text = body.decode()
+    assert status == 200
+    assert f'imageio_transfer_bytes_total{{backend="file",direction="out"}} {SIZE}\n' in text
+    assert ticket_id[:18] not in text
+
+
+@pytest.mark.slow
+def test_many_clients_leave_nothing_behind(running, image):
+    before = len(descriptors(running))
+    deadline = time.monotonic() + 2
+    failures = []
+
+    def work(number):
+        try:
+            while time.monotonic() < deadline:
+                ticket_id = f"shared-ticket-{number % 4}"
+                running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
+                with raw(running, tls=False) as sock:
+                    sock.sendall(f"GET /images/{ticket_id} HTTP/1.1\r\nRange: bytes=0-9\r\n\r\n".encode())
+                    # Another thread may remove or replace the ticket at any moment: then there may be no answer.
+                    with contextlib.suppress(ConnectionError):
+                        assert re.match(rb"(HTTP/1.1 (206|403) .*|$)", sock.recv(4096))
+                assert running.control("DELETE", f"/tickets/{ticket_id}")[0] == 204
+        except Exception as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert failures == []
+    assert running.control("DELETE", "/tickets/")[0] == 204
+    wait_closed(running, image)
+    deadline = time.monotonic() + DEADLINE
+    while len(descriptors(running)) > before:
+        assert time.monotonic() < deadline, descriptors(running)
+        time.sleep(0.01)
+    assert "Traceback" not in running.log()
+
+
+def test_program(running, image, tmp_path):
+    environ = {**os.environ, "PYTHONPATH": str(daemon.ROOT)}
+
+    def ctl(*arguments, data=None):
+        program = daemon.ROOT / "daemon" / "ovirt-imageioctl"
+        command = [sys.executable, program, "-c", str(tmp_path / "etc"), *arguments]
+        done = subprocess.run(command, input=data, capture_output=True, text=True, timeout=60, env=environ)
+        return done.returncode, done.stdout, done.stderr
+
+    ticket = {"uuid": str(uuid.uuid4()), "size": SIZE, "url": f"file://{image}", "ops": ["read"], "timeout": 300}
+    assert ctl("add-ticket", "-", data=json.dumps(ticket)) == (0, "", "")
+    code, output, _ = ctl("show-ticket", ticket["uuid"])
+    assert (code, json.loads(output)["url"]) == (0, f"file://{image}")
+    assert ctl("list")[1].startswith("TRANSFER")
+    assert ctl("del-ticket", ticket["uuid"]) == (0, "", "")
+    code, _, error = ctl("show-ticket", ticket["uuid"])
+    assert (code, error) == (1, "ovirt-imageioctl: 404 Not Found: No such ticket\n")
