@@ -77,7 +77,7 @@ def parse_socket(text: str) -> str:
         if name.startswith(spelling):
             name = "\0" + name[len(spelling) :]
             break
-    if name and name[0] not in "\0/":
+    if (name and name[0] not in "\0/") or "\0" in name[1:]:
         raise ValueError("an absolute path, @name for an abstract socket, or nothing for a random one")
     if len(name.encode()) > SOCKET_NAME_LIMIT:
         raise ValueError(f"a socket name of at most {SOCKET_NAME_LIMIT} bytes")

@@ -61,7 +61,7 @@ class Server:
     listen: Optional[Listen] = None
     export_name: str = ""
     read_only: bool = False
-    # How many clients may be connected at once.
+    # How many clients may be connected at once; one more waits. 0 means any number.
     shared: int = 8
     # None: "none" and "native" if the image can be opened with O_DIRECT, else "writeback" and "threads".
     cache: Optional[str] = None

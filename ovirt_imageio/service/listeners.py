@@ -109,7 +109,7 @@ class Listeners:
         """Return what goes on, for people."""
         active = self.store.states().get("active", 0)
         connections = sum(server.connections for server in self._servers())
-        return f"Serving {active} transfers over {connections} connections"
+        return f"Active transfers: {active}, connections: {connections}"
 
     def _servers(self) -> list[Server]:
         return [server for server in (self.remote, self.local, self.control) if server is not None]

@@ -52,7 +52,7 @@ class Progress:
         """Show where we are, if there is news."""
         moved = f"received {units.size(traffic.received)}, sent {units.size(traffic.sent)}"
         speed = f"{units.size(rate)}/s" if is_active else "idle"
-        text = f"{moved}, {speed}, {connections} connections"
+        text = f"{moved}, {speed}, connections: {connections}"
         if self._is_live:
             if text != self._text:
                 self._write(f"{REWIND}{text}")

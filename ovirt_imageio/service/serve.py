@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     with Signals(signal.SIGINT, signal.SIGTERM) as signals, contextlib.ExitStack() as scope:
         image = prepare(options.image, options.format, options.size, options.read_only)
         config = configure(options)
-        qemu = QemuNbd(image.path, image.format, read_only=options.read_only, shared=config.daemon.max_connections)
+        # Each client connection has one to qemu-nbd, and must not wait there for another one that is idle.
+        qemu = QemuNbd(image.path, image.format, read_only=options.read_only, shared=0)
         start(qemu)
         scope.callback(qemu.stop)
         traffic = Traffic()

@@ -2,8 +2,12 @@
 
 import os
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ovirt_imageio import config
 from ovirt_imageio.errors import ConfigError
@@ -118,6 +122,42 @@ def test_not_ini(write, load, text, message):
     write(text)
     with pytest.raises(ConfigError, match=message):
         load()
+
+
+WORDS = st.sampled_from(
+    [
+        "[remote]",
+        "[tls]",
+        "[nothing]",
+        "[",
+        "]",
+        "port",
+        "enable",
+        "=",
+        ":",
+        "1",
+        "yes",
+        "%(x)s",
+        "#",
+        ";",
+        " ",
+        "\t",
+        "\n",
+    ]
+)
+
+
+@given(st.one_of(st.text(), st.lists(WORDS).map("".join)))
+def test_any_text(text):
+    """Whatever is in a file: a configuration, or an error that names the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "conf.d", "any.conf")
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        try:
+            config.load(folder, folder)
+        except ConfigError as error:
+            assert str(path) in str(error)
 
 
 def test_not_utf8(write, load):

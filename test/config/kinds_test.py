@@ -60,7 +60,7 @@ def test_socket_path(text):
     assert kinds.parse_socket(text) == text
 
 
-@pytest.mark.parametrize("text", ["sock", "./sock", '"sock"'])
+@pytest.mark.parametrize("text", ["sock", "./sock", '"sock"', "/run/s\0ck"])
 def test_relative_socket(text):
     with pytest.raises(ValueError, match="an absolute path, @name"):
         kinds.parse_socket(text)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import http.client
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -141,6 +143,20 @@ def test_without_tls(serve):
     assert serving.url.startswith("http://localhost:")
     with urllib.request.urlopen(serving.url) as response:
         assert len(response.read()) == MiB
+
+
+def test_many_connections(serve):
+    """More clients than a ticket advises, all of them idle but the last one."""
+    serving = serve("disk.qcow2", "--size", "1m")
+    path = urllib.parse.urlsplit(serving.url)
+    with contextlib.ExitStack() as scope:
+        for _ in range(20):
+            connection = http.client.HTTPSConnection(
+                "localhost", path.port, context=serving.tls, timeout=daemon.DEADLINE
+            )
+            scope.callback(connection.close)
+            connection.request("GET", path.path)
+            assert len(connection.getresponse().read()) == MiB
 
 
 def test_commands_work(serve, tmp_path):

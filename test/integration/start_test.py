@@ -153,7 +153,7 @@ def test_systemd_is_told(tmp_path):
                 while True:
                     messages.append(manager.recv(1000))
     assert messages[0] == b"READY=1"
-    assert messages[1].startswith(b"STATUS=Serving 0 transfers")
+    assert messages[1].startswith(b"STATUS=Active transfers: 0,")
     assert messages[2] == b"WATCHDOG=1"
     assert messages[-1] == b"STOPPING=1"
 

@@ -113,7 +113,7 @@ def test_never_started(tmp_path):
 
 
 def test_description(serving):
-    assert serving().describe() == "Serving 0 transfers over 0 connections"
+    assert serving().describe() == "Active transfers: 0, connections: 0"
 
 
 def test_certificate_is_reloaded(tmp_path):

@@ -31,8 +31,8 @@ def test_terminal(traffic):
     progress.finish()
     assert stream.getvalue().split("\r\x1b[K") == [
         "",
-        "received 0 bytes, sent 0 bytes, idle, 0 connections",
-        "received 2.00 MiB, sent 0 bytes, 1.00 MiB/s, 1 connections\n",
+        "received 0 bytes, sent 0 bytes, idle, connections: 0",
+        "received 2.00 MiB, sent 0 bytes, 1.00 MiB/s, connections: 1\n",
     ]
 
 
@@ -46,7 +46,7 @@ def test_plain(traffic):
     progress.update(60, traffic, MiB, 1, is_active=False)
     progress.finish()
     assert stream.getvalue().splitlines() == [
-        "received 0 bytes, sent 1.00 MiB, 1.00 MiB/s, 1 connections",
-        "received 0 bytes, sent 11.00 MiB, 1.00 MiB/s, 1 connections",
-        "received 0 bytes, sent 11.00 MiB, idle, 1 connections",
+        "received 0 bytes, sent 1.00 MiB, 1.00 MiB/s, connections: 1",
+        "received 0 bytes, sent 11.00 MiB, 1.00 MiB/s, connections: 1",
+        "received 0 bytes, sent 11.00 MiB, idle, connections: 1",
     ]
