@@ -281,9 +281,10 @@ sys.stdin.read()
 
 
 @pytest.mark.skipif(not nbd_server.has_setpriv(), reason="no setpriv with --pdeathsig")
-def test_ends_when_we_are_killed(tmp_path):
+def test_ends_when_we_are_killed(tmp_path, temp_dir):
     command = [sys.executable, "-c", STARTER, make_image(tmp_path, "raw")["path"]]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+    environ = {**os.environ, "TMPDIR": str(temp_dir)}
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         pid = int(parent.stdout.readline())
         assert is_running(pid)
         parent.kill()
