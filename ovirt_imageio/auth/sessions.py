@@ -25,6 +25,7 @@ from typing import Any, Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
+from ovirt_imageio.auth.ticket import short
 from ovirt_imageio.auth.token import Access
 from ovirt_imageio.backends.http import Image
 
@@ -51,7 +52,7 @@ class Session:
     @property
     def name(self) -> str:
         """What may be logged."""
-        return self.access.transfer_id or "(unknown)"
+        return self.access.transfer_id or f"(ticket/{short(self.ticket_id)})"
 
     def is_live(self, now: float) -> bool:
         """True while it may be used. Whoever has nothing but a token must still be able to show it."""
