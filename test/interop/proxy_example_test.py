@@ -40,7 +40,7 @@ def test_example(tmp_path):
     folder.mkdir()
     result = subprocess.run(
         # Whatever fails, the daemons end.
-        ["bash", "-ec", "trap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + script],
+        ["bash", "-ec", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + script],
         cwd=folder,
         env={**os.environ, "PATH": f"{launcher.parent}:{os.environ['PATH']}"},
         capture_output=True,
