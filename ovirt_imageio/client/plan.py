@@ -130,14 +130,12 @@ def plan(extents: Iterable[Extent], rules: Rules, done: Iterable[tuple[int, int]
                 run.add(start, length)
             continue
         requests = [single(action, *part) for part in split(extent.start, extent.length, MAX_ZERO)]
-        if rules.is_gap_written:
-            if not (run.parts and not is_done and rules.absorbs(action, extent.length)):
-                yield from run.finish()
-                yield from requests
-            else:
-                run.gap += requests
-        else:
-            yield from requests
+        if run.parts and not is_done and rules.absorbs(action, extent.length):
+            run.gap += requests
+            continue
+        if rules.is_gap_written or extent.length > rules.max_gap:
+            yield from run.finish()
+        yield from requests
     yield from run.finish()
 
 
