@@ -132,6 +132,10 @@ class Application:
         except ConnectionError as error:
             # The kernel moved bytes for a handler: the storage has other errors.
             raise ClientGone(error.strerror or str(error)) from error
+        except TimeoutError as error:
+            if response.is_started:
+                raise ClientGone("it took nothing in time") from error
+            self._refuse(Refusal(408, "No data of the request body came in time", close=True), route, request, response)
         except Exception as error:
             self._refuse(error, route, request, response)
 

@@ -184,3 +184,26 @@ def test_connection_lost_by_the_kernel(caplog):
         client.send(b"GET /spliced HTTP/1.1\r\n\r\n")
         assert client.is_closed()
     assert "Traceback" not in caplog.text
+
+
+def test_upload_that_stood_still_in_the_kernel():
+    class Spliced:
+        def put(self, request, response):
+            raise TimeoutError
+
+    with toy.serving(toy.application(("/spliced", Spliced()))) as server, connect(server) as client:
+        answer = client.put("/spliced", b"")
+        assert answer.status == 408
+        assert client.is_closed()
+
+
+def test_download_that_stood_still_in_the_kernel(caplog):
+    class Spliced:
+        def get(self, request, response):
+            response.start(length=100).write(memoryview(b"some"))
+            raise TimeoutError
+
+    with toy.serving(toy.application(("/spliced", Spliced()))) as server, connect(server) as client:
+        client.send(b"GET /spliced HTTP/1.1\r\n\r\n")
+        client.read_to_end()
+    assert "Traceback" not in caplog.text
