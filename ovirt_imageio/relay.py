@@ -96,14 +96,14 @@ class Worker(Generic[T]):
         self._calls: queue.SimpleQueue[Optional[Callable[[], T]]] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._has_started = False
+        self._name = name
+        self._thread: Optional[threading.Thread] = None
 
     def submit(self, call: Callable[[], T]) -> None:
         """Let the thread make a call."""
-        if not self._has_started:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
-            self._has_started = True
         self._calls.put(call)
 
     def result(self) -> T:
@@ -128,7 +128,7 @@ class Worker(Generic[T]):
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        if self._has_started:
+        if self._thread is not None:
             self._is_stopping = True
             self._calls.put(None)
             self._thread.join()
