@@ -22,12 +22,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Optional
 
-from ovirt_imageio import errors, stats
+from ovirt_imageio import errors
 from ovirt_imageio.auth.links import Connection, Link, Listener, Running
-from ovirt_imageio.auth.ticket import MAX_SECONDS, TRANSITIONS, Changes, Event, Lease, State, Ticket, short
+from ovirt_imageio.auth.progress import Progress, describe_error
+from ovirt_imageio.auth.ticket import MAX_SECONDS, TRANSITIONS, Changes, Event, Lease, State, Ticket
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.ops import Operation
-from ovirt_imageio.ranges import Ranges
 
 __all__ = ["Connection", "Listener", "Transfer"]
 
@@ -73,10 +73,7 @@ class Transfer:
         self._in_between = 0
         # When writes are cut too, once canceled.
         self._grace_ends = 0.0
-        self._ranges = Ranges()
-        self._moved = 0
-        self._meter = stats.Meter()
-        self._last_error: Optional[str] = None
+        self._progress = Progress(self._listener)
         # Who saw the disk with one tag may go on with what it has while the tag is the same.
         self._tag = secrets.token_hex(8)
         self._writes = 0
@@ -302,19 +299,6 @@ class Transfer:
         if not any(link.is_in_use for link in self._links.values()):
             self._advance(Event.DRAIN)
 
-    def _note_error(self, error: BaseException, cut_reason: Optional[str] = None) -> None:
-        if cut_reason is not None:
-            text = f"The operation was cut: {cut_reason}"
-        elif isinstance(error, errors.Error):
-            text = str(error)
-        elif isinstance(error, OSError):
-            # Not str(): that shows paths.
-            text = f"The connection broke: {error.strerror or type(error).__name__}"
-        else:
-            text = f"Internal error: {type(error).__name__}"
-        # The words of an origin behind a proxy may hold anything.
-        self._last_error = text.replace(self.ticket.uuid, short(self.ticket.uuid) + "...")
-
     def _observe(self, now: float) -> None:
         """Account for what running operations moved since the last look.
 
@@ -322,29 +306,15 @@ class Transfer:
         """
         has_moved = False
         for running in self._running:
-            if self._account(running):
+            if self._progress.account(running):
                 has_moved = True
             elif running.operation.is_finishing and running.cut_reason is None:
                 # The client did its part; it is not to lose its ticket to slow storage.
                 self._lease.touch(now)
-        self._meter.sample(now, self._moved)
+        self._progress.sample(now)
         if has_moved:
             self._lease.touch(now)
             self._note_change()
-
-    def _account(self, running: Running) -> bool:
-        """Add what this operation moved since the last look; return True if it did."""
-        operation = running.operation
-        done = operation.done
-        count = done - running.seen
-        if count <= 0:
-            return False
-        if operation.is_transfer:
-            self._ranges.add(operation.offset + running.seen, operation.offset + done)
-            self._moved += count
-            self._listener.bytes_moved(running.backend_name, operation.name, count)
-        running.seen = done
-        return True
 
     def _cut_canceled(self, now: float) -> None:
         for running in self._running:
@@ -380,9 +350,9 @@ class Transfer:
             "expires": min(int(lease.expires), MAX_SECONDS),
             "idle_time": 0 if self._running else int(now - lease.accessed),
             "inactivity_timeout": self._inactivity_timeout,
-            "last_error": self._last_error,
+            "last_error": self._progress.last_error,
             "ops": list(ticket.ops),
-            "rate": int(self._meter.rate()),
+            "rate": self._progress.rate,
             "remaining": max(0, int(lease.expires - now)),
             "size": ticket.size,
             "sparse": ticket.sparse,
@@ -396,7 +366,7 @@ class Transfer:
             info["filename"] = ticket.filename
         # Where both are allowed, one number for what was read and what was written would tell nothing.
         if len(ticket.ops) == 1:
-            info["transferred"] = self._ranges.total
+            info["transferred"] = self._progress.transferred
         return info
 
     # --- Without the lock --------------------------------------------------------------------------------------------
@@ -417,7 +387,7 @@ class Transfer:
                 return backend
         except errors.StorageError as e:
             with self._changed:
-                self._note_error(e)
+                self._progress.last_error = describe_error(e, self.ticket.uuid)
             raise
         finally:
             self._leave()
@@ -425,12 +395,14 @@ class Transfer:
     def _finish(self, running: Running, error: Optional[BaseException]) -> None:
         """Account for an operation that ended, and close its backend if nobody should use that again."""
         with self._changed:
-            self._account(running)
+            self._progress.account(running)
             self._running.discard(running)
             if running.cut_reason is None:
                 self._lease.touch(self._clock())
-            if error is not None:
-                self._note_error(error, running.cut_reason)
+                if error is not None:
+                    self._progress.last_error = describe_error(error, self.ticket.uuid)
+            elif error is not None:
+                self._progress.last_error = f"The operation was cut: {running.cut_reason}"
             self._listener.operation_finished(running.backend_name, running.operation.name, error)
             is_spoiled = running.cut_reason is not None or _is_spoiling(error)
             is_spoiled = is_spoiled or self._state is not State.OPEN

@@ -366,10 +366,18 @@ def test_asynchronous_delete(tmp_path):
         assert client.get(f"/tickets/{UUID}").status == 404
 
 
+def wait_idle(client):
+    """Wait until the server has noted that the client has the last byte."""
+    while (info := client.get(f"/tickets/{UUID}").json)["active"]:
+        pass
+    return info
+
+
 def test_put_over_a_live_ticket(server, client):
     client.put(f"/tickets/{UUID}", body(transfer_id="old"))
     with server.client() as reader:
         assert reader.get(f"/images/{UUID}").status == 200
+        wait_idle(client)
         client.put(f"/tickets/{UUID}", body(transfer_id="new"))
         info = client.get(f"/tickets/{UUID}").json
         assert (info["transfer_id"], info["connections"]) == ("new", 0)
@@ -383,8 +391,5 @@ def test_progress_over_http(server, client):
     with server.client() as reader:
         for range_ in ("0-99", "100-199", "50-149", "500-599"):
             assert reader.get(f"/images/{UUID}", f"Range: bytes={range_}").status == 206
-        info = client.get(f"/tickets/{UUID}").json
-        # The client has the last byte before the server has noted it.
-        while info["active"]:
-            info = client.get(f"/tickets/{UUID}").json
+        info = wait_idle(client)
         assert (info["transferred"], info["connections"]) == (300, 1)

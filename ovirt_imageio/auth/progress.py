@@ -1,0 +1,70 @@
+"""How far a transfer came: what was moved, how fast, and what went wrong last.
+
+Knows neither locks nor the clock: a transfer guards what is here with its own, and tells the time.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ovirt_imageio import errors, stats
+from ovirt_imageio.auth.links import Listener, Running
+from ovirt_imageio.auth.ticket import short
+from ovirt_imageio.ranges import Ranges
+
+__all__ = ["Progress", "describe_error"]
+
+
+class Progress:
+    """Adds up what the operations of one transfer do.
+
+    Threads: one at a time.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.last_error: Optional[str] = None
+        self._listener = listener
+        self._ranges = Ranges()
+        self._moved = 0
+        self._meter = stats.Meter()
+
+    @property
+    def transferred(self) -> int:
+        """How many distinct bytes of the disk were moved."""
+        return self._ranges.total
+
+    @property
+    def rate(self) -> int:
+        """How many bytes are moved per second, these days."""
+        return int(self._meter.rate())
+
+    def sample(self, now: float) -> None:
+        """Take a sample for the rate."""
+        self._meter.sample(now, self._moved)
+
+    def account(self, running: Running) -> bool:
+        """Add what an operation moved since the last look, also when it failed; return True if it moved."""
+        operation = running.operation
+        done = operation.done
+        count = done - running.seen
+        if count <= 0:
+            return False
+        if operation.is_transfer:
+            self._ranges.add(operation.offset + running.seen, operation.offset + done)
+            self._moved += count
+            self._listener.bytes_moved(running.backend_name, operation.name, count)
+        running.seen = done
+        return True
+
+
+def describe_error(error: BaseException, secret: str) -> str:
+    """Return an error in words that can be shown: without paths, and without the secret id."""
+    if isinstance(error, errors.Error):
+        text = str(error)
+    elif isinstance(error, OSError):
+        # Not str(): that shows paths.
+        text = f"The connection broke: {error.strerror or type(error).__name__}"
+    else:
+        text = f"Internal error: {type(error).__name__}"
+    # The words of an origin behind a proxy may hold anything.
+    return text.replace(secret, f"{short(secret)}...")

@@ -1,0 +1,88 @@
+"""What a transfer adds up."""
+
+import pytest
+from fakes.connections import FakeBackend, FakeConnection, Steps
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth.links import Link, Listener, Running
+from ovirt_imageio.auth.progress import Progress, describe_error
+
+SECRET = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
+
+
+class Recorder(Listener):
+    def __init__(self):
+        self.moved = []
+
+    def bytes_moved(self, backend, operation, count):
+        self.moved.append((backend, operation, count))
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture
+def progress(recorder):
+    return Progress(recorder)
+
+
+def running(name="write", offset=0):
+    connection = FakeConnection()
+    link = Link(connection)
+    link.backend = FakeBackend()
+    return Running(Steps(connection, offset, name), link, 0)
+
+
+def test_fresh(progress):
+    assert (progress.transferred, progress.rate, progress.last_error) == (0, 0, None)
+
+
+def test_each_byte_counts_once(progress, recorder):
+    run = running(offset=10)
+    assert not progress.account(run)
+    run.operation.done = 5
+    assert progress.account(run)
+    assert not progress.account(run)
+    run.operation.done = 15
+    assert progress.account(run)
+    assert progress.transferred == 15
+    again = running("read", offset=0)
+    again.operation.done = 20
+    assert progress.account(again)
+    assert progress.transferred == 25
+    # What went over the network is more than that.
+    assert recorder.moved == [("memory", "write", 5), ("memory", "write", 10), ("memory", "read", 20)]
+
+
+def test_what_is_no_transfer_moves_but_does_not_count(progress, recorder):
+    run = running("flush")
+    run.operation.done = 10
+    assert progress.account(run)
+    assert progress.transferred == 0
+    assert recorder.moved == []
+
+
+def test_rate_is_of_all_bytes(progress):
+    progress.sample(0)
+    for second in (1, 2):
+        run = running()
+        run.operation.done = 100
+        progress.account(run)
+        progress.sample(second)
+    assert progress.rate == 100
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (errors.NoSpace("write", "No space left", 28), "Storage failed to write: No space left"),
+        (errors.OriginError("read", f"No {SECRET} here", status=404), f"No {SECRET[:18]}... here"),
+        (OSError(5, "Input/output error", "/secret/path"), "The connection broke: Input/output error"),
+        (TimeoutError("timed out"), "The connection broke: TimeoutError"),
+        (ZeroDivisionError("secret"), "Internal error: ZeroDivisionError"),
+    ],
+)
+def test_describe_error(error, text):
+    assert describe_error(error, SECRET) == text
