@@ -34,6 +34,11 @@ REMOVED = {
     ("daemon", "auth_timeout"): "[remote] idle_timeout took its place",
 }
 
+# What the logging library does not do without.
+REQUIRED = {"formatter": (), "handler": ("class",), "logger": ("handlers", "qualname")}
+
+Logging = Mapping[str, Mapping[str, Value]]
+
 AnyPath = Union[str, "os.PathLike[str]"]
 
 
@@ -70,11 +75,22 @@ def load(conf_dir: AnyPath = CONF_DIR, vendor_dir: AnyPath = VENDOR_DIR) -> Conf
 
 def find_files(conf_dir: Path, vendor_dir: Path) -> list[Path]:
     """Return the files in the order in which they are read; among equal names the administrator's comes last."""
-    own = list((conf_dir / "conf.d").glob("*.conf"))
+    own = _drop_ins(conf_dir / "conf.d")
     if not own:
         raise ConfigError("configuration directory", str(conf_dir), "at least one file conf.d/*.conf in it")
-    ranked = [(path.name, 0, path) for path in vendor_dir.glob("*.conf")] + [(path.name, 1, path) for path in own]
+    ranked = [(path.name, 0, path) for path in _drop_ins(vendor_dir)] + [(path.name, 1, path) for path in own]
     return [path for _, _, path in sorted(ranked)]
+
+
+def _drop_ins(folder: Path) -> list[Path]:
+    """Return the configuration files in a folder; none if there is no folder."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigError("folder", str(folder), f"a folder that can be read: {error.strerror}") from None
+    return [folder / name for name in names if name.endswith(".conf")]
 
 
 def read_file(path: Path) -> Iterator[tuple[str, list[Option]]]:
@@ -107,17 +123,24 @@ def check(config: Config) -> None:
     _check_logging(config.logging)
 
 
-def _check_logging(logging: Mapping[str, Mapping[str, Value]]) -> None:
-    """Check that the sections of the logging library refer only to sections that are there."""
-    for kind in ("formatter", "handler", "logger"):
+def _check_logging(logging: Logging) -> None:
+    """Check that the sections of the logging library are complete, and refer only to sections that are there."""
+    for kind, required in REQUIRED.items():
         for name in _names(logging[f"{kind}s"]["keys"]):
             section = f"{kind}_{name}"
             if section not in logging:
                 raise ConfigError("keys", name, f"names of sections, but there is no [{section}]", f"{kind}s")
-            for key, others in (("handlers", "handlers"), ("formatter", "formatters")):
-                for other in _names(logging[section].get(key, "")):
-                    if other not in _names(logging[others]["keys"]):
-                        raise ConfigError(key, other, f"names that [{others}] keys lists", section)
+            for key in required:
+                if key not in logging[section] and (section, key) != ("logger_root", "qualname"):
+                    raise ConfigError(key, "", "a value: this section needs one", section)
+            _check_references(logging, section)
+
+
+def _check_references(logging: Logging, section: str) -> None:
+    for key, others in (("handlers", "handlers"), ("formatter", "formatters")):
+        for name in _names(logging[section].get(key, "")):
+            if name not in _names(logging[others]["keys"]):
+                raise ConfigError(key, name, f"names that [{others}] keys lists", section)
 
 
 def _names(value: Value) -> list[str]:
@@ -150,7 +173,7 @@ def _unknown_key(option: Option, known: list[str]) -> str:
     return f"Unknown key {option.key!r} in section [{option.section}] of {option.file}{hint}"
 
 
-def _unused_sections(logging: Mapping[str, Mapping[str, Value]]) -> Iterator[str]:
+def _unused_sections(logging: Logging) -> Iterator[str]:
     """Tell of sections for the logging library that nobody refers to: the name may be wrong."""
     for section in logging:
         kind, _, name = section.partition("_")

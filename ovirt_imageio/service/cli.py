@@ -144,9 +144,14 @@ def run_daemon(options: argparse.Namespace) -> int:
     config.check(loaded)
     from ovirt_imageio.service import logs, process
 
+    def reload() -> config.Config:
+        reloaded = config.load(options.conf_dir)
+        config.check(reloaded)
+        return reloaded
+
     logs.start(loaded.logging)
     ticket = process.read_ticket(options.ticket) if options.ticket else None
-    process.run(loaded, lambda: config.load(options.conf_dir), ticket)
+    process.run(loaded, reload, ticket)
     return 0
 
 

@@ -54,10 +54,10 @@ def add_journal() -> None:
 
 def set_levels(sections: Sections) -> None:
     """Change the level of every configured logger; handlers stay as they are."""
-    for name in str(sections["loggers"]["keys"]).split(","):
-        section = sections[f"logger_{name.strip()}"]
-        is_root = name.strip() == "root"
-        logging.getLogger(None if is_root else section.get("qualname", name.strip())).setLevel(section["level"])
+    for name in map(str.strip, str(sections["loggers"]["keys"]).split(",")):
+        section = sections[f"logger_{name}"]
+        if "level" in section:
+            logging.getLogger(None if name == "root" else section.get("qualname")).setLevel(section["level"])
 
 
 def writes_to_stderr() -> bool:

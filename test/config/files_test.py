@@ -1,5 +1,6 @@
 """Files are found, merged by base name, and their mistakes named."""
 
+import errno
 import os
 import re
 import tempfile
@@ -91,6 +92,16 @@ def test_no_files(tmp_path, write, load, folder):
     with pytest.raises(
         ConfigError, match=r"configuration directory '.*etc': expected at least one file conf.d/\*.conf"
     ):
+        load()
+
+
+def test_unreadable_folder(tmp_path, load, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Root may read everything.
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(ConfigError, match=r"folder '.*/etc/conf\.d': expected a folder that can be read: Permission"):
         load()
 
 
@@ -239,6 +250,14 @@ CONTRADICTIONS = {
     ),
     "no handler": ("[tls]\nenable = no\n[handlers]\nkeys = x\n", r"\[handlers\] keys = 'x': .* no \[handler_x\]"),
     "not listed": ("[tls]\nenable = no\n[logger_root]\nhandlers = stderr\n", r"\[logger_root\] handlers = 'stderr'"),
+    "no class": (
+        "[tls]\nenable = no\n[handlers]\nkeys = logfile, x\n[handler_x]\nargs = ()\n",
+        r"\[handler_x\] class = ''",
+    ),
+    "no name": (
+        "[tls]\nenable = no\n[loggers]\nkeys = root, x\n[logger_x]\nhandlers =\n",
+        r"\[logger_x\] qualname = '': expected a value",
+    ),
     "no format": ("[tls]\nenable = no\n[handler_logfile]\nformatter = x\n", r"\[handler_logfile\] formatter = 'x'"),
 }
 

@@ -145,6 +145,30 @@ def test_drain(own, tmp_path):
     assert own.log().rstrip().endswith("Stopped")
 
 
+def test_upload_is_drained(own, image):
+    url = own.add_ticket(url=f"file://{image}", size=4 * MiB)
+    data = os.urandom(4 * MiB)
+    with contextlib.closing(own.connect()) as connection:
+        connection.putrequest("PUT", url.partition(str(own.port))[2])
+        connection.putheader("Content-Length", str(len(data)))
+        connection.endheaders(data[:MiB])
+        wait_active(own, url)
+        own.process.send_signal(signal.SIGTERM)
+        own.wait_log("Stopping signal=15")
+        connection.send(data[MiB:])
+        assert connection.getresponse().status == 200
+    assert own.process.wait(daemon.DEADLINE) == 0
+    assert image.read_bytes() == data
+
+
+def wait_active(own, url):
+    """Wait until something runs on the ticket."""
+    path = "/tickets/" + url.rpartition("/")[2]
+    deadline = time.monotonic() + daemon.DEADLINE
+    while not json.loads(own.control("GET", path)[1])["active"]:
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_cuts(own, tmp_path, number):
     with download(own, tmp_path) as response:
@@ -244,5 +268,9 @@ def test_failed_reload_changes_nothing(tmp_path):
         own.process.send_signal(signal.SIGHUP)
         own.wait_log("Reloaded")
         assert "Cannot reload the configuration, keeping the old one: [logger_root] level = 'chatty'" in own.log()
+        daemon.write_config(tmp_path, "[loggers]\nkeys = root, none\n", tls=files)
+        own.process.send_signal(signal.SIGHUP)
+        own.wait_log("Reloaded", 2)
+        assert "Cannot reload the configuration, keeping the old one: [loggers] keys = 'none'" in own.log()
         assert "Cannot reload the certificate, keeping the old one: [tls] key_file" in own.log()
         assert served_certificate(own) == before

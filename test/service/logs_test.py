@@ -67,6 +67,15 @@ def test_level_of_a_named_logger(sections):
     assert logging.getLogger("test.nbd").level == logging.ERROR
 
 
+def test_logger_without_level(sections):
+    sections["loggers"]["keys"] = "root, nbd"
+    sections["logger_nbd"] = {"handlers": "", "qualname": "test.nbd"}
+    logs.start(sections, {})
+    before = logging.getLogger("test.nbd").level
+    logs.set_levels(sections)
+    assert logging.getLogger("test.nbd").level == before
+
+
 @pytest.mark.parametrize("args", ['("/nowhere/daemon.log",)', "(", "no_such_name"])
 def test_broken_handler(sections, args):
     sections["handler_logfile"]["args"] = args
