@@ -49,3 +49,12 @@ def test_not_installed(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(errors.BackendUnavailable, match=r"cannot run qemu-img.*install it"):
         qemu_img.info("disk")
+
+
+def test_measure(tmp_path):
+    path = tmp_path / "disk.qcow2"
+    qemu_img.create(str(path), "qcow2", 2 * 1024**2)
+    assert qemu_img.measure(str(path), "raw")["required"] == 2 * 1024**2
+    assert qemu_img.measure(str(path), "qcow2", "qcow2")["fully-allocated"] == 2424832
+    with pytest.raises(errors.BackendUnavailable):
+        qemu_img.measure(str(path), "nonsense")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ovirt_imageio import errors, tls
 from ovirt_imageio.backends.http import HttpBackend
+from ovirt_imageio.backends.peer import Lost
 from ovirt_imageio.client import pace
 from ovirt_imageio.client.lanes import is_passing
 from ovirt_imageio.extent import Extent
@@ -131,9 +132,7 @@ class Remote:
                 if not is_passing(error):
                     raise
                 log.warning("Trying again in %.1f seconds: %s", pause, error)
-            except errors.BackendUnavailable as error:
-                if not is_passing(error) or isinstance(error.__cause__, OSError):
-                    raise
+            except Lost as error:
                 log.warning("Trying again in %.1f seconds: %s", pause, error)
             self._throttle.pause(pause)
         return self._try(url)

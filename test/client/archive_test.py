@@ -1,0 +1,61 @@
+"""Members of archives: where they are, and what cannot be used."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+from ovirt_imageio.client.archive import Member, find
+from ovirt_imageio.client.errors import Error, MemberNotFound, NotAnArchive
+
+
+def make(path, mode="w", **members: bytes) -> str:
+    with tarfile.open(path, mode) as archive:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def test_find(tmp_path):
+    path = make(tmp_path / "a.ova", first=b"a" * 700, second=b"b" * 512)
+    for name, data in (("first", b"a" * 700), ("second", b"b" * 512)):
+        member = find(path, name)
+        with open(path, "rb") as file:
+            file.seek(member.offset)
+            assert file.read(member.size) == data
+
+
+@pytest.mark.parametrize(("size", "padded"), [(0, 0), (1, 512), (512, 512), (196616, 197120)])
+def test_size_is_padded_to_blocks(size, padded):
+    assert Member(512, size).padded_size == padded
+
+
+@pytest.mark.parametrize("name", ["none", "folder"])
+def test_missing_member(tmp_path, name):
+    path = make(tmp_path / "a.ova", first=b"a")
+    with pytest.raises(MemberNotFound, match=name) as error:
+        find(path, name)
+    assert isinstance(error.value, KeyError)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
+def test_compressed(tmp_path, mode, kind):
+    path = make(tmp_path / "a.tar", mode, first=b"a")
+    with pytest.raises(NotAnArchive, match=f"compressed with {kind}") as error:
+        find(path, "first")
+    assert isinstance(error.value, tarfile.ReadError)
+
+
+def test_no_archive(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(b"x" * 2000)
+    with pytest.raises(NotAnArchive, match="no tar archive") as error:
+        find(str(path), "first")
+    assert isinstance(error.value, Error)

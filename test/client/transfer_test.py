@@ -1,0 +1,143 @@
+"""What is checked around a copy; the copies themselves are in integration/client_test.py."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from fakes.origin import DiskOrigin
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.http import HttpBackend
+from ovirt_imageio.client import errors as client_errors
+from ovirt_imageio.client.transfer import Download, Options, Upload, check_size
+
+DATA = bytes(range(256)) * 4096
+SMALL = len(DATA) // 2
+DEFAULT = Options()
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "image.raw"
+    path.write_bytes(DATA)
+    return str(path)
+
+
+def upload(image: str, origin: DiskOrigin, options: Options = DEFAULT, **arguments) -> None:
+    Upload(image, origin.url, None, options, format="raw", **arguments).run()
+
+
+def download(origin: DiskOrigin, path: str, options: Options = DEFAULT, **arguments) -> None:
+    Download(origin.url, path, None, options, **{"format": "raw", **arguments}).run()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [({"retries": -1}, "retries"), ({"bandwidth": 0}, "bandwidth"), ({"progress": 7}, "progress")],
+)
+def test_wrong_options(wrong, name):
+    with pytest.raises(errors.InvalidValue, match=name):
+        Options(**wrong)
+
+
+@pytest.mark.parametrize(("limit", "wanted", "workers"), [(8, 4, 4), (1, 4, 1), (8, 0, 1), (8, -1, 1)])
+def test_workers(limit, wanted, workers):
+    assert Options(max_workers=wanted).workers(limit) == workers
+
+
+def test_upload(image):
+    with DiskOrigin(bytes(len(DATA))) as origin:
+        upload(image, origin)
+        assert origin.data == DATA
+
+
+@pytest.mark.storage
+def test_download(tmp_path):
+    path = tmp_path / "copy.raw"
+    with DiskOrigin(DATA) as origin:
+        download(origin, str(path))
+    assert path.read_bytes() == DATA
+
+
+def test_size_that_fits():
+    with DiskOrigin(DATA) as origin, contextlib.closing(HttpBackend(origin.url)) as backend:
+        assert check_size(backend, len(DATA)) == len(DATA)
+        assert check_size(backend, SMALL) == len(DATA)
+        # This one grows: it was asked, with a request that changes nothing.
+        assert check_size(backend, 2 * len(DATA)) == len(DATA)
+        assert origin.data == DATA + bytes(len(DATA))
+
+
+def test_size_that_does_not_fit(image):
+    with DiskOrigin(DATA[:SMALL]) as origin:
+        origin.refusals[("PATCH", "")] = (416, "Out of range", {"Content-Range": f"bytes */{SMALL}"})
+        with pytest.raises(client_errors.SizeMismatch, match=f"only {SMALL}"):
+            upload(image, origin)
+        assert "PUT" not in origin.methods()
+
+
+def test_verify_needs_a_whole_disk(image, tmp_path):
+    with DiskOrigin(DATA) as origin:
+        with pytest.raises(client_errors.InvalidArgument, match="backing_chain"):
+            upload(image, origin, Options(verify=True), backing_chain=False)
+        with pytest.raises(client_errors.InvalidArgument, match="backing_file"):
+            download(origin, str(tmp_path / "copy"), Options(verify=True), format="qcow2", incremental=True)
+        assert origin.requests == []
+
+
+def test_existing_file_is_kept_before_anybody_is_asked(tmp_path):
+    path = tmp_path / "copy"
+    path.write_bytes(b"precious")
+    with DiskOrigin(DATA) as origin, pytest.raises(client_errors.ImageExists):
+        download(origin, str(path), overwrite=False)
+    assert origin.requests == []
+    assert path.read_bytes() == b"precious"
+
+
+@pytest.mark.storage
+def test_failed_download_leaves_nothing(tmp_path):
+    with DiskOrigin(DATA) as origin:
+        origin.refusals[("GET", "")] = (403, "No such ticket", {})
+        with pytest.raises(errors.OriginError):
+            download(origin, str(tmp_path / "copy"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.storage
+def test_failed_download_that_may_be_resumed_is_marked(tmp_path):
+    with DiskOrigin(DATA) as origin:
+        origin.refusals[("GET", "")] = (403, "No such ticket", {})
+        with pytest.raises(errors.OriginError):
+            download(origin, str(tmp_path / "copy"), Options(resume=True))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "copy.resume"]
+        origin.refusals.clear()
+        download(origin, str(tmp_path / "copy"), Options(resume=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
+
+
+@pytest.mark.storage
+def test_state_file_where_the_caller_wants_it(tmp_path):
+    state = tmp_path / "elsewhere"
+    with DiskOrigin(DATA) as origin:
+        origin.refusals[("GET", "")] = (403, "No such ticket", {})
+        with pytest.raises(errors.OriginError):
+            download(origin, str(tmp_path / "copy"), Options(resume=str(state)))
+    assert state.exists()
+
+
+def test_device_that_is_too_small(block_storage):
+    with DiskOrigin(b"a") as origin:
+        origin.options["size"] = 1024**4
+        with pytest.raises(client_errors.SizeMismatch):
+            download(origin, block_storage.path)
+
+
+def test_device_with_old_data_is_overwritten(block_storage):
+    with open(block_storage.path, "r+b") as device:
+        device.write(b"old" * 10000)
+    with DiskOrigin(bytes(1024**2)) as origin:
+        origin.extents["zero"] = [{"start": 0, "length": 1024**2, "zero": True, "hole": True}]
+        download(origin, block_storage.path)
+    with open(block_storage.path, "rb") as device:
+        assert not any(device.read(1024**2))
