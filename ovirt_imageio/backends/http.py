@@ -21,16 +21,19 @@ import logging
 import os
 import re
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 from urllib.parse import quote, urlsplit
 
 from ovirt_imageio import errors, headers, tls
+from ovirt_imageio.backends import abilities
 from ovirt_imageio.backends.base import PIECE, Backend, fill
 from ovirt_imageio.backends.listing import read_extents
 from ovirt_imageio.backends.origin import Origin, Refused, Upload
 from ovirt_imageio.backends.reply import Reply
+from ovirt_imageio.backends.transfer_url import check_url
 from ovirt_imageio.extent import Extent, clipped, merged
 from ovirt_imageio.relay import Progress, Sink, Source
 
@@ -54,27 +57,8 @@ CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)"
 UNSATISFIED_RANGE = re.compile(r"bytes \*/[0-9]{1,18}")
 CHECKSUM = re.compile(r"[0-9a-f]+")
 
-# What a path and a host may hold to be sent as they are.
-PATH = re.compile(r"/[!-~]*")
-HOST = re.compile(r"[0-9A-Za-z._:%\[\]-]+")
-
-
-def check_url(url: str) -> None:
-    """Raise errors.InvalidValue if url cannot be that of an image; its port is not looked at."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as e:
-        raise errors.InvalidValue("url", without_secrets(url), "a URL") from e
-    if parts.scheme not in ("http", "https") or not HOST.fullmatch(parts.netloc) or not parts.hostname:
-        raise errors.InvalidValue("url", without_secrets(url), "https://HOST[:PORT]/images/TICKET, no user, no password")
-    # urlsplit drops line breaks: what it returns is not always what was given.
-    if not PATH.fullmatch(parts.path) or parts.query or parts.fragment or parts.geturl() != url:
-        raise errors.InvalidValue("url", without_secrets(url), "https://HOST[:PORT]/images/TICKET, and nothing more")
-
-
-def without_secrets(url: str) -> str:
-    """Return as much of a URL as may be shown: not its ticket, no password."""
-    return re.sub("//[^/]*@", "//(user)@", re.sub("/[^/]*$", "/(ticket)", url))
+# How many seconds old a size may be. Small requests shall not pay for asking every time.
+SIZE_AGE = 1.0
 
 
 @dataclass(frozen=True)
@@ -151,17 +135,13 @@ class HttpBackend(Backend):
         self._dirty = dirty
         # What must not appear in an error.
         self._ticket_id = urlsplit(url).path.rpartition("/")[2]
-        # What the origin can beside GET and PUT.
-        self.features: frozenset[str] = frozenset()
-        # True if it takes a request while it still answers the one before. HTTP/1.1 wants that of every server, but only
-        # of ours do we know; one that tells the name of the transfer is.
-        self.can_pipeline = False
+        self._abilities = abilities.Abilities()
         self._size: Optional[int] = None
+        self._size_told = 0.0
+        # Tells seconds that only grow.
+        self.clock: Callable[[], float] = time.monotonic
         self._is_closed = False
         self.origin = Origin(url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout)
-        # Until the origin tells otherwise: the very old ones tell nothing, and refuse later.
-        self._is_put_allowed = True
-        self._has_dirty = True
         try:
             self._negotiate()
         except BaseException:
@@ -171,33 +151,25 @@ class HttpBackend(Backend):
     # Opening
 
     def _negotiate(self) -> None:
-        answer = self._options()
-        path = answer.get("unix_socket")
-        if isinstance(path, str) and path and self.origin.is_same_host:
-            answer = self._try_unix_socket(path) or answer
-        features = answer.get("features")
-        if isinstance(features, list):
-            self.features = frozenset(item for item in features if isinstance(item, str))
-        self.max_readers = natural(answer, "max_readers") or 1
-        self.max_writers = natural(answer, "max_writers") or 1
-        self.block_size = natural(answer, "block_size") or 1
-        self._size = natural(answer, "size")
-        self.can_pipeline = "transfer_id" in answer
-        self._tells_size = self._size is not None
-        # Those that know the key tell whether; for others it is enough that they list extents at all.
-        self._has_dirty = answer.get("dirty", "extents" in self.features) is True
+        found = self._options()
+        if found.unix_socket is not None and self.origin.is_same_host:
+            found = self._try_unix_socket(found.unix_socket) or found
+        self._abilities = found
+        self.max_readers = found.max_readers
+        self.max_writers = found.max_writers
+        self.block_size = found.block_size
+        self._size = found.size
+        self._size_told = self.clock()
 
-    def _options(self) -> Mapping[str, Any]:
-        """Return what the origin tells about the image; nothing if it is too old to tell."""
+    def _options(self) -> abilities.Abilities:
+        """Return what the origin tells about the image."""
         with self.origin.request("open", "OPTIONS") as reply:
             if reply.status in (204, 405):
-                return {}
+                return abilities.Abilities()
             self.check_reply(reply, "open", 200)
-            allowed = reply.headers.get("allow", "PUT").split(",")
-            self._is_put_allowed = "PUT" in (item.strip() for item in allowed)
-            return json_object(reply.read(JSON_LIMIT))
+            return abilities.parse(json_object(reply.read(JSON_LIMIT)), reply.headers.get("allow", ""))
 
-    def _try_unix_socket(self, path: str) -> Optional[Mapping[str, Any]]:
+    def _try_unix_socket(self, path: str) -> Optional[abilities.Abilities]:
         """Go on through the origin's Unix socket, if the same image is there."""
         self.origin.use_unix_socket(path)
         try:
@@ -207,19 +179,35 @@ class HttpBackend(Backend):
             self.origin.use_unix_socket(None)
             return None
 
+    @property
+    def features(self) -> frozenset[str]:
+        """What the origin can beside GET and PUT."""
+        return self._abilities.features
+
+    @property
+    def can_pipeline(self) -> bool:
+        """True if the origin takes a request while it still answers the one before."""
+        return self._abilities.can_pipeline
+
     # Reading
 
     def size(self) -> int:
-        """Return the size that the origin told; it grows with what is written here."""
+        """Return the size that the origin told; it grows with what is written here.
+
+        Others may write too: an origin that tells it at once is asked again after a while.
+        """
         self._check()
-        if self._size is None:
+        is_old = self._abilities.size is not None and self.clock() - self._size_told > SIZE_AGE
+        if self._size is None or is_old:
             self._size = self._find_size()
+            self._size_told = self.clock()
         return self._size
 
     def _find_size(self) -> int:
-        size = natural(self._options(), "size") if self._tells_size else None
-        if size is not None:
-            return size
+        if self._abilities.size is not None:
+            size = self._options().size
+            if size is not None:
+                return size
         if "extents" in self.features:
             end = 0
             for extent in self._list("zero", 0, None):
@@ -410,7 +398,9 @@ class HttpBackend(Backend):
     def look(self) -> Image:
         """Return what the origin tells about the image."""
         size = self.size()
-        return Image(size, self._is_put_allowed, self._has_dirty, self._find_filename() if size else None)
+        return Image(
+            size, self._abilities.is_writable, self._abilities.has_dirty, self._find_filename() if size else None
+        )
 
     def _find_filename(self) -> Optional[str]:
         """Return the name that the origin gives to a download; a download of one byte tells, from the oldest on."""
@@ -480,9 +470,3 @@ def json_object(body: bytes) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def natural(answer: Mapping[str, Any], name: str) -> Optional[int]:
-    """Return a number of the answer, None if there is none."""
-    value = answer.get(name)
-    return value if type(value) is int and value >= 0 else None

@@ -14,7 +14,6 @@ token itself in `Authorization`. `guard` wraps a resource of images, so that it 
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Callable
 
 from ovirt_imageio import errors
@@ -24,8 +23,6 @@ from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 
 __all__ = ["POLICY", "SessionsResource", "guard"]
-
-log = logging.getLogger("sessions")
 
 # Explicit lists: "*" covers neither Authorization in what a page may send (Fetch standard, 3.2.3), nor does a page see
 # Session-Id unless it is exposed.

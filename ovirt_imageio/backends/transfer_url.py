@@ -1,0 +1,36 @@
+"""The transfer URL of an image on another server: what it may be, and what may be shown of it.
+
+Pure: resolves nothing, opens nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from ovirt_imageio import errors
+
+__all__ = ["check_url", "without_secrets"]
+
+# What a path and a host may hold to be sent as they are.
+PATH = re.compile(r"/[!-~]*")
+HOST = re.compile(r"[0-9A-Za-z._:%\[\]-]+")
+
+
+def check_url(url: str) -> None:
+    """Raise errors.InvalidValue if url cannot be that of an image; its port is not looked at."""
+    shown = without_secrets(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as e:
+        raise errors.InvalidValue("url", shown, "a URL") from e
+    if parts.scheme not in ("http", "https") or not HOST.fullmatch(parts.netloc) or not parts.hostname:
+        raise errors.InvalidValue("url", shown, "https://HOST[:PORT]/images/TICKET, without user and password")
+    # urlsplit drops line breaks: what it returns is not always what was given.
+    if not PATH.fullmatch(parts.path) or parts.query or parts.fragment or parts.geturl() != url:
+        raise errors.InvalidValue("url", shown, "https://HOST[:PORT]/images/TICKET, and nothing more")
+
+
+def without_secrets(url: str) -> str:
+    """Return as much of a URL as may be shown: neither its ticket nor a password."""
+    return re.sub("//[^/]*@", "//(user)@", re.sub("/[^/]*$", "/(ticket)", url))
