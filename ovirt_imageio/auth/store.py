@@ -133,13 +133,20 @@ class Store:
         """Return the state of a ticket, be it open, expired or canceled. Raises errors.NotFound."""
         return self._get(ticket_id).info()
 
-    def wait(self, ticket_id: str, seconds: float, since: Optional[int] = None) -> dict[str, Any]:
+    def wait(
+        self,
+        ticket_id: str,
+        seconds: float,
+        since: Optional[int] = None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any]:
         """Return the state of a ticket as soon as its version differs from `since`, at the latest after `seconds`.
 
-        Without `since`: when anything changes from now on. Raises errors.NotFound.
+        Without `since`: when anything changes from now on. Once is_over() is true nobody waits any more. Raises
+        errors.NotFound.
         """
         transfer = self._get(ticket_id)
-        transfer.wait_change(since, seconds)
+        transfer.wait_change(since, seconds, is_over)
         return transfer.info()
 
     def list(self) -> list[dict[str, Any]]:
@@ -208,8 +215,7 @@ class Store:
         for transfer in replaced:
             transfer.tick()
         for transfer in self._snapshot():
-            transfer.tick()
-            if transfer.expired_for() >= self._purge_after:
+            if transfer.tick() >= self._purge_after:
                 transfer.cancel()
                 if self._forget(transfer):
                     log.info("PURGE transfer=%s", transfer.id)

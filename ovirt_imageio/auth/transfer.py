@@ -178,8 +178,11 @@ class Transfer:
             self._observe(now)
             return self._info(now)
 
-    def wait_change(self, since: Optional[int], seconds: float) -> None:
-        """Wait until the version differs from `since` (None: from what it is now), at most so many seconds."""
+    def wait_change(self, since: Optional[int], seconds: float, is_over: Callable[[], bool]) -> None:
+        """Wait until the version differs from `since` (None: from what it is now), at most so many seconds.
+
+        is_over is asked now and then whether there is still somebody who waits.
+        """
         deadline = time.monotonic() + seconds
         with self._changed:
             if since is None:
@@ -188,7 +191,7 @@ class Transfer:
             while True:
                 self._observe(self._clock())
                 left = deadline - time.monotonic()
-                if self._version != since or left <= 0:
+                if self._version != since or left <= 0 or is_over():
                     return
                 self._changed.wait(min(left, POLL_SECONDS))
 
@@ -235,8 +238,11 @@ class Transfer:
                 lines.append(f"opening or closing the storage of {self._in_between} connections")
             return lines
 
-    def tick(self) -> None:
-        """Do what time asks for; called a few times per second."""
+    def tick(self) -> float:
+        """Do what time asks for; called a few times per second.
+
+        Return for how many seconds the ticket is expired and nothing runs on it; negative while it lives.
+        """
         with self._changed:
             now = self._clock()
             self._observe(now)
@@ -248,6 +254,7 @@ class Transfer:
             elif self._running and self._lease.is_expired(now):
                 for running in self._running:
                     self._cut(running, "it stood still until its ticket expired")
+            return -1.0 if self._running else now - self._lease.expires
 
     def describe_state(self) -> str:
         """Return "idle", "active", "expired" or "canceled"."""
@@ -257,13 +264,6 @@ class Transfer:
             if self._running:
                 return "active"
             return "expired" if self._lease.is_expired(self._clock()) else "idle"
-
-    def expired_for(self) -> float:
-        """Return for how many seconds the ticket is expired and nothing runs on it; negative while it lives."""
-        with self._changed:
-            now = self._clock()
-            self._observe(now)
-            return -1.0 if self._running else now - self._lease.expires
 
     # --- With the lock held ------------------------------------------------------------------------------------------
 

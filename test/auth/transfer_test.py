@@ -438,14 +438,14 @@ def test_clock_that_goes_nowhere(transfer, runner, clock):
     run.operation.end()
 
 
-def test_expired_for(transfer, runner, clock):
-    assert transfer.expired_for() < 0
+def test_tick_tells_how_long_it_is_expired(transfer, runner, clock):
+    assert transfer.tick() < 0
     clock.advance(310)
-    assert transfer.expired_for() == 10
+    assert transfer.tick() == 10
     transfer.extend(Changes(timeout=5))
     _, run = begin(runner, transfer)
     clock.advance(1000)
-    assert transfer.expired_for() < 0
+    assert transfer.tick() < 0
     run.operation.end()
 
 
@@ -624,16 +624,24 @@ def test_success_after_the_cut_is_a_success(transfer, runner):
 # --- Waiting for changes ---
 
 
+def never():
+    return False
+
+
+def test_wait_that_nobody_needs_any_more(transfer):
+    transfer.wait_change(None, 1000, lambda: True)
+
+
 def test_wait_for_nothing(transfer):
     version = transfer.info()["version"]
-    transfer.wait_change(version, 0)
+    transfer.wait_change(version, 0, never)
     assert transfer.info()["version"] == version
 
 
 def test_wait_with_an_old_version_returns_at_once(transfer):
     version = transfer.info()["version"]
     transfer.extend(Changes(timeout=1))
-    transfer.wait_change(version, 1000)
+    transfer.wait_change(version, 1000, never)
     assert transfer.info()["version"] > version
 
 
@@ -644,7 +652,7 @@ def test_wait_is_woken(transfer, runner, since):
     is_woken = threading.Event()
 
     def wait():
-        transfer.wait_change(version if since else None, DEADLINE)
+        transfer.wait_change(version if since else None, DEADLINE, never)
         is_woken.set()
 
     waiter = threading.Thread(target=wait)

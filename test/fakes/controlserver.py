@@ -7,7 +7,7 @@ with ControlServer(tmp_path) as server:
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from fakes.connections import Backends
 from fakes.raw_client import RawClient, connect
@@ -53,9 +53,7 @@ class ControlServer:
             observer=self.metrics,
         )
         address: Address = TcpAddress("localhost", 0) if tcp else UnixAddress(str(tmp_path / "control.sock"))
-        self._server: Optional[Server] = Server(
-            address, application, limits=Limits(linger_timeout=1), observer=self.metrics
-        )
+        self._server = Server(address, application, limits=Limits(linger_timeout=1), observer=self.metrics)
         self.path = self._server.path
         self.port = self._server.port
 
@@ -67,6 +65,10 @@ class ControlServer:
     def __exit__(self, *exc_info: object) -> None:
         self.store.stop()
         self._server.stop()
+
+    def stop(self, grace: float) -> None:
+        """Stop the server, but not the store."""
+        self._server.stop(grace)
 
     def client(self) -> RawClient:
         """Return a new connection."""

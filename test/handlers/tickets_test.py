@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 
 import pytest
 from fakes.connections import DEADLINE
@@ -199,6 +200,26 @@ def test_bad_wait(client, query):
     assert client.get(f"/tickets/{UUID}?{query}").status == 400
 
 
+def test_wait_does_not_delay_a_stop(tmp_path, monkeypatch):
+    with ControlServer(tmp_path) as server, server.client() as client:
+        is_waiting = threading.Event()
+        wait = server.store.wait
+
+        def wait_and_tell(*arguments):
+            if arguments[1]:
+                is_waiting.set()
+            return wait(*arguments)
+
+        monkeypatch.setattr(server.store, "wait", wait_and_tell)
+        client.put(f"/tickets/{UUID}", body())
+        version = client.get(f"/tickets/{UUID}").json["version"]
+        client.send(f"GET /tickets/{UUID}?wait=300&since={version} HTTP/1.1\r\n\r\n".encode())
+        assert is_waiting.wait(DEADLINE)
+        server.stop(grace=DEADLINE)
+        answer = client.answer()
+        assert (answer.status, answer.json["version"], answer.json["canceled"]) == (200, version, False)
+
+
 def test_wait_for_an_unknown_ticket(client):
     assert client.get(f"/tickets/{UUID}?wait=300").status == 404
 
@@ -294,6 +315,16 @@ def test_log_and_errors_tell_no_ids(client, caplog):
 # --- While it is used ---
 
 
+def wait_active(client, is_active):
+    """Wait until something runs, or nothing any more: a client has the last byte before the server has noted it."""
+    info = client.get(f"/tickets/{UUID}").json
+    deadline = time.monotonic() + DEADLINE
+    while info["active"] is not is_active:
+        assert time.monotonic() < deadline, info
+        info = client.get(f"/tickets/{UUID}?wait=1&since={info['version']}").json
+    return info
+
+
 def test_delete_while_connections_stream(tmp_path):
     """Clients that stopped reading in the middle of their answers do not hold up a removal."""
     with contextlib.ExitStack() as stack:
@@ -314,8 +345,7 @@ def test_delete_of_a_stalled_upload(tmp_path):
     with ControlServer(tmp_path, remove_grace=0) as server, server.client() as client, server.client() as writer:
         client.put(f"/tickets/{UUID}", body(ops=["write"]))
         writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 1024\r\n\r\nbegin".encode())
-        while not client.get(f"/tickets/{UUID}").json["active"]:
-            pass
+        wait_active(client, True)
         removers = [server.client() for _ in range(2)]
         for remover in removers:
             remover.send(f"DELETE /tickets/{UUID} HTTP/1.1\r\n\r\n".encode())
@@ -330,8 +360,7 @@ def test_delete_times_out(tmp_path):
     with control as server, server.client() as client, server.client() as writer:
         client.put(f"/tickets/{UUID}", body(ops=["write"], transfer_id="t-1"))
         writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 1024\r\n\r\nbegin".encode())
-        while not client.get(f"/tickets/{UUID}").json["active"]:
-            pass
+        wait_active(client, True)
         answer = client.get(f"/tickets/{UUID}", method="DELETE")
         assert answer.status == 409
         assert "Transfer t-1 is still busy" in answer.text
@@ -353,31 +382,22 @@ def test_asynchronous_delete(tmp_path):
     with control as server, server.client() as client, server.client() as writer:
         client.put(f"/tickets/{UUID}", body(ops=["write"]))
         writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 1024\r\n\r\nbegin".encode())
-        while not client.get(f"/tickets/{UUID}").json["active"]:
-            pass
+        wait_active(client, True)
         assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
         info = client.get(f"/tickets/{UUID}").json
         assert (info["canceled"], info["active"]) == (True, True)
         writer.send(b"e" * 1019)
         assert writer.answer("PUT").status == 200
-        while client.get(f"/tickets/{UUID}").json["active"]:
-            pass
+        wait_active(client, False)
         assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
         assert client.get(f"/tickets/{UUID}").status == 404
-
-
-def wait_idle(client):
-    """Wait until the server has noted that the client has the last byte."""
-    while (info := client.get(f"/tickets/{UUID}").json)["active"]:
-        pass
-    return info
 
 
 def test_put_over_a_live_ticket(server, client):
     client.put(f"/tickets/{UUID}", body(transfer_id="old"))
     with server.client() as reader:
         assert reader.get(f"/images/{UUID}").status == 200
-        wait_idle(client)
+        wait_active(client, False)
         client.put(f"/tickets/{UUID}", body(transfer_id="new"))
         info = client.get(f"/tickets/{UUID}").json
         assert (info["transfer_id"], info["connections"]) == ("new", 0)
@@ -391,5 +411,5 @@ def test_progress_over_http(server, client):
     with server.client() as reader:
         for range_ in ("0-99", "100-199", "50-149", "500-599"):
             assert reader.get(f"/images/{UUID}", f"Range: bytes={range_}").status == 206
-        info = wait_idle(client)
+        info = wait_active(client, False)
         assert (info["transferred"], info["connections"]) == (300, 1)
