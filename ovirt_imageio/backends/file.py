@@ -100,9 +100,11 @@ class FileBackend(Backend):
             raise errors.PartialContent(length, done)
 
     def close(self) -> None:
-        """Close the file."""
-        self._is_closed = True
-        self._file.close()
+        """Close the file; network storage may tell only now that it did not take something that was not flushed."""
+        if not self._is_closed:
+            with self._doing("close"):
+                self._is_closed = True
+                self._file.close()
 
     def _read_slot(self, slot: memoryview, offset: int, length: int) -> memoryview:
         with self._doing("read"):

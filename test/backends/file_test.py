@@ -210,6 +210,20 @@ def test_flush_fails(path, monkeypatch):
     assert str(e.value) == "Storage failed to flush: Input/output error"
 
 
+def test_close_fails(path, monkeypatch):
+    backend = FileBackend(path, writable=True)
+    close = backend._file.close
+
+    def fail():
+        close()
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(backend._file, "close", fail)
+    with pytest.raises(errors.StorageError, match="Storage failed to close: Input"):
+        backend.close()
+    backend.close()
+
+
 # Files that change under us
 
 
