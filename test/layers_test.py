@@ -61,6 +61,9 @@ STRANGERS: dict[str, set[str]] = {
 # Tested with bytes and numbers alone.
 PURE = {
     "auth.ticket",
+    "backends.abilities",
+    "backends.jsonstream",
+    "backends.transfer_url",
     "errors",
     "extent",
     "headers",
@@ -83,6 +86,7 @@ PURE_LIBRARY = {
     "base64",
     "binascii",
     "bisect",
+    "codecs",
     "collections",
     "dataclasses",
     "enum",
