@@ -30,7 +30,7 @@ VENDOR_DIR = "/usr/lib/ovirt-imageio/conf.d"
 
 # What older versions understood; whoever still has it is told what became of it.
 REMOVED = {
-    ("daemon", "buffer_size"): "every [backend_...] section has its own now",
+    ("daemon", "buffer_size"): "how much moves at once is chosen to fit the machine",
     ("daemon", "auth_timeout"): "[remote] idle_timeout took its place",
 }
 

@@ -202,7 +202,7 @@ def test_unknown_section(write, load):
 def test_removed_key(write, load):
     write("[daemon]\nbuffer_size = 1\n")
     [warning] = load().warnings
-    assert warning.endswith("every [backend_...] section has its own now")
+    assert warning.endswith("chosen to fit the machine")
 
 
 def test_section_of_defaults_is_unknown(write, load):
