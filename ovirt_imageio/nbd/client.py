@@ -27,7 +27,7 @@ from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
 from ovirt_imageio.nbd.stream import Stream
 from ovirt_imageio.nbd.wire import CommandFlag
 
-__all__ = ["PIECE", "WINDOW", "Client", "connect"]
+__all__ = ["PIECE", "WINDOW", "Client", "connect", "steps_of"]
 
 # Bytes are moved in pieces of this size. On a memory disk 1 MiB is a third slower, as a window of them leaves the
 # processor's cache, and 256 KiB a fifth.
