@@ -4,6 +4,7 @@ import dataclasses
 import http.client
 import os
 import socket
+import sys
 
 import pytest
 from real import certificates
@@ -144,6 +145,13 @@ def test_sessions_need_the_engine(tmp_path):
     sessions = {"enable": True, "engine_cert_file": "/nowhere", "engine_ca_cert_file": "/nowhere"}
     with pytest.raises(errors.ConfigError, match=r"\[sessions\] engine_cert_file = '/nowhere'"):
         Listeners(configured(tmp_path, sessions=sessions))
+
+
+def test_sessions_need_cryptography(tmp_path, monkeypatch):
+    # This is what an import finds that fails.
+    monkeypatch.setitem(sys.modules, "ovirt_imageio.auth.engine", None)
+    with pytest.raises(errors.ConfigError, match=r"\[sessions\] enable = 'true': expected python3-cryptography"):
+        Listeners(configured(tmp_path, sessions={"enable": True}))
 
 
 def test_limit_of_connections(serving):
