@@ -42,6 +42,9 @@ def translate(error: Exception) -> Optional[Refusal]:
         headers["content-range"] = f"bytes */{error.available}"
     elif isinstance(error, errors.OriginError) and error.content_range is not None:
         headers["content-range"] = error.content_range
+    elif isinstance(error, errors.NotAuthenticated):
+        # RFC 9110, 15.5.2, wants a scheme; one that no browser knows opens no dialog.
+        headers["www-authenticate"] = "Signed-Token"
     return Refusal(_status(error), str(error), headers, close=isinstance(error, CLOSING))
 
 

@@ -62,3 +62,7 @@ def test_a_range_error_tells_the_size():
 def test_what_the_origin_said_is_passed_on():
     refusal = translate(errors.OriginError("read", "no such range", status=416, content_range="bytes */7"))
     assert (refusal.status, refusal.text, refusal.headers) == (416, "no such range", {"content-range": "bytes */7"})
+
+
+def test_who_showed_nothing_is_told_what_to_show():
+    assert translate(errors.NotAuthenticated("no token")).headers == {"www-authenticate": "Signed-Token"}

@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+from auth import token_test
 from fakes.origin import ScriptedOrigin
 from real import certificates, daemon, tokens
 
@@ -340,6 +341,26 @@ def test_nothing_without_a_session(proxy, image):
     assert ask(proxy, "GET", "/images/", session).status == 400
     assert ask(proxy, "DELETE", f"/sessions/{session['Session-Id']}").status == 204
     assert count_tickets(proxy) == before
+
+
+def test_every_bad_token(tmp_path):
+    """None opens a session, none is an internal error, and nobody is asked about any of them."""
+    with run_proxy(tmp_path / "proxy", engine=token_test.ENGINE, authority=token_test.AUTHORITY) as proxy:
+        with contextlib.closing(Client(proxy)) as client:
+            for name, text in token_test.BAD.items():
+                if not text.isascii() or "\n" in text or len(text) > 60_000:
+                    continue  # These are no headers.
+                client.close()  # A refusal ends the connection.
+                assert client.ask("POST", "/sessions", {"Authorization": text}).status == 401, name
+        assert count_tickets(proxy) == 0
+        assert "OPEN session" not in proxy.log()
+
+
+def test_token_of_a_mebibyte(proxy):
+    """It is refused before it is read to the end."""
+    # The proxy does not wait for all of it.
+    with contextlib.closing(Client(proxy)) as client, contextlib.suppress(OSError):
+        assert client.ask("POST", "/sessions", {"Authorization": "A" * MIB}).status == 431
 
 
 def test_token_names_the_host(proxy, host, image, tmp_path):
