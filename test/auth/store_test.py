@@ -12,7 +12,7 @@ from fakes.clock import FakeClock
 from fakes.connections import DEADLINE, Backends, FakeConnection, Runner
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from ovirt_imageio import errors, ops
 from ovirt_imageio.auth.links import Listener
@@ -391,8 +391,32 @@ def test_stop_cuts_everything(backends, runner):
 # --- A model ---
 
 
+TIMEOUT = 50
+GRACE = 5
+PURGE = 100
+
+
+class Model:
+    """What must be true of one ticket."""
+
+    def __init__(self, now):
+        self.expires = now + TIMEOUT
+        self.runs = []
+        # When the writes of a canceled ticket are cut; None while it is open.
+        self.grace_ends = None
+        # They were asked to end: they do so with their next step.
+        self.is_asked = False
+
+    @property
+    def is_canceled(self):
+        return self.grace_ends is not None
+
+    def touch(self, now):
+        self.expires = max(self.expires, now + TIMEOUT)
+
+
 class Machine(RuleBasedStateMachine):
-    """Random sequences of everything, against a dictionary of what must be."""
+    """Random sequences of everything that can be done to two tickets, against their models."""
 
     ids = st.sampled_from(["one-ticket", "two-ticket"])
     runs = Bundle("runs")
@@ -401,42 +425,42 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock(1000)
         self.backends = Backends()
-        self.store = Store(self.backends, self.clock, remove_grace=5, purge_after=100)
+        self.store = Store(self.backends, self.clock, remove_grace=GRACE, purge_after=PURGE)
         self.stack = contextlib.ExitStack()
         self.runner = self.stack.enter_context(Runner())
-        # By id: when it expires, or None once canceled; and the runs of its transfer.
-        self.expires = {}
-        self.running = {}
+        self.models = {}
+        self.connections = []
 
     def teardown(self):
         self.store.stop()
         self.stack.close()
-        for connection in self.runner._connections:
+        for connection in self.connections:
             connection.close()
         assert self.backends.leaked == 0
 
     def is_usable(self, uuid):
-        return self.expires.get(uuid) is not None and self.expires[uuid] > self.clock.now
+        model = self.models.get(uuid)
+        return model is not None and not model.is_canceled and model.expires > self.clock.now
 
-    def touch(self, uuid):
-        if self.expires.get(uuid) is not None:
-            self.expires[uuid] = max(self.expires[uuid], self.clock.now + 50)
+    def find(self, started):
+        """Return the model of the ticket that the run belongs to, if both are still there."""
+        uuid, run = started
+        model = self.models.get(uuid)
+        return model if model is not None and run in model.runs else None
 
     @rule(uuid=ids)
     def add(self, uuid):
-        self.store.add(document(uuid=uuid, timeout=50))
-        self.expires[uuid] = self.clock.now + 50
-        self.running[uuid] = []
+        self.store.add(document(uuid=uuid, timeout=TIMEOUT))
+        self.models[uuid] = Model(self.clock.now)
 
     @rule(uuid=ids, timeout=st.integers(0, 100))
     def extend(self, uuid, timeout):
-        if uuid not in self.expires:
+        if uuid not in self.models:
             with pytest.raises(errors.NotFound):
                 self.store.extend(uuid, {"timeout": timeout})
             return
         self.store.extend(uuid, {"timeout": timeout})
-        if self.expires[uuid] is not None:
-            self.expires[uuid] = self.clock.now + timeout
+        self.models[uuid].expires = self.clock.now + timeout
 
     @rule(uuid=ids)
     def authorize(self, uuid):
@@ -449,70 +473,85 @@ class Machine(RuleBasedStateMachine):
     @rule(target=runs, uuid=ids)
     def begin(self, uuid):
         if not self.is_usable(uuid):
-            return None
-        _, run = begin(self.runner, self.store, "write", uuid)
-        self.running[uuid].append(run)
-        self.touch(uuid)
+            return multiple()
+        connection, run = begin(self.runner, self.store, "write", uuid)
+        self.connections.append(connection)
+        self.models[uuid].runs.append(run)
+        self.models[uuid].touch(self.clock.now)
         return uuid, run
 
     @rule(started=runs, count=st.integers(1, 100))
     def move(self, started, count):
-        if started is None or started[1].is_over or started[1] not in self.running.get(started[0], ()):
+        model = self.find(started)
+        if model is None:
             return
         uuid, run = started
-        is_canceled = self.expires[uuid] is None
-        if is_canceled:
-            return
         run.operation.step(count)
-        # Seen whenever somebody looks; look now, so that the model knows when.
+        if model.is_asked:
+            assert isinstance(run.wait(), errors.OperationCanceled)
+            model.runs.remove(run)
+            return
+        # Progress counts from when somebody looks: look now, so that the model knows when.
         self.store.info(uuid)
-        self.touch(uuid)
+        model.touch(self.clock.now)
 
     @rule(started=consumes(runs))
     def end(self, started):
-        if started is None or started[1] not in self.running.get(started[0], ()):
+        model = self.find(started)
+        if model is None:
             return
-        uuid, run = started
-        if run.is_over:
-            return
+        _, run = started
         run.operation.end()
         assert run.wait() is None
-        self.running[uuid].remove(run)
-        self.touch(uuid)
+        model.runs.remove(run)
+        if not model.is_asked:
+            model.touch(self.clock.now)
 
     @rule(uuid=ids)
     def remove(self, uuid):
         self.store.remove(uuid, 0)
-        if self.running.get(uuid):
-            self.expires[uuid] = None
-        else:
-            self.expires.pop(uuid, None)
-            self.running.pop(uuid, None)
+        model = self.models.get(uuid)
+        if model is None:
+            return
+        if not model.runs:
+            del self.models[uuid]
+        elif not model.is_canceled:
+            model.grace_ends = self.clock.now + GRACE
+        elif model.grace_ends <= self.clock.now:
+            model.is_asked = True
 
-    @rule(seconds=st.integers(0, 60))
-    @precondition(lambda self: self.expires)
+    @rule()
+    def tick(self):
+        """Twice: the first one asks, the second one cuts."""
+        for uuid, model in list(self.models.items()):
+            if not model.runs and self.clock.now - model.expires >= PURGE:
+                del self.models[uuid]
+        self.store.tick()
+        self.store.tick()
+        for model in self.models.values():
+            ends = model.grace_ends if model.is_canceled else model.expires
+            if ends <= self.clock.now:
+                for run in model.runs:
+                    assert isinstance(run.wait(), errors.OperationCanceled)
+                model.runs.clear()
+
+    @rule(seconds=st.integers(0, 160))
+    @precondition(lambda self: self.models)
     def pass_time(self, seconds):
         self.clock.advance(seconds)
 
-    @rule(uuid=ids)
-    def look(self, uuid):
-        if uuid not in self.expires:
-            with pytest.raises(errors.NotFound):
-                self.store.info(uuid)
-            return
-        info = self.store.info(uuid)
-        assert info["canceled"] is (self.expires[uuid] is None)
-        assert info["active"] is bool(self.running[uuid])
-        if self.expires[uuid] is not None:
-            assert info["expires"] == self.expires[uuid]
-
     @invariant()
-    def same_tickets(self):
-        assert len(self.store.list()) == len(self.expires)
+    def agree(self):
+        assert len(self.store.list()) == len(self.models)
+        for uuid, model in self.models.items():
+            info = self.store.info(uuid)
+            assert info["canceled"] is model.is_canceled
+            assert info["active"] is bool(model.runs)
+            assert info["expires"] == model.expires
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 # --- Many threads ---
