@@ -1,0 +1,149 @@
+"""The client library: ours with our daemon, and the released library with the released daemon; qemu-nbd behind both.
+
+Images are in memory, so what is measured is what the programs do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+from bench.lines import Line, Side
+from real import daemon, release
+
+from ovirt_imageio import qemu_img
+from ovirt_imageio.nbd.server import Server
+
+__all__ = ["LINES"]
+
+KIB = 1024
+MIB = 1024**2
+GIB = 1024**3
+TIB = 1024**4
+
+# Nothing but the programs shall cost.
+MEMORY = "/dev/shm"
+ROUNDS = 3
+
+PROGRAM = """
+import sys, time
+from ovirt_imageio import client
+start = time.monotonic()
+if sys.argv[1] == "upload":
+    client.upload(sys.argv[2], sys.argv[3], sys.argv[4])
+else:
+    client.download(sys.argv[3], sys.argv[2], sys.argv[4], fmt=sys.argv[5])
+print(time.monotonic() - start)
+"""
+
+
+def full(path: Path) -> int:
+    """Make an image that is all data."""
+    block = os.urandom(MIB)
+    path.write_bytes(block * (GIB // MIB))
+    return GIB
+
+
+def sparse(path: Path) -> int:
+    """Make one of 20 GiB with 512 MiB of data, in pieces of 1 MiB."""
+    block = os.urandom(MIB)
+    with open(path, "wb") as file:
+        file.truncate(20 * GIB)
+        for number in range(512):
+            file.seek(number * 40 * MIB)
+            file.write(block)
+    return 20 * GIB
+
+
+def fragmented(path: Path) -> int:
+    """Make one with 16,000 pieces of 64 KiB of data, and as much between them."""
+    block = os.urandom(64 * KIB)
+    with open(path, "wb") as file:
+        file.truncate(16_000 * 128 * KIB)
+        for number in range(16_000):
+            file.seek(number * 128 * KIB)
+            file.write(block)
+    return 16_000 * 128 * KIB
+
+
+def empty(path: Path) -> int:
+    """Make an empty one of 8 TiB."""
+    path.unlink(missing_ok=True)
+    qemu_img.create(str(path), "qcow2", 8 * TIB)
+    return 8 * TIB
+
+
+class Transfer:
+    """One library, one daemon, one image, one direction."""
+
+    def __init__(self, kind: str, make: Callable[[Path], int], direction: str, *, tls: bool = False, fmt: str = "raw"):
+        self._kind = kind
+        self._make = make
+        self._direction = direction
+        self._tls = tls
+        self._format = fmt
+        self._run: Callable[[], float] = lambda: 0.0
+
+    @contextlib.contextmanager
+    def setup(self) -> Iterator[None]:
+        """Run what is needed."""
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
+            image, disk = folder / "image", folder / "disk"
+            size = self._make(image)
+            text = "[local]\nenable = false\n" if self._tls else ""
+            start = daemon.running if self._kind == "ours" else release.running
+            running = stack.enter_context(start(folder, text))
+            served, other = (disk, image) if self._direction == "upload" else (image, disk)
+            if self._direction == "upload":
+                qemu_img.create(str(disk), self._format, size)
+            server = stack.enter_context(Server(str(served), self._format, cache="writeback", aio="threads"))
+            url = running.add_ticket(url=server.url, size=size, sparse=True)
+            python = release.python() if self._kind == "release" else sys.executable
+            command = [python, "-c", PROGRAM, self._direction, str(other), url, running.ca_file, self._format]
+            environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+            if self._kind == "ours":
+                environ["PYTHONPATH"] = str(daemon.ROOT)
+
+            def run() -> float:
+                done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True)
+                assert done.returncode == 0, done.stderr
+                return float(done.stdout)
+
+            self._run = run
+            yield
+
+    def sample(self) -> float:
+        """Transfer once; return the seconds."""
+        time.sleep(0.1)
+        return self._run()
+
+
+def line(name: str, make: Callable[[Path], int], direction: str, about: str, **options: object) -> Line:
+    """Return a line of both libraries."""
+    sides = []
+    for kind in ("ours", "release"):
+        transfer = Transfer(kind, make, direction, **options)
+        sides.append(Side(kind, transfer.sample, transfer.setup))
+    return Line(name, "s", sides, less_is_better=True, rounds=ROUNDS, about=about)
+
+
+LINES = [
+    line("client-upload-unix", full, "upload", "upload 1 GiB over the Unix socket"),
+    line("client-download-unix", full, "download", "download 1 GiB over the Unix socket"),
+    line("client-upload-https", full, "upload", "upload 1 GiB over HTTPS", tls=True),
+    line("client-download-https", full, "download", "download 1 GiB over HTTPS", tls=True),
+    line("client-upload-sparse", sparse, "upload", "upload 20 GiB with 512 MiB of data"),
+    line("client-download-sparse", sparse, "download", "download 20 GiB with 512 MiB of data"),
+    line("client-upload-fragmented", fragmented, "upload", "upload 16,000 data extents of 64 KiB"),
+    line("client-download-fragmented", fragmented, "download", "download 16,000 data extents of 64 KiB"),
+    line("client-upload-empty", empty, "upload", "upload an empty image of 8 TiB", fmt="qcow2"),
+    line("client-download-empty", empty, "download", "download an empty image of 8 TiB", fmt="qcow2"),
+]
