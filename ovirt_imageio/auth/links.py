@@ -5,14 +5,14 @@ Knows neither HTTP nor locks: a transfer guards what is here with its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Optional, Protocol
 
 from ovirt_imageio import stats
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.ops import Operation
 
-__all__ = ["Connection", "Link", "Listener", "Running"]
+__all__ = ["Connection", "Link", "Links", "Listener", "Running"]
 
 # Operations that change the disk.
 WRITES = frozenset(["write", "zero", "flush"])
@@ -121,3 +121,79 @@ class Running:
         self.link.connection.abort()
         if self.link.backend is not None:
             self.link.backend.interrupt()
+
+
+class Links:
+    """All connections that use one transfer, and what runs on them.
+
+    Threads: one at a time.
+    """
+
+    def __init__(self) -> None:
+        self.running: set[Running] = set()
+        self._links: dict[int, Link] = {}
+        # Backends that are being opened or closed right now, by threads that cannot hold the lock meanwhile.
+        self._in_between = 0
+
+    @property
+    def is_drained(self) -> bool:
+        """True if nobody uses anything, and nothing is being opened or closed."""
+        return not self.running and not self._in_between and not any(link.is_in_use for link in self._links.values())
+
+    @property
+    def opened(self) -> int:
+        """How many connections have used the disk and are still there."""
+        return sum(link.was_opened for link in self._links.values())
+
+    def find(self, connection: Connection) -> Optional[Link]:
+        """Return the link of a connection, if it has one."""
+        return self._links.get(connection.id)
+
+    def add(self, connection: Connection) -> Link:
+        """Return a new link."""
+        link = self._links[connection.id] = Link(connection)
+        return link
+
+    def remove(self, link: Link) -> None:
+        """Forget a connection that closed."""
+        del self._links[link.connection.id]
+
+    def idle(self) -> list[Link]:
+        """Return the links that no request and no operation uses."""
+        return [link for link in self._links.values() if not link.is_in_use and not self._is_running(link)]
+
+    def between_operations(self) -> list[Link]:
+        """Return the links that a request uses right now without running an operation."""
+        return [link for link in self._links.values() if link.is_in_use and not self._is_running(link)]
+
+    def enter(self) -> None:
+        """Note that a backend is being opened."""
+        self._in_between += 1
+
+    def leave(self) -> None:
+        """Note that a backend was opened or closed."""
+        self._in_between -= 1
+
+    def take_backends(self, links: Iterable[Link]) -> list[Backend]:
+        """Take the backends off their links, to be closed: leave() must follow for each."""
+        backends = []
+        for link in links:
+            if link.backend is not None:
+                backends.append(link.backend)
+                link.backend = None
+        self._in_between += len(backends)
+        return backends
+
+    def describe(self, now: float) -> list[str]:
+        """Return a line for each thing that is in use: what, and since when."""
+        lines = [
+            f"{running.operation} (connection {running.link.connection.id}, for {now - running.started:.0f} s)"
+            for running in self.running
+        ]
+        lines += [f"a request (connection {link.connection.id})" for link in self.between_operations()]
+        if self._in_between:
+            lines.append(f"opening or closing the storage of {self._in_between} connections")
+        return lines
+
+    def _is_running(self, link: Link) -> bool:
+        return any(running.link is link for running in self.running)

@@ -19,11 +19,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.links import Connection, Link, Listener, Running
+from ovirt_imageio.auth.links import Connection, Link, Links, Listener, Running
 from ovirt_imageio.auth.progress import Progress, describe_error
 from ovirt_imageio.auth.ticket import MAX_SECONDS, TRANSITIONS, Changes, Event, Lease, State, Ticket
 from ovirt_imageio.backends.base import Backend
@@ -67,10 +67,7 @@ class Transfer:
         self._born = clock()
         self._lease = Lease.begin(ticket.timeout, self._born)
         self._inactivity_timeout = ticket.inactivity_timeout
-        self._links: dict[int, Link] = {}
-        self._running: set[Running] = set()
-        # Backends that are being opened or closed right now, by threads that cannot hold the lock meanwhile.
-        self._in_between = 0
+        self._links = Links()
         # When writes are cut too, once canceled.
         self._grace_ends = 0.0
         self._progress = Progress(self._listener)
@@ -99,14 +96,12 @@ class Transfer:
         """
         with self._changed:
             self._require_open()
-            link = self._links.get(connection.id)
-            is_new = link is None
-            if link is None:
-                link = self._links[connection.id] = Link(connection)
+            found = self._links.find(connection)
+            link = found or self._links.add(connection)
             was_in_use, link.is_in_use = link.is_in_use, True
             backend = link.backend
             timeout = self._inactivity_timeout
-        if is_new:
+        if found is None:
             connection.on_close(functools.partial(self._disconnect, link))
             connection.stay_while(self.is_alive)
         if not was_in_use:
@@ -122,8 +117,10 @@ class Transfer:
         with self._changed:
             self._require_open()
             now = self._clock()
-            running = Running(operation, self._links[connection.id], now)
-            self._running.add(running)
+            link = self._links.find(connection)
+            assert link is not None, "run() without backend()"
+            running = Running(operation, link, now)
+            self._links.running.add(running)
             self._lease.touch(now)
             self._writes += running.is_write
         error: Optional[BaseException] = None
@@ -211,12 +208,12 @@ class Transfer:
         with self._changed:
             ends = self._clock() + grace
             if self._state is State.OPEN:
-                log.debug("CANCEL transfer=%s running=%d", self.id, len(self._running))
+                log.debug("CANCEL transfer=%s running=%d", self.id, len(self._links.running))
                 self._advance(Event.CANCEL)
                 self._grace_ends = ends
             self._grace_ends = min(self._grace_ends, ends)
             self._cut_canceled(self._clock())
-            idle = self._take_backends(link for link in self._links.values() if not self._is_busy(link))
+            idle = self._links.take_backends(self._links.idle())
             self._settle()
         self._close(idle)
 
@@ -228,15 +225,7 @@ class Transfer:
     def describe_running(self) -> list[str]:
         """Return a line for each thing that still runs: what, and since when."""
         with self._changed:
-            now = self._clock()
-            lines = [
-                f"{running.operation} (connection {running.link.connection.id}, for {now - running.started:.0f} s)"
-                for running in self._running
-            ]
-            lines += [f"a request (connection {link.connection.id})" for link in self._between_operations()]
-            if self._in_between:
-                lines.append(f"opening or closing the storage of {self._in_between} connections")
-            return lines
+            return self._links.describe(self._clock())
 
     def tick(self) -> float:
         """Do what time asks for; called a few times per second.
@@ -248,20 +237,20 @@ class Transfer:
             self._observe(now)
             if self._state is State.CANCELING:
                 self._cut_canceled(now)
-                for link in self._between_operations():
+                for link in self._links.between_operations():
                     if link.backend is not None:
                         link.backend.interrupt()
-            elif self._running and self._lease.is_expired(now):
-                for running in self._running:
+            elif self._links.running and self._lease.is_expired(now):
+                for running in self._links.running:
                     self._cut(running, "it stood still until its ticket expired")
-            return -1.0 if self._running else now - self._lease.expires
+            return -1.0 if self._links.running else now - self._lease.expires
 
     def describe_state(self) -> str:
         """Return "idle", "active", "expired" or "canceled"."""
         with self._changed:
             if self._state is not State.OPEN:
                 return "canceled"
-            if self._running:
+            if self._links.running:
                 return "active"
             return "expired" if self._lease.is_expired(self._clock()) else "idle"
 
@@ -282,21 +271,9 @@ class Transfer:
         if (self._state, Event.BEGIN) not in TRANSITIONS:
             raise errors.NoSuchTicket()
 
-    def _is_running(self, link: Link) -> bool:
-        return any(running.link is link for running in self._running)
-
-    def _is_busy(self, link: Link) -> bool:
-        return link.is_in_use or self._is_running(link)
-
-    def _between_operations(self) -> list[Link]:
-        """Return the links that a request uses right now without running an operation."""
-        return [link for link in self._links.values() if link.is_in_use and not self._is_running(link)]
-
     def _settle(self) -> None:
         """Let a canceled transfer end when nothing is left of it."""
-        if self._state is not State.CANCELING or self._running or self._in_between:
-            return
-        if not any(link.is_in_use for link in self._links.values()):
+        if self._state is State.CANCELING and self._links.is_drained:
             self._advance(Event.DRAIN)
 
     def _observe(self, now: float) -> None:
@@ -305,7 +282,7 @@ class Transfer:
         They are looked at instead of reporting, so that moving data pays nothing for being watched.
         """
         has_moved = False
-        for running in self._running:
+        for running in self._links.running:
             if self._progress.account(running):
                 has_moved = True
             elif running.operation.is_finishing and running.cut_reason is None:
@@ -317,7 +294,7 @@ class Transfer:
             self._note_change()
 
     def _cut_canceled(self, now: float) -> None:
-        for running in self._running:
+        for running in self._links.running:
             has_grace = running.is_write and now < self._grace_ends
             if not running.operation.is_finishing and not has_grace:
                 self._cut(running, "its ticket was canceled")
@@ -329,26 +306,16 @@ class Transfer:
             )
         running.cut(reason)
 
-    def _take_backends(self, links: Iterable[Link]) -> list[Backend]:
-        """Take the backends off their links; the caller must close them after releasing the lock."""
-        backends = []
-        for link in links:
-            if link.backend is not None:
-                backends.append(link.backend)
-                link.backend = None
-        self._in_between += len(backends)
-        return backends
-
     def _info(self, now: float) -> dict[str, Any]:
         ticket, lease = self.ticket, self._lease
         info = {
             "age": int(now - self._born),
-            "active": bool(self._running),
+            "active": bool(self._links.running),
             "canceled": self._state is not State.OPEN,
-            "connections": sum(link.was_opened for link in self._links.values()),
+            "connections": self._links.opened,
             "dirty": ticket.dirty,
             "expires": min(int(lease.expires), MAX_SECONDS),
-            "idle_time": 0 if self._running else int(now - lease.accessed),
+            "idle_time": 0 if self._links.running else int(now - lease.accessed),
             "inactivity_timeout": self._inactivity_timeout,
             "last_error": self._progress.last_error,
             "ops": list(ticket.ops),
@@ -374,7 +341,7 @@ class Transfer:
     def _open(self, link: Link) -> Backend:
         with self._changed:
             self._require_open()
-            self._in_between += 1
+            self._links.enter()
         try:
             with contextlib.ExitStack() as undo:
                 backend = self._open_backend(self.ticket)
@@ -396,7 +363,7 @@ class Transfer:
         """Account for an operation that ended, and close its backend if nobody should use that again."""
         with self._changed:
             self._progress.account(running)
-            self._running.discard(running)
+            self._links.running.discard(running)
             if running.cut_reason is None:
                 self._lease.touch(self._clock())
                 if error is not None:
@@ -406,7 +373,7 @@ class Transfer:
             self._listener.operation_finished(running.backend_name, running.operation.name, error)
             is_spoiled = running.cut_reason is not None or _is_spoiling(error)
             is_spoiled = is_spoiled or self._state is not State.OPEN
-            backends = self._take_backends([running.link]) if is_spoiled else []
+            backends = self._links.take_backends([running.link]) if is_spoiled else []
             self._note_change()
             self._settle()
         self._close(backends)
@@ -415,14 +382,14 @@ class Transfer:
         """The request that used this backend is over."""
         with self._changed:
             link.is_in_use = False
-            backends = self._take_backends([link]) if self._state is not State.OPEN else []
+            backends = self._links.take_backends([link]) if self._state is not State.OPEN else []
             self._settle()
         self._close(backends)
 
     def _disconnect(self, link: Link) -> None:
         with self._changed:
-            del self._links[link.connection.id]
-            backends = self._take_backends([link])
+            self._links.remove(link)
+            backends = self._links.take_backends([link])
             self._note_change()
         self._close(backends)
 
@@ -438,7 +405,7 @@ class Transfer:
     def _leave(self) -> None:
         """Tell that a backend is not in between any more."""
         with self._changed:
-            self._in_between -= 1
+            self._links.leave()
             self._settle()
 
 

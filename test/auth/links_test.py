@@ -3,7 +3,7 @@
 import pytest
 from fakes.connections import FakeBackend, FakeConnection, Steps
 
-from ovirt_imageio.auth.links import Link, Listener, Running
+from ovirt_imageio.auth.links import Link, Links, Listener, Running
 
 
 @pytest.fixture
@@ -60,3 +60,65 @@ def test_listener_ignores_everything():
     listener.ticket_expired()
     listener.bytes_moved("nbd", "read", 1)
     listener.operation_finished("nbd", "read", None)
+
+
+# --- All of them ---
+
+
+@pytest.fixture
+def links():
+    return Links()
+
+
+def test_no_links(links, connection):
+    assert links.find(connection) is None
+    assert links.is_drained
+    assert links.opened == 0
+    assert links.describe(0) == []
+
+
+def test_add_and_remove(links, connection):
+    link = links.add(connection)
+    assert links.find(connection) is link
+    assert links.opened == 0
+    link.was_opened = True
+    assert links.opened == 1
+    assert links.idle() == [link]
+    links.remove(link)
+    assert links.find(connection) is None
+
+
+def test_what_is_in_use(links):
+    idle, used, busy = (links.add(FakeConnection()) for _ in range(3))
+    used.is_in_use = busy.is_in_use = True
+    run = Running(Steps(busy.connection, name="read"), busy, 10)
+    links.running.add(run)
+    assert links.idle() == [idle]
+    assert links.between_operations() == [used]
+    assert links.describe(15) == [
+        f"read of 1024 bytes at 0, 0 done (connection {busy.connection.id}, for 5 s)",
+        f"a request (connection {used.connection.id})",
+    ]
+    links.running.discard(run)
+    assert not links.is_drained
+    used.is_in_use = busy.is_in_use = False
+    assert links.is_drained
+
+
+def test_taken_backends_are_in_between(links):
+    one, two = (links.add(FakeConnection()) for _ in range(2))
+    backend = one.backend = FakeBackend()
+    assert links.take_backends([one, two]) == [backend]
+    assert one.backend is None
+    assert not links.is_drained
+    assert links.describe(0) == ["opening or closing the storage of 1 connections"]
+    assert links.take_backends([one, two]) == []
+    links.leave()
+    assert links.is_drained
+
+
+def test_opening_is_in_between(links):
+    links.enter()
+    assert not links.is_drained
+    links.leave()
+    assert links.is_drained
