@@ -23,12 +23,13 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Callable, Generic, NoReturn, Optional, Protocol, TypeVar
 
-__all__ = ["Pipe", "Progress", "Sink", "Source", "Worker", "fill", "read_ahead", "write_behind"]
+__all__ = ["Pipe", "Progress", "Sink", "Source", "Tally", "Worker", "fill", "read_ahead", "write_behind"]
 
 T = TypeVar("T")
 
-# How many reads are under way at once: most disks serve two faster than one after the other.
+# How many reads, or writes, are under way at once: most disks serve two faster than one after the other.
 READERS = 2
+WRITERS = 2
 
 # Python gained splice() in 3.10, and with it this constant, which not every system names.
 SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -196,41 +197,83 @@ def write_behind(
 ) -> int:
     """Write pieces, given as offset and length, from the source, while the next ones arrive; return how much was.
 
-    `place(slot, offset, length)` returns the part of a slot where a piece shall be. Progress is told by the thread that
-    writes, when a piece is written. A source that ends, or fails, ends the move; what came before is written.
+    `place(slot, offset, length)` returns the part of a slot where a piece shall be. Threads call `write` at the same
+    time, and tell progress: of what is written without a gap. A source that ends, or fails, ends the move; what came
+    before is written.
     """
+    tally = Tally(progress)
 
-    def put(offset: int, view: memoryview) -> int:
+    def put(number: int, offset: int, view: memoryview) -> None:
         write(offset, view)
-        progress(len(view))
-        return len(view)
+        tally.add(number, len(view))
 
-    done = 0
     free = deque(slots)
-    writing: deque[memoryview] = deque()
-    todo = iter(pieces)
-    piece = next(todo, None)
-    with Worker[int]("write-behind") as worker:
-        while piece is not None:
-            (offset, length), piece = piece, next(todo, None)
+    writing: deque[tuple[memoryview, Worker[None]]] = deque()
+    todo = enumerate(pieces)
+    item = next(todo, None)
+    with contextlib.ExitStack() as stack:
+        turns = itertools.cycle([stack.enter_context(Worker[None]("write-behind")) for _ in range(WRITERS)])
+        while item is not None:
+            (number, (offset, length)), item = item, next(todo, None)
             if not free:
-                done += worker.result()
-                free.append(writing.popleft())
+                slot, worker = writing.popleft()
+                worker.result()
+                free.append(slot)
             view = place(free[0], offset, length)
             try:
                 count = fill(source, view)
             except Exception:
-                for _ in writing:
-                    worker.result()
+                settle(writing)
                 raise
-            if count and piece is None and not writing:
-                return done + put(offset, view[:count])  # A short range needs no thread.
-            if count:
-                worker.submit(functools.partial(put, offset, view[:count]))
-                writing.append(free.popleft())
+            if count and item is None and not writing:
+                put(number, offset, view[:count])  # A short range needs no thread.
+            elif count:
+                worker = next(turns)
+                worker.submit(functools.partial(put, number, offset, view[:count]))
+                writing.append((free.popleft(), worker))
             if count < length:
                 break
-        return done + sum(worker.result() for _ in writing)
+        settle(writing)
+    return tally.total
+
+
+def settle(writing: Iterable[tuple[memoryview, Worker[None]]]) -> None:
+    """Wait for all that is being written."""
+    for _, worker in writing:
+        worker.result()
+
+
+class Tally:
+    """Tells the progress of pieces that end in any order, in their order: what is told has no gap.
+
+    Once progress has raised, it is not called any more: adding more raises the same.
+
+    Threads: any; progress is called by one at a time.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.total = 0
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._next = 0
+        # The lengths of pieces that ended before their predecessor, by number.
+        self._early: dict[int, int] = {}
+        self._error: Optional[BaseException] = None
+
+    def add(self, number: int, count: int) -> None:
+        """Piece `number`, of `count` bytes, has ended; raises what progress raises."""
+        with self._lock:
+            self._early[number] = count
+            while self._next in self._early and self._error is None:
+                count = self._early.pop(self._next)
+                self._next += 1
+                self.total += count
+                try:
+                    self._progress(count)
+                except BaseException as e:
+                    self._error = e
+            if self._error is not None:
+                raise self._error
 
 
 class Pipe:
