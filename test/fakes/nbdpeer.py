@@ -104,7 +104,8 @@ class Call:
 
     def hang_up(self) -> None:
         """Close the connection; the script may go on, to no effect."""
-        self._sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     # Handshake
 
@@ -279,6 +280,8 @@ class Peer:
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self._is_stopping = True
+        for call in self.calls:
+            call.hang_up()
         self._scope.close()
         if error is None and self._error is not None:
             raise self._error
