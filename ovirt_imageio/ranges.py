@@ -39,8 +39,8 @@ class Ranges:
         self.total = 0
         self._limit = limit
         self._count = 0
-        # Parallel arrays of starts and ends, in chunks. _firsts has the first start of each chunk, but 0 for chunk 0: so
-        # every offset belongs to one. Only chunk 0 may be empty.
+        # Parallel arrays of starts and ends, in chunks. _firsts has the first start of each chunk, but 0 for chunk 0:
+        # so every offset belongs to one. Only chunk 0 may be empty.
         self._firsts = [0]
         self._starts = [array("q")]
         self._ends = [array("q")]

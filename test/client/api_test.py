@@ -142,4 +142,5 @@ def test_signatures_that_callers_rely_on(name):
 
 def test_everything_public_is_there():
     assert all(hasattr(client, name) for name in client.__all__)
-    assert [client.BUFFER_SIZE, client.MAX_WORKERS] == [4 * MiB, 4]
+    assert client.BUFFER_SIZE == 4 * MiB
+    assert client.MAX_WORKERS == 4
