@@ -136,7 +136,7 @@ class Server:
         with self._lock:
             threads = dict(self._threads)
         for connection in threads.values():
-            if connection is not None:
+            if connection is not None and not connection.is_aborted:
                 log.warning("Cutting off connection=%s client=%s", connection.id, connection.client)
                 connection.abort()
         for thread in join(threads, JOIN_TIMEOUT):
@@ -166,8 +166,7 @@ class Server:
             return
         except OSError as error:
             log.error("Cannot accept connections: %s; the limit of open files may be too low", error)
-            # Wait, but not for stop().
-            select.select([self._wakeup], [], [], PAUSE)
+            self._pause()
             return
         client = "local" if sock.family == sockets.AF_UNIX else str(peer[0])
         with self._lock:
@@ -187,6 +186,12 @@ class Server:
             with self._lock:
                 del self._threads[thread]
             sock.close()
+
+    def _pause(self) -> None:
+        """Wait for better times, or for stop()."""
+        poller = select.poll()
+        poller.register(self._wakeup, select.POLLIN)
+        poller.poll(PAUSE * 1000)
 
     # The threads of connections.
 
