@@ -70,7 +70,7 @@ class Connection:
         self._stream.abort()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Call back, in this connection's thread, when the connection closes; the last one added first."""
+        """Call back, in this connection's thread, when no more requests can come; the last one added first."""
         self._closers.append(callback)
 
     def after_request(self, callback: Callable[[], None]) -> None:
@@ -124,6 +124,8 @@ class Connection:
     def _part(self) -> None:
         """End the conversation so that the client gets to read our last words."""
         if self._is_out_of_step or self._stream.has_more():
+            # That may take a while; a disk must not stay open for it.
+            self._call_back(self._closers)
             self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
         else:
             self._stream.say_goodbye()

@@ -377,6 +377,14 @@ def test_on_close(caplog):
     assert "in a callback" in caplog.text
 
 
+def test_on_close_does_not_wait_for_who_lingers():
+    called = threading.Event()
+    with talking(before=lambda connection: connection.on_close(called.set)) as client:
+        assert client.ask(put(b"content-length: 5\r\n").replace(b"PUT", b"POST")).status == 403
+        assert called.wait(DEADLINE)
+        assert client.thread.is_alive()
+
+
 def test_after_request(caplog):
     """Called once, for the request that is served, whatever becomes of it."""
     called = []
