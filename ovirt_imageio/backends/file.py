@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileBackend", "check_url", "open_backend"]
 
-# How many pieces may be between the storage and the network: one at each end, and two to even out their pauses.
+# How many pieces may be between the storage and the network: two at the storage, one on the network, one to spare.
 SLOTS = 4
 
 
