@@ -226,7 +226,7 @@ class HttpBackend(Backend):
         if length <= 0:
             return 0
         with self._get(offset, length) as reply:
-            return fill(reply, view[:length])
+            return reply.fill(view[:length])
 
     def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
         """Send with one GET for the whole range."""
@@ -235,7 +235,7 @@ class HttpBackend(Backend):
             buffer = memoryview(bytearray(min(available, STEP)))
             with self._get(offset, available) as reply:
                 while reply.length:
-                    count = fill(reply, buffer[: reply.length])
+                    count = reply.fill(buffer)
                     sink.write(buffer[:count])
                     progress(count)
         if available < length:

@@ -127,6 +127,23 @@ class Peer:
         self._start += count
         return count
 
+    def fill(self, view: memoryview) -> int:
+        """Read until view is full; return how much was read, less than that only at the end.
+
+        Over TLS each call of the system gives 16 KiB at most: this loop is where most bytes of a proxy pass.
+        """
+        done = self.readinto(view)
+        receive, size = self._sock.recv_into, len(view)
+        try:
+            while 0 < done < size:
+                count = receive(view[done:])
+                if not count:
+                    break
+                done += count
+        except OSError as e:
+            raise self._failure(e) from e
+        return done
+
     def end_requests(self) -> None:
         """Tell the server that nothing more will come, while its answer still may."""
         try:

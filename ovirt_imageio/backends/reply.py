@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Callable, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends.base import fill
 from ovirt_imageio.backends.peer import BUFFER_SIZE, Peer
 
 __all__ = ["Release", "Reply"]
@@ -81,17 +82,22 @@ class Reply:
         self.advance(count)
         return count
 
+    def fill(self, view: memoryview) -> int:
+        """Read until view is full or the body ends; return how much was read."""
+        if self.length is None:
+            return fill(self, view)
+        view = view[: self.length]
+        count = self._peer.fill(view) if view else 0
+        self.advance(count)
+        if count < len(view):
+            raise self._peer.lost(f"it was closed {self.length} bytes before the end of the data")
+        return count
+
     def read(self, limit: int) -> bytes:
         """Return the next `limit` bytes of the body, or what there is."""
         body = bytearray(limit)
-        done = 0
-        with memoryview(body) as view:
-            while done < limit:
-                count = self.readinto(view[done:])
-                if not count:
-                    break
-                done += count
-        return bytes(body[:done])
+        count = self.fill(memoryview(body))
+        return bytes(body[:count])
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body piece by piece, as it comes."""

@@ -13,6 +13,8 @@ pytest.importorskip("cryptography")
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
+from hypothesis import given
+from hypothesis import strategies as st
 from real import tokens
 from real.tokens import SIGNED, encode, make_fields, make_payload, sign_v1, sign_v2
 
@@ -299,6 +301,28 @@ def test_bad(name):
     # The token is a secret, and so is what it holds.
     assert tokens.TICKET_ID not in str(e.value)
     assert len(str(e.value)) < 150
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused(data):
+    for text in (data.decode("latin-1"), base64.b64encode(data).decode()):
+        with pytest.raises(errors.NotAuthenticated):
+            make_verifier().verify(text, NOW)
+
+
+GOOD = sign_v2(good_fields(), ENGINE)
+VALUES = st.one_of(st.text(max_size=5), st.integers(), st.none(), st.sampled_from(list(GOOD)))
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "signature", "digest"]), VALUES, min_size=1, max_size=4))
+def test_any_change_is_refused(changes):
+    # What is not signed and not looked at may be anything, as long as it is text.
+    unused = {"certificate", "signature", "digest"}
+    if set(changes) <= unused and all(isinstance(value, str) for value in changes.values()):
+        make_verifier().verify(encode({**GOOD, **changes}), NOW)
+        return
+    with pytest.raises(errors.NotAuthenticated):
+        make_verifier().verify(encode({**GOOD, **changes}), NOW)
 
 
 @pytest.mark.parametrize("now", [NOW - YEAR, NOW + YEAR])

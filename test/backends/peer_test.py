@@ -77,6 +77,36 @@ def test_readinto(pair, size):
     assert got == data
 
 
+@pytest.mark.parametrize("first", [0, 1, 99])
+def test_fill(pair, first):
+    peer, far = pair
+    data = bytes(range(256)) * 1000
+    far.sendall(b"head\r\n" + data[:first])
+    assert peer.read_until(b"\r\n") == b"head"
+    thread = threading.Thread(target=far.sendall, args=(data[first:] + b"more",))
+    thread.start()
+    view = memoryview(bytearray(len(data)))
+    assert peer.fill(view) == len(data)
+    assert view == data
+    thread.join()
+    assert peer.readinto(memoryview(bytearray(10))) == 4
+
+
+def test_fill_to_the_end(pair):
+    peer, far = pair
+    far.sendall(b"half")
+    far.close()
+    assert peer.fill(memoryview(bytearray(100_000))) == 4
+    assert peer.fill(memoryview(bytearray(100_000))) == 0
+
+
+def test_fill_takes_too_long(pair):
+    peer, far = hurried(pair)
+    far.sendall(b"half")
+    with pytest.raises(errors.BackendTimeout):
+        peer.fill(memoryview(bytearray(100_000)))
+
+
 def test_end_before_mark(pair):
     peer, far = pair
     far.sendall(b"half")

@@ -6,6 +6,8 @@ import socket
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.peer import BUFFER_SIZE, Peer
@@ -166,6 +168,32 @@ def test_leaving_with_an_error_drops_it():
         with pytest.raises(KeyError), it.reply():
             raise KeyError
         assert it.released == [False]
+
+
+@given(st.binary(max_size=200), st.sampled_from(["GET", "HEAD"]))
+def test_any_bytes_are_an_answer_or_refused(data, method):
+    """And it does not matter in which pieces they come."""
+    outcomes = []
+    for step in (1000, 1):
+        try:
+            outcomes.append(exchange(b"HTTP/1.1 200 OK\r\n" + data, method, step))
+        except errors.BackendUnavailable as e:
+            outcomes.append(str(e))
+    assert outcomes[0] == outcomes[1]
+
+
+HEADS = st.sampled_from([b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b""])
+
+
+@given(st.lists(HEADS, max_size=3), st.binary(max_size=20))
+def test_any_body_is_taken_or_refused(lines, body):
+    outcomes = []
+    for step in (1000, 1):
+        try:
+            outcomes.append(exchange(b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n" + body, "GET", step))
+        except errors.BackendUnavailable as e:
+            outcomes.append(str(e).partition(" bytes before")[0])
+    assert outcomes[0] == outcomes[1]
 
 
 def test_length_counts_down():
