@@ -14,11 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 
-from bench import client_lines, file_lines, httpd_lines, proxy_lines, ticket_lines  # noqa: E402  (the path comes first)
+from bench import client_lines, file_lines, httpd_lines, nbd_lines, proxy_lines, ticket_lines  # noqa: E402  (the path comes first)
 from bench.lines import Line  # noqa: E402
 
 # Each module offers LINES.
-MODULES = [client_lines, file_lines, httpd_lines, proxy_lines, ticket_lines]
+MODULES = [client_lines, file_lines, httpd_lines, nbd_lines, proxy_lines, ticket_lines]
 
 
 def main(only: list[str]) -> int:
