@@ -212,7 +212,8 @@ class Transfer:
                 self._advance(Event.CANCEL)
                 self._grace_ends = ends
             self._grace_ends = min(self._grace_ends, ends)
-            self._cut_canceled(self._clock())
+            # Those that were asked to end already have time until the next tick, however often we are called.
+            self._cut_canceled(self._clock(), lambda running: running.cut_reason is None)
             idle = self._links.take_backends(self._links.idle())
             self._settle()
         self._close(idle)
@@ -236,7 +237,7 @@ class Transfer:
             now = self._clock()
             self._observe(now)
             if self._state is State.CANCELING:
-                self._cut_canceled(now)
+                self._cut_canceled(now, lambda running: True)
                 for link in self._links.between_operations():
                     if link.backend is not None:
                         link.backend.interrupt()
@@ -293,10 +294,10 @@ class Transfer:
             self._lease.touch(now)
             self._note_change()
 
-    def _cut_canceled(self, now: float) -> None:
+    def _cut_canceled(self, now: float, is_due: Callable[[Running], bool]) -> None:
         for running in self._links.running:
             has_grace = running.is_write and now < self._grace_ends
-            if not running.operation.is_finishing and not has_grace:
+            if not running.operation.is_finishing and not has_grace and is_due(running):
                 self._cut(running, "its ticket was canceled")
 
     def _cut(self, running: Running, reason: str) -> None:

@@ -531,6 +531,16 @@ def test_second_cancel_ends_the_grace(transfer, runner):
     assert isinstance(run.wait(), errors.OperationCanceled)
 
 
+def test_repeated_cancel_is_no_second_cut(transfer, runner):
+    """Two removals at once must not keep a write from telling its client."""
+    connection, run = begin(runner, transfer)
+    transfer.cancel()
+    transfer.cancel()
+    assert not connection.is_aborted
+    run.operation.step(1)
+    assert isinstance(run.wait(), errors.OperationCanceled)
+
+
 @pytest.mark.parametrize("name", ["write", "zero", "flush"])
 def test_finishing_operation_is_never_cut(transfer, runner, clock, name):
     connection, run = begin(runner, transfer, name)
