@@ -30,7 +30,7 @@ LAYERS: dict[str, set[str]] = {
     "client": BASE | {"relay", "nbd", "storage", "backends", "ops", "checksum"},
     "admin": BASE | {"config"},
     "directio": BASE | {"relay", "storage", "backends"},
-    "_internal": {"directio"},
+    "_internal": {"directio", "nbd"},
 }
 
 # Modules at the top that are no layer of their own.
