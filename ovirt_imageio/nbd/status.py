@@ -27,36 +27,44 @@ class Status(NamedTuple):
     flags: int
 
 
+# Start and length, and the flags of each context, in the order of Export.contexts.
+Part = tuple[int, int, tuple[int, ...]]
+
+
 def zero_extents(client: Client, offset: int, length: int) -> Iterator[Extent]:
     """Yield the zero extents of a range: one of data if the server cannot tell."""
-    if wire.BASE_ALLOCATION not in client.export.contexts.values():
+    place = places(client.export)
+    base, depth = place.get(wire.BASE_ALLOCATION), place.get(wire.ALLOCATION_DEPTH)
+    if base is None:
         return iter([ZeroExtent(offset, length, False, False)] if length else [])
     return merged(
-        ZeroExtent(
-            start,
-            size,
-            zero=bool(flags[wire.BASE_ALLOCATION] & wire.STATE_ZERO),
-            hole=flags.get(wire.ALLOCATION_DEPTH) == 0,
-        )
+        ZeroExtent(start, size, flags[base] & wire.STATE_ZERO != 0, depth is not None and flags[depth] == 0)
         for start, size, flags in walk(client, offset, length)
     )
 
 
 def dirty_extents(client: Client, offset: int, length: int, bitmap: str) -> Iterator[Extent]:
     """Yield the dirty extents of a range, after one bitmap of the export."""
+    place = places(client.export)
+    base, dirty = place.get(wire.BASE_ALLOCATION), place[bitmap]
     return merged(
         DirtyExtent(
             start,
             size,
-            dirty=bool(flags[bitmap] & wire.STATE_DIRTY),
-            zero=bool(flags.get(wire.BASE_ALLOCATION, 0) & wire.STATE_ZERO),
+            flags[dirty] & wire.STATE_DIRTY != 0,
+            base is not None and flags[base] & wire.STATE_ZERO != 0,
         )
         for start, size, flags in walk(client, offset, length)
     )
 
 
-def walk(client: Client, offset: int, length: int) -> Iterator[tuple[int, int, dict[str, int]]]:
-    """Yield start, length and the flags by context, for each part of a range in which no context changes.
+def places(export: Export) -> dict[str, int]:
+    """Return where in the flags of a part those of a context stand."""
+    return {name: place for place, name in enumerate(export.contexts.values())}
+
+
+def walk(client: Client, offset: int, length: int) -> Iterator[Part]:
+    """Yield the parts of a range in which no context changes.
 
     base:allocation   |      data       |  zero  |   data ...
     dirty bitmap      |  clean  |       dirty        |   ...
@@ -76,7 +84,7 @@ def walk(client: Client, offset: int, length: int) -> Iterator[tuple[int, int, d
             size = min(part + size, end) - max(part, position)
             if size <= 0:
                 continue
-            yield position, size, dict(zip(contexts.values(), flags))
+            yield position, size, flags
             position += size
             if position >= end:
                 return
@@ -86,23 +94,26 @@ def walk(client: Client, offset: int, length: int) -> Iterator[tuple[int, int, d
 
 def decode(export: Export, packed: memoryview) -> Iterator[Status]:
     """Yield the extents of one context; raises ProtocolError for one that cannot be."""
-    extended = export.mode is Mode.EXTENDED
-    layout = wire.STATUS_EXT_EXTENT if extended else wire.STATUS_EXTENT
+    layout = wire.STATUS_EXT_EXTENT if export.mode is Mode.EXTENDED else wire.STATUS_EXTENT
     for length, flags in layout.iter_unpack(packed):
         if length == 0:
             raise ProtocolError("the NBD server reported an empty extent")
         yield Status(length, flags)
 
 
-def parallel(start: int, lists: list[Iterator[Status]]) -> Iterator[tuple[int, int, list[int]]]:
-    """Yield start, length and flags of each part in which no list changes, until one of them ends."""
-    heads = [next(items) for items in lists]
+def parallel(start: int, lists: list[Iterator[Status]]) -> Iterator[Part]:
+    """Yield each part in which no list changes, until one of them ends."""
+    # What is left of the current extent of each list, and its flags.
+    left, flags = map(list, zip(*(next(items) for items in lists)))
     while True:
-        size = min(head.length for head in heads)
-        yield start, size, [head.flags for head in heads]
+        size = min(left)
+        yield start, size, tuple(flags)
         start += size
-        for i, head in enumerate(heads):
-            rest = head._replace(length=head.length - size) if head.length > size else next(lists[i], None)
-            if rest is None:
+        for i, length in enumerate(left):
+            if length > size:
+                left[i] = length - size
+                continue
+            following = next(lists[i], None)
+            if following is None:
                 return
-            heads[i] = rest
+            left[i], flags[i] = following

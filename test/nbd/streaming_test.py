@@ -21,6 +21,9 @@ from ovirt_imageio.relay import Pipe
 KIB = 1024
 SIZE = 5 * PIECE + 12345
 
+# Python 3.9 has one for sockets.
+TIMEOUT = (TimeoutError, socket.timeout)
+
 WAYS = ["slot", pytest.param("pipe", marks=pytest.mark.skipif(not Pipe.is_supported, reason="Python has no splice()"))]
 
 
@@ -297,7 +300,7 @@ def test_source_stands_still(way, disk):
     with scene(serving(disk), way) as s:
         s.near.settimeout(0.05)
         s.far.sendall(b"x" * 1000)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TIMEOUT):
             s.streamer.receive(s.nbd, s.end, 0, SIZE, s.progress.append)
         s.check_connection(disk)
 
@@ -336,7 +339,7 @@ def test_sink_is_gone(way, disk):
 def test_sink_takes_nothing(way, disk):
     with scene(serving(disk), way) as s:
         s.near.settimeout(0.05)
-        with pytest.raises((TimeoutError, ConnectionAbortedError)):
+        with pytest.raises(TIMEOUT):
             s.streamer.send(s.nbd, s.end, 0, SIZE, s.progress.append)
         s.check_connection(disk)
 
