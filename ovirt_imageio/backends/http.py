@@ -189,6 +189,11 @@ class HttpBackend(Backend):
         """True if the origin takes a request while it still answers the one before."""
         return self._abilities.can_pipeline
 
+    @property
+    def is_sparse(self) -> bool:
+        """True if the origin told that zeroing deallocates."""
+        return self._abilities.is_sparse
+
     # Reading
 
     def size(self) -> int:

@@ -118,11 +118,21 @@ class Run:
         self.gap = []
 
 
-def plan(extents: Iterable[Extent], rules: Rules, done: Iterable[tuple[int, int]] = ()) -> Iterator[Request]:
-    """Yield the requests that copy a disk with these extents; ranges that are `done`, as (start, end), are skipped."""
+def plan(
+    extents: Iterable[Extent],
+    rules: Rules,
+    done: Iterable[tuple[int, int]] = (),
+    zeroes: Iterable[tuple[int, int]] = (),
+) -> Iterator[Request]:
+    """Yield the requests that copy a disk with these extents.
+
+    Ranges that are `done`, in order, as (start, end), are skipped; so are zeroes in ranges that are `zeroes` already.
+    """
     run = Run()
-    for extent, is_done in separated(extents, done):
+    for extent, is_done, is_zero in separated(extents, Ranges(done), Ranges(zeroes)):
         action = SKIP if is_done else rules.action(extent)
+        if is_zero and action == ZERO:
+            action = SKIP
         if action == COPY:
             for start, length in split(extent.start, extent.length, MAX_COPY):
                 if not run.takes(start, length, rules):
@@ -139,20 +149,33 @@ def plan(extents: Iterable[Extent], rules: Rules, done: Iterable[tuple[int, int]
     yield from run.finish()
 
 
-def separated(extents: Iterable[Extent], done: Iterable[tuple[int, int]]) -> Iterator[tuple[Extent, bool]]:
-    """Yield the parts of extents with whether they are done; both come in order."""
-    ranges = iter(done)
-    first, last = next(ranges, (2**63, 2**63))
+def separated(extents: Iterable[Extent], done: Ranges, zeroes: Ranges) -> Iterator[tuple[Extent, bool, bool]]:
+    """Yield the parts of extents with whether they are in one of `done`, and in one of `zeroes`."""
     for extent in extents:
         start, end = extent.start, extent.start + extent.length
         while start < end:
-            if last <= start:
-                first, last = next(ranges, (2**63, 2**63))
-                continue
-            is_done = first <= start
-            stop = min(end, last if is_done else first)
-            yield extent._replace(start=start, length=stop - start), is_done
+            is_done, first = done.at(start)
+            is_zero, second = zeroes.at(start)
+            stop = min(end, first, second)
+            part = extent if (start, stop) == (extent.start, end) else extent._replace(start=start, length=stop - start)
+            yield part, is_done, is_zero
             start = stop
+
+
+class Ranges:
+    """Ranges that come in order, and are looked at in order."""
+
+    END = 2**63
+
+    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self._ranges = iter(ranges)
+        self._first, self._last = 0, 0
+
+    def at(self, position: int) -> tuple[bool, int]:
+        """Return whether a position, not before the last one, is in a range, and where that changes."""
+        while self._last <= position:
+            self._first, self._last = next(self._ranges, (self.END, self.END))
+        return (True, self._last) if self._first <= position else (False, self._first)
 
 
 def split(start: int, length: int, step: int) -> Iterator[tuple[int, int]]:

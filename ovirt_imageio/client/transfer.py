@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 # A gap that is copied along is written as zeroes, which take space. Below this most images cannot do without anyway.
 UPLOAD_GAP = 32 * 1024
 
+# As many extents of the disk that is written to are looked at; it should have few.
+MAX_KNOWN = 100_000
+
 # Here a gap costs only its way over the network, and is not written.
 DOWNLOAD_GAP = 128 * 1024
 
@@ -118,7 +121,8 @@ class Upload:
             available = check_size(first, size)
             journal = self._journal(lister, first, size)
             options.reporter.begin(max(size, available))
-            requests = plan.plan(self._extents(lister, size, available), self._rules(), journal.done if journal else ())
+            done = journal.done if journal else ()
+            requests = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(first))
             Copier(
                 lambda moved: lanes.Upload(open_local, remote.open, moved),
                 workers,
@@ -137,6 +141,20 @@ class Upload:
     def _rules(self) -> plan.Rules:
         zero = not (self.disk_is_zero and self.backing_chain)
         return plan.Rules(zero=zero, hole=self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True)
+
+    def _zeroes(self, there: HttpBackend) -> list[tuple[int, int]]:
+        """Return what the server says is zero already, so that a new disk need not be zeroed again.
+
+        Not where zeroing is more than that: it allocates a disk that is not sparse, and hides what is below a layer.
+        """
+        if not there.is_sparse or not self.backing_chain or self.disk_is_zero:
+            return []
+        try:
+            known = itertools.islice(there.extents("zero"), MAX_KNOWN)
+            return [(extent.start, extent.start + extent.length) for extent in known if extent.zero]
+        except errors.Error as error:
+            log.debug("The server does not tell what is zero: %s", error)
+            return []
 
     def _extents(self, lister: Backend, size: int, available: int) -> Iterator[Extent]:
         """Return what the image has, and zeroes behind its end, where the server may have something old."""
