@@ -9,12 +9,15 @@ import abc
 import itertools
 from typing import Callable, ClassVar, Optional
 
-from ovirt_imageio import errors
+from ovirt_imageio import errors, stats
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.extent import Extent
 from ovirt_imageio.relay import Sink, Source
 
 __all__ = ["Extents", "Flush", "Operation", "Read", "Write", "WriteAll", "Zero"]
+
+# For operations that nobody times; it keeps nothing, so all may share it.
+NO_CLOCK = stats.NullClock()
 
 
 class Operation(abc.ABC):
@@ -35,8 +38,14 @@ class Operation(abc.ABC):
         self.length = length
         # How far we are: [offset, offset + done) was moved.
         self.done = 0
-        # True once the client has nothing more to send or take: only the storage still works.
-        self.is_finishing = False
+        # Times the parts of the operation; whoever runs it may replace it.
+        self.clock: stats.Clock = NO_CLOCK
+        self._is_finishing = False
+
+    @property
+    def is_finishing(self) -> bool:
+        """True once the client has nothing more to send or take: only the storage still works."""
+        return self._is_finishing
 
     @abc.abstractmethod
     def run(self) -> None:
@@ -83,9 +92,18 @@ class Write(Operation):
     def run(self) -> None:
         """Write the range, then flush if asked; raises errors.PartialContent if the source ends before."""
         self._receive()
-        self.is_finishing = True
+        self._is_finishing = True
         if self._flush:
-            self._backend.flush()
+            with self.clock.run("write.flush"):
+                self._backend.flush()
+
+    @property
+    def is_finishing(self) -> bool:
+        """True once the source has ended, though some of it may still be on its way to the disk.
+
+        A source that cannot tell has ended when all of it is written.
+        """
+        return self._is_finishing or getattr(self._source, "is_consumed", False)
 
     def _receive(self) -> None:
         self._backend.receive_from(self._source, self.offset, self.length, self.advance)
@@ -115,13 +133,15 @@ class Zero(Operation):
 
     def run(self) -> None:
         """Zero the range in steps that leave cancel responsive."""
-        while self.done < self.length:
-            step = min(self._backend.zero_step, self.length - self.done)
-            self._backend.zero(self.offset + self.done, step)
-            self.advance(step)
-        self.is_finishing = True
+        with self.clock.run("zero.zero"):
+            while self.done < self.length:
+                step = min(self._backend.zero_step, self.length - self.done)
+                self._backend.zero(self.offset + self.done, step)
+                self.advance(step)
+        self._is_finishing = True
         if self._flush:
-            self._backend.flush()
+            with self.clock.run("zero.flush"):
+                self._backend.flush()
 
 
 class Flush(Operation):
@@ -132,7 +152,7 @@ class Flush(Operation):
 
     def run(self) -> None:
         """Flush."""
-        self.is_finishing = True
+        self._is_finishing = True
         self._backend.flush()
 
 

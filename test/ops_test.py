@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_imageio import errors, ops
+from ovirt_imageio import errors, ops, stats
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.extent import ZeroExtent
 
@@ -79,6 +79,26 @@ def test_write_flushes_if_asked(flush):
     operation.run()
     assert operation.is_finishing
     assert backend.flushes == int(flush)
+
+
+def test_write_is_finishing_as_soon_as_its_source_has_ended():
+    """Slow storage must not be held against a client that has sent everything."""
+    source = Bytes(b"abc")
+    source.is_consumed = False
+    operation = ops.Write(MemoryBackend(bytearray(10)), source, 0, 3)
+    assert not operation.is_finishing
+    source.is_consumed = True
+    assert operation.is_finishing
+
+
+def test_parts_are_timed():
+    write = ops.Write(Flushed(bytearray(10)), Bytes(b"abc"), 0, 3)
+    zero = ops.Zero(Flushed(bytearray(10)), 0, 10, flush=True)
+    write.clock = zero.clock = stats.Clock()
+    write.run()
+    zero.run()
+    names = [group.split()[0] for group in str(zero.clock).split("[")[1:]]
+    assert names == ["write.flush", "zero.zero", "zero.flush"]
 
 
 def test_a_short_body_is_written_as_far_as_it_came_and_not_flushed():

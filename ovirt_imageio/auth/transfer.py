@@ -123,6 +123,7 @@ class Transfer:
             self._links.running.add(running)
             self._lease.touch(now)
             self._writes += running.is_write
+        operation.clock = connection.clock
         error: Optional[BaseException] = None
         try:
             with connection.clock.run(operation.name) as stat:

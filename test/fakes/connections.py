@@ -135,7 +135,7 @@ class Steps(Operation):
 
     def finishing(self) -> None:
         """The client has done its part."""
-        self.order(lambda: setattr(self, "is_finishing", True))
+        self.order(lambda: setattr(self, "_is_finishing", True))
 
     def end(self) -> None:
         """Succeed."""
