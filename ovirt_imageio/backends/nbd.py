@@ -221,7 +221,7 @@ class NBDBackend(Backend):
 
     def _connected(self) -> Client:
         """Return the connection, a new one if the last one broke."""
-        if self._client is not None and self._client.is_alive:
+        if self._client is not None and self._client.probe():
             return self._client
         if self._client is not None:
             log.warning("The connection to the NBD server broke, connecting again")

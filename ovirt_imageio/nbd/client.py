@@ -69,6 +69,14 @@ class Client:
         """False once nothing more can be said on this connection."""
         return self._is_alive
 
+    def probe(self) -> bool:
+        """Return False if the connection is dead, also if the server closed it while nothing was under way."""
+        # Over TLS something may come at any time that is not for us.
+        if self._is_alive and not self._replies and self.stream.socket is not None and self.stream.is_ready():
+            # Nothing was asked for: this can only be the end.
+            self._die()
+        return self._is_alive
+
     # --- Requests ----------------------------------------------------------------------------------------------------
 
     def read(self, offset: int, view: memoryview) -> None:

@@ -214,21 +214,53 @@ def test_lost_writes_fail_the_next_flush():
 
 
 def test_flushed_writes_are_not_lost():
-    disk = bytearray(1000)
-
     def script(call):
-        call.negotiate(size=len(disk))
+        call.negotiate()
         for _ in range(2):
             call.done(call.request())
+        call.request()
         call.hang_up()
 
     with opened(script, writable=True) as backend:
+        for _ in range(2):
+            backend.write(0, memoryview(b"x"))
+            backend.flush()
+            with pytest.raises(errors.BackendUnavailable):
+                read(backend)
+
+
+def test_the_server_was_restarted():
+    """A connection that was closed while nobody used it is made again, and nobody notices."""
+    hung_up = threading.Event()
+
+    def script(call):
+        call.negotiate()
+        request = call.request()
+        call.hole(request, request.offset, request.length, done=True)
+        call.hang_up()
+        hung_up.set()
+
+    with opened(script) as backend:
+        for _ in range(3):
+            assert read(backend) == bytes(10)
+            assert hung_up.wait(10)
+            hung_up.clear()
+
+
+def test_the_server_was_restarted_amid_writes():
+    hung_up = threading.Event()
+
+    def script(call):
+        call.negotiate()
+        call.done(call.request())
+        call.hang_up()
+        hung_up.set()
+
+    with opened(script, writable=True) as backend:
         backend.write(0, memoryview(b"x"))
-        backend.flush()
-        with pytest.raises(errors.BackendUnavailable):
-            read(backend)
-        backend.write(0, memoryview(b"x"))
-        backend.flush()
+        assert hung_up.wait(10)
+        with pytest.raises(errors.StorageError, match="write again what was written"):
+            backend.flush()
 
 
 def test_read_only_export():

@@ -225,6 +225,24 @@ def test_goodbye():
     assert [request.kind for request in requests] == [Command.DISCONNECT]
 
 
+def test_probe():
+    hung_up = threading.Event()
+    may_end = threading.Event()
+
+    def script(call):
+        call.negotiate()
+        may_end.wait(10)
+        call.hang_up()
+        hung_up.set()
+
+    with connected(script) as nbd:
+        assert nbd.probe()
+        may_end.set()
+        assert hung_up.wait(10)
+        assert not nbd.probe()
+        assert not nbd.is_alive
+
+
 # Requests that fail
 
 
