@@ -310,14 +310,16 @@ class Transfer:
 
     def _info(self, now: float) -> dict[str, Any]:
         ticket, lease = self.ticket, self._lease
+        # Whoever removes a ticket without waiting asks until it is not active, then removes it for good.
+        is_active = bool(self._links.running) or self._state is State.CANCELING
         info = {
             "age": int(now - self._born),
-            "active": bool(self._links.running),
+            "active": is_active,
             "canceled": self._state is not State.OPEN,
             "connections": self._links.opened,
             "dirty": ticket.dirty,
             "expires": min(int(lease.expires), MAX_SECONDS),
-            "idle_time": 0 if self._links.running else int(now - lease.accessed),
+            "idle_time": 0 if is_active else int(now - lease.accessed),
             "inactivity_timeout": self._inactivity_timeout,
             "last_error": self._progress.last_error,
             "ops": list(ticket.ops),

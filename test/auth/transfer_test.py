@@ -581,9 +581,12 @@ def test_backend_is_not_closed_under_a_request(transfer, connection, backends):
     assert not transfer.is_drained
     assert backend.closed == 0
     assert transfer.describe_running() == [f"a request (connection {connection.id})"]
+    # Who removes without waiting looks at this until it may try again.
+    assert transfer.info()["active"]
     assert backend.size() == 1024
     connection.end_request()
     assert transfer.is_drained
+    assert not transfer.info()["active"]
     assert backend.closed == 1
 
 

@@ -413,3 +413,28 @@ def test_progress_over_http(server, client):
             assert reader.get(f"/images/{UUID}", f"Range: bytes={range_}").status == 206
         info = wait_active(client, False)
         assert (info["transferred"], info["connections"]) == (300, 1)
+
+
+def test_delete_while_slow_storage_writes(tmp_path):
+    """The client has sent everything: however long the storage takes, it gets its answer."""
+    is_writing, may_go_on = threading.Event(), threading.Event()
+
+    class SlowBackend(NullBackend):
+        def write(self, offset, view):
+            is_writing.set()
+            assert may_go_on.wait(DEADLINE)
+
+    control = ControlServer(
+        tmp_path, open_backend=lambda ticket: SlowBackend(1024), remove_timeout=0.05, remove_grace=0
+    )
+    with control as server, server.client() as client, server.client() as writer:
+        client.put(f"/tickets/{UUID}", body(ops=["write"]))
+        writer.send(f"PUT /images/{UUID} HTTP/1.1\r\nContent-Length: 4\r\n\r\ndata".encode())
+        assert is_writing.wait(DEADLINE)
+        assert client.get(f"/tickets/{UUID}", method="DELETE").status == 409
+        server.store.tick()
+        server.store.tick()
+        may_go_on.set()
+        assert writer.answer("PUT").status == 200
+        wait_active(client, False)
+        assert client.get(f"/tickets/{UUID}", method="DELETE").status == 204
