@@ -8,6 +8,7 @@ The bytes are served as they are, whatever format they are in. Reads run ahead o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import urllib.parse
 from collections.abc import Iterator
@@ -28,6 +29,17 @@ __all__ = ["FileBackend", "check_url", "open_backend"]
 # How many pieces may be between the storage and the network: two at the storage, one on the network, one to spare.
 SLOTS = 4
 
+# Where bytes begin to stay in the kernel: what is shorter costs less through a slot.
+SPLICE_ALIGNMENT = 64 * 1024
+SPLICE_MINIMUM = 256 * 1024
+
+# A file system that has no splice says so in one of these ways.
+CANNOT_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class CannotSplice(Exception):
+    """The file system has no splice."""
+
 
 class FileBackend(Backend):
     """A regular file or block device that exists.
@@ -45,6 +57,8 @@ class FileBackend(Backend):
         self._disk = Disk(self._file, sparse=sparse)
         self._writable = writable
         self._is_closed = False
+        self._can_splice = relay.Pipe.is_supported
+        self._has_spliced = False
         self.block_size = self._file.block_size
         self.can_grow = not self._file.is_block_device
         self.max_readers = max_connections
@@ -83,11 +97,21 @@ class FileBackend(Backend):
         return merged(self._extents(offset, end))
 
     def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
-        """Send a range to the sink; while one piece is on the network, the next are read."""
-        done = 0
-        with buffers.pool.lend(_slots(length)) as slots:
-            pieces = align.pieces(offset, length, buffers.SLOT)
-            done = relay.read_ahead(self._read_slot, pieces, slots, sink, progress)
+        """Send a range to the sink; while one piece is on the network, the next are read.
+
+        Between whole blocks and a plain socket the bytes stay in the kernel, but for the first: if they cannot be
+        read, the sink must not have begun.
+        """
+        body = max(0, align.round_down(offset + length, self.block_size) - self._splice_start(offset))
+        if body < SPLICE_MINIMUM or not self._can_splice:
+            done = self._send_slots(sink, offset, length, progress)
+        else:
+            head = self._splice_start(offset) - offset
+            done = self._send_slots(sink, offset, head, progress)
+            if done == head:
+                done += self._send_body(sink, offset + done, body, progress)
+            if done == head + body:
+                done += self._send_slots(sink, offset + done, length - done, progress)
         if done < length:
             raise errors.PartialContent(length, done)
 
@@ -105,6 +129,36 @@ class FileBackend(Backend):
             with self._doing("close"):
                 self._is_closed = True
                 self._file.close()
+
+    @staticmethod
+    def _splice_start(offset: int) -> int:
+        """Return where splicing may start in a range that begins at offset."""
+        return align.round_down(offset, SPLICE_ALIGNMENT) + SPLICE_ALIGNMENT
+
+    def _send_slots(self, sink: Sink, offset: int, length: int, progress: Progress) -> int:
+        """Send a range through slots; return how much there was."""
+        with buffers.pool.lend(_slots(length)) as slots:
+            pieces = align.pieces(offset, length, buffers.SLOT)
+            return relay.read_ahead(self._read_slot, pieces, slots, sink, progress)
+
+    def _send_body(self, sink: Sink, offset: int, length: int, progress: Progress) -> int:
+        """Send whole blocks, in the kernel where that is possible; return how much there was."""
+        if sink.socket is not None:
+            with contextlib.suppress(CannotSplice):
+                return relay.splice_ahead(self._load, offset, length, sink, progress)
+            self._can_splice = False
+        return self._send_slots(sink, offset, length, progress)
+
+    def _load(self, pipe: relay.Pipe, offset: int, length: int) -> int:
+        with self._doing("read"):
+            try:
+                count = pipe.load(self._file.fd, offset, length)
+            except OSError as e:
+                if e.errno in CANNOT_SPLICE and not self._has_spliced:
+                    raise CannotSplice() from e
+                raise
+            self._has_spliced = True
+            return count
 
     def _read_slot(self, slot: memoryview, offset: int, length: int) -> memoryview:
         with self._doing("read"):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 import pytest
+from fakes.plainsocket import PlainSink, PlainSource
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
@@ -319,6 +320,36 @@ class Contract:
         source = Bytes(pattern(3000))
         backend.receive_from(source, 0, 1000, Progress())
         assert source.readinto(memoryview(bytearray(5000))) == 2000
+
+    @pytest.mark.parametrize("offset,length", [*RANGES, (0, SIZE - 5 * KIB), (7, 0)])
+    def test_send_to_a_socket(self, backend: Backend, data: bytes, offset: int, length: int) -> None:
+        progress = Progress()
+        with PlainSink() as sink:
+            backend.send_to(sink, offset, length, progress)
+            assert sink.received() == data[offset : offset + length]
+        assert progress.total == length
+        assert max(progress.calls, default=0) <= MIB
+
+    @pytest.mark.parametrize("step", [1000, 64 * KIB, MIB])
+    @pytest.mark.parametrize("offset,length", [(0, 1), (100, 3000), (4096, 2 * MIB), (12345, 2 * MIB), (7, 0)])
+    def test_receive_from_a_socket(
+        self, disk: Disk, backend: Backend, data: bytes, offset: int, length: int, step: int
+    ) -> None:
+        new = pattern(length, seed=1)
+        progress = Progress()
+        with PlainSource(new, step) as source:
+            backend.receive_from(source, offset, length, progress)
+        backend.flush()
+        self.check(disk, data[:offset] + new + data[offset + length :])
+        assert progress.total == length
+        assert max(progress.calls, default=0) <= MIB
+
+    def test_cancel_amid_a_socket(self, backend: Backend, data: bytes) -> None:
+        progress = Progress(MIB, errors.OperationCanceled())
+        with PlainSink() as sink, pytest.raises(errors.OperationCanceled):
+            backend.send_to(sink, 0, SIZE - 5 * KIB, progress)
+        assert progress.total < SIZE - 5 * KIB
+        assert read(backend, 1000, 3000) == data[1000:4000]
 
     # Errors and cancel in the middle
 

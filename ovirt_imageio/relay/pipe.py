@@ -1,0 +1,204 @@
+"""Bytes that never leave the kernel: a pipe between two descriptors.
+
+Knows descriptors; knows nothing of what is behind them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import select
+import socket as sockets
+from collections import deque
+from collections.abc import Iterator
+from typing import Callable, Optional
+
+from ovirt_imageio.relay.stream import Progress, Sink
+from ovirt_imageio.relay.worker import Worker
+
+__all__ = ["Pipe", "splice_ahead"]
+
+# Python gained splice() in 3.10, and with it these constants, which not every system names.
+SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+GET_PIPE_SIZE = getattr(fcntl, "F_GETPIPE_SZ", 1032)
+
+# One pipe fills while the other one drains.
+PIPES = 2
+
+
+class Pipe:
+    """A pipe in the kernel, through which bytes go from one plain socket to another one without being copied.
+
+        if Pipe.is_supported:
+            pipe = Pipe()
+            while pipe.fill(source, count):
+                pipe.drain(sink, progress)
+
+    Sockets with a time-out do not block under Python's hood: then we wait for them, as long as their time-out says.
+    Both ends raise OSError, TimeoutError when nothing moves in time; then what is in the pipe is lost: close it.
+
+    Threads: one.
+    """
+
+    is_supported = hasattr(os, "splice")
+
+    def __init__(self, size: int = 1024 * 1024) -> None:
+        self._read_end, self._write_end = os.pipe()
+        self._level = 0
+        # Where this user may not have so much, the default of 64 KiB works as well, in smaller steps.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._write_end, SET_PIPE_SIZE, size)
+
+    @property
+    def capacity(self) -> int:
+        """How many bytes fit, if they come in whole pages."""
+        return fcntl.fcntl(self._write_end, GET_PIPE_SIZE)
+
+    def __len__(self) -> int:
+        """How many bytes are in the pipe."""
+        return self._level
+
+    def fill(self, source: sockets.socket, count: int) -> int:
+        """Move bytes into the empty pipe, up to `count`, once there are some; return how many, 0 at the end."""
+        assert self._level == 0, "a full pipe would block for ever"
+        self._level = self._splice(source, select.POLLIN, source.fileno(), self._write_end, count)
+        return self._level
+
+    def gather(self, source: sockets.socket, count: int) -> int:
+        """Move `count` bytes into the empty pipe, less if the source ends or the pipe is full; return how many."""
+        self.fill(source, count)
+        is_stuck = False
+        while 0 < self._level < count:
+            try:
+                moved = os.splice(source.fileno(), self._write_end, count - self._level, flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                if is_stuck:
+                    break  # There are bytes, and they do not fit.
+                is_stuck = is_ready(source, select.POLLIN, 0)
+                if not is_stuck:
+                    wait(source, select.POLLIN)
+                continue
+            if moved == 0:
+                break
+            is_stuck = False
+            self._level += moved
+        return self._level
+
+    def load(self, file: int, offset: int, count: int) -> int:
+        """Move `count` bytes of a file into the empty pipe, less if that ends or the pipe is full; return how many."""
+        assert self._level == 0, "a full pipe would block for ever"
+        while self._level < count:
+            try:
+                moved = os.splice(
+                    file,
+                    self._write_end,
+                    count - self._level,
+                    offset_src=offset + self._level,
+                    flags=os.SPLICE_F_NONBLOCK,
+                )
+            except BlockingIOError:
+                break
+            if moved == 0:
+                break
+            self._level += moved
+        return self._level
+
+    def drain(self, sink: sockets.socket, progress: Progress) -> None:
+        """Move all that is in the pipe to the sink; `progress` is told of each part."""
+        while self._level:
+            moved = self._splice(sink, select.POLLOUT, self._read_end, sink.fileno(), self._level)
+            self._level -= moved
+            progress(moved)
+
+    def _splice(self, sock: sockets.socket, event: int, source: int, target: int, count: int) -> int:
+        """Splice once, after waiting for the socket if it does not block by itself."""
+        while True:
+            try:
+                return os.splice(source, target, count)
+            except BlockingIOError:
+                if sock.gettimeout() is None:
+                    # It has waited already, as long as the kernel was told.
+                    raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time") from None
+                wait(sock, event)
+
+    def close(self) -> None:
+        """Close both ends; harmless when repeated."""
+        for end in {self._read_end, self._write_end} - {-1}:
+            os.close(end)
+        self._read_end = self._write_end = -1
+        self._level = 0
+
+
+def splice_ahead(
+    load: Callable[[Pipe, int, int], int], offset: int, length: int, sink: Sink, progress: Progress
+) -> int:
+    """Send a range to the plain socket of the sink; return how much was sent, less than length at the end of the data.
+
+    While one pipe drains, the other is loaded: `load(pipe, offset, length)` calls Pipe.load, and returns how much that
+    was.
+    """
+    done = 0
+    loading: deque[tuple[Pipe, int, Callable[[], int]]] = deque()
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(contextlib.closing(Pipe())) for _ in range(PIPES)]
+        todo = _pieces(offset, length, min(pipe.capacity for pipe in free))
+        # Entered last, so that it has ended before the pipes are closed.
+        worker = stack.enter_context(Worker[int]("splice-ahead"))
+        take: Callable[[], int]
+        is_first = True
+        while True:
+            while free and (piece := next(todo, None)):
+                pipe = free.pop()
+                take = functools.partial(load, pipe, *piece)
+                if not is_first:
+                    worker.submit(take)
+                    take = worker.result
+                # We load the first piece, while the worker loads the next: short ranges need no thread.
+                is_first = False
+                loading.append((pipe, piece[1], take))
+            if not loading:
+                return done
+            pipe, size, take = loading.popleft()
+            count = take()
+            if count:
+                _drain_to(sink, pipe, progress)
+                done += count
+            if count < size:
+                return done
+            free.append(pipe)
+
+
+def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield offset and length of the pieces of a range; they end at multiples of step, so that whole pages fit."""
+    end = offset + length
+    while offset < end:
+        stop = min(offset - offset % step + step, end)
+        yield offset, stop - offset
+        offset = stop
+
+
+def _drain_to(sink: Sink, pipe: Pipe, progress: Progress) -> None:
+    sock = sink.socket
+    assert sock is not None, "only a plain socket takes what is in a pipe"
+
+    def advance(count: int) -> None:
+        sink.advance(count)
+        progress(count)
+
+    pipe.drain(sock, advance)
+
+
+def wait(sock: sockets.socket, event: int) -> None:
+    """Wait until the socket is ready, as long as its time-out says; raises TimeoutError."""
+    if not is_ready(sock, event, sock.gettimeout()):
+        raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
+
+
+def is_ready(sock: sockets.socket, event: int, timeout: Optional[float]) -> bool:
+    """Return True if the socket is ready, broken or at its end within `timeout` seconds; None waits for ever."""
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
