@@ -16,11 +16,14 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Optional
 
 from ovirt_imageio.backends.http import HttpBackend, content_range
-from ovirt_imageio.backends.peer import Data, Lost, Peer
+from ovirt_imageio.backends.peer import Lost, Peer
 from ovirt_imageio.backends.reply import Reply
 from ovirt_imageio.relay import Sink
 
 __all__ = ["Pipeline"]
+
+# Up to here it is cheaper to copy a body behind its head than to send both by themselves.
+JOIN_LIMIT = 128 * 1024
 
 
 class Pending(NamedTuple):
@@ -53,15 +56,20 @@ class Pipeline:
 
     def read(self, offset: int, length: int) -> None:
         """Ask for a range."""
+        peer = self._begin(Pending("read", "GET", offset, length))
         headers = {"range": f"bytes={offset}-{offset + length - 1}"}
-        self._send(Pending("read", "GET", offset, length), "", headers)
+        peer.send(self._backend.origin.head("GET", "", headers, None))
 
     def write(self, offset: int, length: int, send: Callable[[Sink], None]) -> None:
         """Write a range; `send` puts all of it into the sink that it is given."""
-        headers = content_range(offset, length)
-        peer = self._send(Pending("write", "PUT"), self._backend.put_suffix, headers, None, length)
+        peer = self._begin(Pending("write", "PUT"))
+        body = Body(
+            peer, self._backend.origin.head("PUT", self._backend.put_suffix, content_range(offset, length), length)
+        )
         try:
-            send(Body(peer))
+            if length > JOIN_LIMIT:
+                body.send_head()
+            send(body)
         except (Lost, OSError) as e:  # A plain error of the system if the bytes stayed in the kernel.
             # A server that refuses a body tells why before it leaves.
             self._raise_refusal()
@@ -103,22 +111,16 @@ class Pipeline:
             self._backend.origin.release(peer, False)
 
     def _patch(self, operation: str, message: Mapping[str, Any]) -> None:
+        peer = self._begin(Pending(operation, "PATCH"))
         body = json.dumps(message).encode("ascii")
-        self._send(Pending(operation, "PATCH"), "", {"content-type": "application/json"}, body, len(body))
+        peer.send(self._backend.origin.head("PATCH", "", {"content-type": "application/json"}, len(body)) + body)
 
-    def _send(
-        self,
-        pending: Pending,
-        suffix: str,
-        headers: Mapping[str, str],
-        body: Optional[Data] = None,
-        length: Optional[int] = None,
-    ) -> Peer:
+    def _begin(self, pending: Pending) -> Peer:
+        """Return the connection for a request that is now under way."""
         if self._peer is None:
             self._peer = self._backend.origin.acquire(pending.operation)
             self._is_open = True
         self._peer.operation = pending.operation
-        self._peer.send(self._backend.origin.head(pending.method, suffix, headers, length) + bytes(body or b""))
         self._pending.append(pending)
         return self._peer
 
@@ -136,19 +138,29 @@ class Pipeline:
 
 
 class Body:
-    """The body of a PUT as a sink."""
+    """The body of a PUT as a sink. The head leaves with the first piece: alone it would wake the server for nothing."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, head: bytes) -> None:
         self._peer = peer
+        self._head = head
 
     @property
     def socket(self) -> Optional[socket.socket]:
-        """The plain socket, if there is one."""
-        return self._peer.socket
+        """The plain socket, if there is one, and the head is not still here."""
+        return None if self._head else self._peer.socket
+
+    def send_head(self) -> None:
+        """Send the head alone."""
+        self._peer.send(self._head)
+        self._head = b""
 
     def write(self, view: memoryview) -> None:
         """Send a piece."""
-        self._peer.send(view)
+        if self._head:
+            self._peer.send(b"".join((self._head, view)))
+            self._head = b""
+        else:
+            self._peer.send(view)
 
     def advance(self, count: int) -> None:
         """Nothing is counted here."""

@@ -22,13 +22,14 @@ from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.backends.pipeline import Pipeline
 from ovirt_imageio.client.plan import COPY, Request
 from ovirt_imageio.relay import Progress, Sink, Source, fill
+from ovirt_imageio.storage import buffers
 
 __all__ = ["Between", "Download", "Open", "OpenRemote", "Upload", "is_passing"]
 
 # So many requests are under way at once ...
 MAX_PENDING = 32
 # ... but of large ones only two: while one ends, the next is on its way. More would only be kept from other workers.
-MAX_PENDING_BYTES = 8 * 1024**2
+LARGE = 1024**2
 
 # Below this, reading into a buffer is cheaper than what a backend does to stream.
 SMALL = 256 * 1024
@@ -66,9 +67,9 @@ class BaseLane(abc.ABC):
         """Return how many requests may be under way now."""
 
     def _scratch(self) -> memoryview:
-        """Return a buffer of SMALL bytes."""
+        """Return a buffer of SMALL bytes, which direct I/O accepts."""
         if not self._buffer:
-            self._buffer = memoryview(bytearray(SMALL))
+            self._buffer = buffers.aligned(SMALL)
         return self._buffer
 
     def _send(self, local: Backend, request: Request, sink: Sink) -> None:
@@ -184,7 +185,8 @@ class RemoteLane(BaseLane):
     def _limit(self) -> int:
         if self._remote is None or not self._remote.can_pipeline:
             return 1
-        return MAX_PENDING if sum(request.length for request in self._pending) < MAX_PENDING_BYTES else 2
+        # The largest one is enough to know: a window of small ones is small.
+        return MAX_PENDING if not self._pending or self._pending[-1].length < LARGE else 2
 
     def recover(self, error: errors.Error) -> list[Request]:
         """Return what was under way, if the server may be back soon, and the fault is not here."""
