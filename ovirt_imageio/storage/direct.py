@@ -3,13 +3,15 @@
     with direct.open_file("/path/to/disk", writable=True) as file:
         file.read(0, buffer)        # offset, length and address are multiples of file.block_size
 
-Where a file system refuses direct I/O, the file is used through the page cache, and its block size is 1. Knows nothing
-of who else uses the file: see storage/disk.py for that, and for ranges that are no multiples of a block.
+Where a file system refuses direct I/O, or has nothing but the page cache, the file is used through that, and its block
+size is 1. Knows nothing of who else uses the file: see storage/disk.py for that, and for ranges that are no multiples
+of a block.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import logging
@@ -36,6 +38,14 @@ BIG_BLOCK = 4096
 
 # The kernel counts bytes in a signed 64-bit number.
 MAX_OFFSET = 2**63 - 1
+
+# linux/magic.h: file systems whose storage is the page cache: tmpfs and ramfs. Going past it would only cost a copy.
+IN_MEMORY = {0x01021994, 0x858458F6}
+
+# struct statfs begins with the type of the file system, a word; the whole is shorter than this.
+STATFS_WORDS = 32
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 # The file systems that we said are slow, as st_dev: once is enough.
 _warned: set[int] = set()
@@ -151,10 +161,12 @@ def _open(path: str, writable: bool) -> DirectFile:
         stack.callback(os.close, fd)
         info = os.fstat(fd)
         _check_kind(info)
-        block_size = _probe(fd, info) if is_direct else None
+        is_in_memory = _is_in_memory(fd, info)
+        block_size = _probe(fd, info) if is_direct and not is_in_memory else None
         if block_size is None:
-            _warn(info.st_dev, path)
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+            if not is_in_memory:
+                _warn(info.st_dev, path)
         file = DirectFile(fd, info, block_size or 1)
         stack.pop_all()
         return file
@@ -163,6 +175,14 @@ def _open(path: str, writable: bool) -> DirectFile:
 def _check_kind(info: os.stat_result) -> None:
     if not (stat.S_ISREG(info.st_mode) or stat.S_ISBLK(info.st_mode)):
         raise OSError(errno.EINVAL, "Not a regular file or block device")
+
+
+def _is_in_memory(fd: int, info: os.stat_result) -> bool:
+    # The nodes of devices are on such a file system, what they name is not.
+    if not stat.S_ISREG(info.st_mode):
+        return False
+    words = (ctypes.c_long * STATFS_WORDS)()
+    return bool(_libc.fstatfs(fd, words) == 0 and words[0] in IN_MEMORY)
 
 
 def _probe(fd: int, info: os.stat_result) -> Optional[int]:

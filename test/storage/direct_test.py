@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,18 @@ def test_close_twice(path):
     file.close()
     with pytest.raises(OSError):
         file.size()
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="there is no file system in memory at /dev/shm")
+def test_storage_that_is_the_page_cache_is_not_bypassed(caplog):
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as f:
+        f.write(b"x" * 1000)
+        f.flush()
+        with direct.open_file(f.name, writable=True) as file:
+            assert (file.block_size, file.is_direct) == (1, False)
+            assert not fcntl.fcntl(file.fd, fcntl.F_GETFL) & os.O_DIRECT
+            file.write(10, memoryview(b"abc"))
+            view = memoryview(bytearray(5))
+            assert file.read(9, view) == 5
+            assert view == b"xabcx"
+    assert not caplog.records
