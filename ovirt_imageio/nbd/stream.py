@@ -37,9 +37,10 @@ class Stream:
 
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._socket = sock
+        self._is_tcp = sock.family != socket.AF_UNIX
         # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
         self._lock = threading.Lock()
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF) if sock.family == socket.AF_UNIX else ():
+        for option in () if self._is_tcp else (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
         self.set_timeout(timeout)
 
@@ -86,9 +87,18 @@ class Stream:
                 if sent < len(header) + len(payload):
                     self._socket.sendall(payload[sent - len(header) :])
 
+    def send_ahead(self, header: Buffer) -> None:
+        """Send the header of what somebody else puts into the plain socket at once."""
+        with self.mapped_errors("take a request"):
+            self._socket.sendall(header, socket.MSG_MORE)
+
     def receive(self, view: memoryview) -> None:
         """Fill all of view."""
         with self.mapped_errors("answer"):
+            if self._is_tcp:
+                # qemu holds its second small reply back until the first one is acknowledged, which the kernel would
+                # do after 40 ms, to save a packet. It forgets this now and then.
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             while view:
                 count = self._socket.recv_into(view, 0, self._flags)
                 if count == 0:

@@ -90,6 +90,7 @@ class Sending:
         self._finished: set[Command] = set()
         # How much of the first command has left.
         self._sent = 0
+        self._can_splice = False
 
     def run(self, offset: int, length: int) -> None:
         """Send the range."""
@@ -263,7 +264,7 @@ class Receiving:
             self._window.append((command, None))
             assert stream.socket is not None
             try:
-                stream.send(self._client.start(command))
+                stream.send_ahead(self._client.start(command))
                 with stream.mapped_errors("take a request"):
                     pipe.drain(stream.socket, ignore)
             except ConnectionDead:

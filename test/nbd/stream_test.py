@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,31 @@ def test_send(pair):
     stream.send(b"header")
     stream.send(b"header", memoryview(b"payload"))
     assert receive_all(server, 19) == b"headerheaderpayload"
+
+
+def test_send_ahead(pair):
+    stream, server = pair
+    stream.send_ahead(b"header")
+    stream.socket.sendall(b"payload")
+    assert receive_all(server, 13) == b"headerpayload"
+
+
+def test_small_replies_over_tcp_are_acknowledged_at_once():
+    """A server that sends one small packet, and waits for its acknowledgement before the next one, is not slow."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        stream = Stream(socket.create_connection(listener.getsockname()), 20)
+        stack.callback(stream.close)
+        server = stack.enter_context(listener.accept()[0])
+        started = time.monotonic()
+        for _ in range(100):
+            stream.send(b"request")
+            assert receive_all(server, 7) == b"request"
+            server.sendall(b"1")
+            server.sendall(b"2")
+            stream.receive(buffer(1))
+            stream.receive(buffer(1))
+        # Without help each turn takes 40 ms.
+        assert time.monotonic() - started < 2
 
 
 def test_send_more_than_fits(pair):
