@@ -18,7 +18,7 @@
     ├── ClosedBackend             used after close
     └── StorageError              the disk, or what stands between us and it, failed
         ├── NoSpace               it is full
-        ├── BackendUnavailable    it cannot be opened or reached
+        ├── BackendUnavailable    another program that we need cannot be reached or used
         ├── BackendTimeout        it does not answer in time
         └── OriginError           the server behind a proxy said no: its status and its words
 
@@ -222,7 +222,7 @@ class NoSpace(StorageError):
 
 
 class BackendUnavailable(StorageError):
-    """The storage cannot be opened or reached."""
+    """Another program that we need cannot be reached or used: the origin of a proxy, qemu-nbd, qemu-img."""
 
 
 class BackendTimeout(StorageError):

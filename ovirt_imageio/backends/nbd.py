@@ -269,4 +269,4 @@ def mapped_errors(operation: str) -> Iterator[None]:
     except TimedOut as e:
         raise errors.BackendTimeout(operation, str(e), errno.ETIMEDOUT) from e
     except ConnectionDead as e:
-        raise errors.BackendUnavailable(operation, str(e)) from e
+        raise errors.StorageError(operation, str(e), errno.ENOTCONN) from e

@@ -126,7 +126,7 @@ def test_check_url():
 
 def test_cannot_connect(tmp_path):
     path = str(tmp_path / "secret")
-    with pytest.raises(errors.BackendUnavailable) as e:
+    with pytest.raises(errors.StorageError) as e:
         NBDBackend(f"nbd:unix:{path}")
     assert "secret" not in str(e.value)
 
@@ -174,7 +174,7 @@ def test_several_calls_after_one_another():
             call.wait_for_hangup()
 
     with opened(script) as backend:
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.StorageError):
             read(backend)
         assert read(backend) == b"x" * 10
 
@@ -184,7 +184,7 @@ def test_the_server_is_gone_for_a_while():
         backend = NBDBackend(peer.url)
     with contextlib.closing(backend):
         for _ in range(2):
-            with pytest.raises(errors.BackendUnavailable):
+            with pytest.raises(errors.StorageError):
                 read(backend)
 
 
@@ -206,7 +206,7 @@ def test_lost_writes_fail_the_next_flush():
     """What was written to a connection that broke may not be on the disk: somebody must hear of it, once."""
     with opened(breaking(bytearray(1000)), writable=True) as backend:
         backend.write(0, memoryview(b"x"))
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.StorageError):
             read(backend)
         with pytest.raises(errors.StorageError, match="write again what was written"):
             backend.flush()
@@ -225,7 +225,7 @@ def test_flushed_writes_are_not_lost():
         for _ in range(2):
             backend.write(0, memoryview(b"x"))
             backend.flush()
-            with pytest.raises(errors.BackendUnavailable):
+            with pytest.raises(errors.StorageError):
                 read(backend)
 
 
@@ -312,7 +312,7 @@ def test_extents_break():
     with opened(script) as backend:
         found = backend.extents()
         assert next(found) == ZeroExtent(0, 400, False, False)
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.StorageError):
             list(found)
 
 
@@ -379,7 +379,7 @@ def test_interrupt():
     with opened(script) as backend:
         thread = threading.Thread(target=lambda: is_waiting.wait() and backend.interrupt())
         thread.start()
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.StorageError):
             read(backend)
         thread.join()
     backend.interrupt()
