@@ -41,6 +41,7 @@ def upload(
     disk_is_zero: bool = False,
     *,
     format: Optional[str] = None,
+    detect_zeroes: bool = False,
     resume: Union[bool, str] = False,
     verify: bool = False,
     retries: int = RETRIES,
@@ -61,6 +62,7 @@ def upload(
     disk_is_zero    the image on the server reads as zero, so zeroes need not be sent
     format          the format of the image. Without it qemu looks, which an untrusted raw image can abuse: its guest
                     may have written the header of another format there, which names any file of this host
+    detect_zeroes   look for zeroes in what is allocated, and do not send them: for preallocated images
     resume          continue where an earlier call with the same image stopped, as a file beside it tells (or one at
                     the path given); it is deleted when all is done
     verify          compare checksums of both ends after the copy
@@ -83,7 +85,9 @@ def upload(
         read_timeout=read_timeout,
     )
     with translated():
-        transfer.Upload(filename, url, cafile, options, member, backing_chain, disk_is_zero, format).run()
+        transfer.Upload(
+            filename, url, cafile, options, member, backing_chain, disk_is_zero, format, detect_zeroes
+        ).run()
 
 
 def download(

@@ -102,6 +102,7 @@ def upload(options: argparse.Namespace) -> None:
             backing_chain=not options.shallow,
             disk_is_zero=options.disk_is_zero,
             format=options.format,
+            detect_zeroes=options.detect_zeroes,
             **transfer_arguments(options),
         )
         progress.phase = "upload completed"
@@ -235,6 +236,7 @@ def add_upload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--member", help="the name of the image inside FILE, a tar archive or OVA")
     parser.add_argument("--shallow", action="store_true", help="upload only the top layer of a chain")
     parser.add_argument("--disk-is-zero", action="store_true", help="the disk is empty: send no zeroes")
+    parser.add_argument("--detect-zeroes", action="store_true", help="do not send zeroes that FILE has allocated")
     parser.add_argument("filename", metavar="FILE")
     parser.add_argument("url", metavar="URL")
 

@@ -23,6 +23,7 @@ from ovirt_imageio.backends.pipeline import Pipeline
 from ovirt_imageio.client.plan import COPY, Request
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 from ovirt_imageio.storage import buffers
+from ovirt_imageio.storage.zero import is_zero
 
 __all__ = ["Between", "Download", "Open", "OpenRemote", "Upload", "is_passing"]
 
@@ -220,12 +221,25 @@ class RemoteLane(BaseLane):
 
 
 class Upload(RemoteLane):
-    """From a disk here to an image there."""
+    """From a disk here to an image there.
+
+    `detect_zeroes`: what is no longer than BLOCK is looked at, and zeroes are not sent.
+    """
+
+    BLOCK = 1024**2
+
+    def __init__(
+        self, open_local: Open, open_remote: OpenRemote, moved: Progress, *, detect_zeroes: bool = False
+    ) -> None:
+        super().__init__(open_local, open_remote, moved)
+        self._block = buffers.aligned(self.BLOCK) if detect_zeroes else None
 
     def begin(self, request: Request) -> None:
         """Send a request; its answer is still to come."""
         local, remote, pipeline = self._ends()
-        if request.action == COPY:
+        if request.action == COPY and self._block is not None and request.length <= self.BLOCK:
+            self._send_block(local, pipeline, request, self._block[: request.length], "zero" in remote.features)
+        elif request.action == COPY:
             pipeline.write(request.start, request.length, functools.partial(self._send, local, request))
         elif "zero" in remote.features:
             pipeline.zero(request.start, request.length)
@@ -244,6 +258,19 @@ class Upload(RemoteLane):
         _, remote, _ = self._ends()
         assert not self._pending
         remote.flush()
+
+    def _send_block(
+        self, local: Backend, pipeline: Pipeline, request: Request, view: memoryview, can_zero: bool
+    ) -> None:
+        """Send a block, unless it is zero."""
+        count = local.readinto(request.start, view)
+        if count < len(view):
+            raise errors.PartialContent(len(view), count)
+        if can_zero and is_zero(view):
+            pipeline.zero(request.start, request.length)
+        else:
+            pipeline.write(request.start, request.length, lambda sink: sink.write(view))
+            self._moved(count)
 
     def _send_zeroes(self, length: int, sink: Sink) -> None:
         zeroes = memoryview(bytes(min(length, SMALL)))

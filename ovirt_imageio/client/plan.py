@@ -54,7 +54,7 @@ class Rules(NamedTuple):
 
     A gap of up to `max_gap` bytes between data is copied along, as that is cheaper than another request. With
     `is_gap_written` it becomes part of the request, so that only zeroes may be in it; else the destination gets the
-    parts alone.
+    parts alone. No copy is longer than `max_copy`.
     """
 
     zero: bool = True
@@ -62,6 +62,7 @@ class Rules(NamedTuple):
     dirty: bool = False
     max_gap: int = 0
     is_gap_written: bool = False
+    max_copy: int = MAX_COPY
 
     def action(self, extent: Extent) -> str:
         """Return what to do with an extent."""
@@ -96,7 +97,7 @@ class Run:
         """Can it grow by this data?"""
         if not self.parts:
             return False
-        return start - self.end <= rules.max_gap and start + length - self.parts[0][0] <= MAX_COPY
+        return start - self.end <= rules.max_gap and start + length - self.parts[0][0] <= rules.max_copy
 
     def add(self, start: int, length: int) -> None:
         """Grow."""
@@ -134,7 +135,7 @@ def plan(
         if is_zero and action == ZERO:
             action = SKIP
         if action == COPY:
-            for start, length in split(extent.start, extent.length, MAX_COPY):
+            for start, length in split(extent.start, extent.length, rules.max_copy):
                 if not run.takes(start, length, rules):
                     yield from run.finish()
                 run.add(start, length)

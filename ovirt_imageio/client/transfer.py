@@ -101,6 +101,7 @@ class Upload:
     backing_chain: bool = True
     disk_is_zero: bool = False
     format: Optional[str] = None
+    detect_zeroes: bool = False
 
     def run(self) -> None:
         """Upload. Everything that can be refused is refused before the first byte is sent."""
@@ -124,7 +125,7 @@ class Upload:
             done = journal.done if journal else ()
             requests = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(first))
             Copier(
-                lambda moved: lanes.Upload(open_local, remote.open, moved),
+                lambda moved: lanes.Upload(open_local, remote.open, moved, detect_zeroes=self.detect_zeroes),
                 workers,
                 options.reporter,
                 throttle=options.throttle,
@@ -140,7 +141,8 @@ class Upload:
 
     def _rules(self) -> plan.Rules:
         zero = not (self.disk_is_zero and self.backing_chain)
-        return plan.Rules(zero=zero, hole=self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True)
+        max_copy = lanes.Upload.BLOCK if self.detect_zeroes else plan.MAX_COPY
+        return plan.Rules(zero, self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True, max_copy=max_copy)
 
     def _zeroes(self, there: HttpBackend) -> list[tuple[int, int]]:
         """Return what the server says is zero already, so that a new disk need not be zeroed again.

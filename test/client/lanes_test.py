@@ -57,6 +57,18 @@ def test_upload():
     assert sum(moved) == 100 + 2 * MiB
 
 
+def test_upload_that_looks_for_zeroes():
+    data = DATA[:MiB] + bytes(MiB) + DATA[:MiB]
+    moved: list[int] = []
+    with DiskOrigin(b"x" * len(data)) as origin:
+        open_local, open_remote = (lambda: MemoryBackend(data)), (lambda: HttpBackend(origin.url))
+        lane = lanes.Upload(open_local, open_remote, moved.append, detect_zeroes=True)
+        run(lane, copy(0, MiB), copy(MiB, MiB), copy(2 * MiB, MiB))
+        assert origin.data == data
+        assert origin.methods() == ["OPTIONS", "PUT", "PATCH", "PUT", "PATCH"]
+    assert sum(moved) == 2 * MiB
+
+
 def test_upload_to_a_server_that_cannot_zero_or_flush():
     with DiskOrigin(b"x" * MiB) as origin:
         origin.options = None

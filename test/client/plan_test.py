@@ -62,6 +62,11 @@ def test_long_ranges_are_split():
     assert all(request.length <= (MAX_COPY if request.action == COPY else MAX_ZERO) for request in found)
 
 
+def test_copies_are_no_longer_than_wanted():
+    found = plan(zero_extents((25, DATA), (1, ZEROES), (10, DATA)), Rules(max_copy=10, max_gap=5, is_gap_written=True))
+    assert actions(found) == [(COPY, 0, 10), (COPY, 10, 10), (COPY, 20, 10), (COPY, 30, 6)]
+
+
 def test_written_gap_becomes_part_of_the_copy():
     extents = zero_extents((10, DATA), (5, ZEROES), (10, DATA), (6, ZEROES), (10, DATA), (5, HOLE))
     found = list(plan(extents, Rules(max_gap=5, is_gap_written=True)))
@@ -105,6 +110,7 @@ RULES = st.builds(
     hole=st.booleans(),
     max_gap=st.sampled_from([0, 1, 64 * KiB, 10**9]),
     is_gap_written=st.booleans(),
+    max_copy=st.sampled_from([64 * KiB, MAX_COPY]),
 )
 DONE = st.lists(st.integers(1, 300 * KiB), max_size=8)
 
@@ -122,7 +128,7 @@ def test_every_byte_is_in_one_request_with_the_right_action(kinds, rules, steps)
     for request in plan(extents, rules, done):
         assert request.start == request.parts[0][0]
         assert request.start + request.length == sum(request.parts[-1])
-        assert request.action != COPY or request.length <= MAX_COPY
+        assert request.action != COPY or request.length <= rules.max_copy
         seen += [(start, start + length, request.action) for start, length in request.parts]
     seen.sort()
     position = 0

@@ -169,6 +169,17 @@ def test_upload_to_disk_that_is_zero_zeroes_nothing(plain, tmp_path):
     assert "ZERO size=" not in log
 
 
+def test_upload_of_a_preallocated_image(served, tmp_path):
+    image = tmp_path / "source.raw"
+    image.write_bytes(bytes(4 * MiB) + b"a" * MiB + bytes(3 * MiB))
+    disk = make(tmp_path / "disk.raw", "raw", pattern=False)
+    progress = Count()
+    with exported(served, disk, "raw") as url:
+        client.upload(str(image), url, served.ca_file, detect_zeroes=True, progress=progress, verify=True)
+    compare(image, disk)
+    assert progress.done == progress.size == SIZE
+
+
 def test_upload_layers(served, tmp_path):
     base = make(tmp_path / "base.qcow2", "qcow2")
     top = make(tmp_path / "top.qcow2", "qcow2", pattern=False, backing_file=str(base), backing_format="qcow2")
