@@ -8,16 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import select
 import socket as sockets
-from collections import deque
 from collections.abc import Iterator
 from typing import Callable, Optional
 
 from ovirt_imageio.relay.stream import Progress, Sink
-from ovirt_imageio.relay.worker import Worker
+from ovirt_imageio.relay.worker import run_ahead
 
 __all__ = ["Pipe", "splice_ahead"]
 
@@ -140,35 +138,22 @@ def splice_ahead(
     While one pipe drains, the other is loaded: `load(pipe, offset, length)` calls Pipe.load, and returns how much that
     was.
     """
-    done = 0
-    loading: deque[tuple[Pipe, int, Callable[[], int]]] = deque()
+
+    def drain(pipe: Pipe, count: int) -> int:
+        if count:
+            sock = sink.socket
+            assert sock is not None, "only a plain socket takes what is in a pipe"
+            pipe.drain(sock, advance)
+        return count
+
+    def advance(count: int) -> None:
+        sink.advance(count)
+        progress(count)
+
     with contextlib.ExitStack() as stack:
-        free = [stack.enter_context(contextlib.closing(Pipe())) for _ in range(PIPES)]
-        todo = _pieces(offset, length, min(pipe.capacity for pipe in free))
-        # Entered last, so that it has ended before the pipes are closed.
-        worker = stack.enter_context(Worker[int]("splice-ahead"))
-        take: Callable[[], int]
-        is_first = True
-        while True:
-            while free and (piece := next(todo, None)):
-                pipe = free.pop()
-                take = functools.partial(load, pipe, *piece)
-                if not is_first:
-                    worker.submit(take)
-                    take = worker.result
-                # We load the first piece, while the worker loads the next: short ranges need no thread.
-                is_first = False
-                loading.append((pipe, piece[1], take))
-            if not loading:
-                return done
-            pipe, size, take = loading.popleft()
-            count = take()
-            if count:
-                _drain_to(sink, pipe, progress)
-                done += count
-            if count < size:
-                return done
-            free.append(pipe)
+        pipes = [stack.enter_context(contextlib.closing(Pipe())) for _ in range(PIPES)]
+        pieces = _pieces(offset, length, min(pipe.capacity for pipe in pipes))
+        return run_ahead(load, pieces, pipes, drain)
 
 
 def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
@@ -178,17 +163,6 @@ def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
         stop = min(offset - offset % step + step, end)
         yield offset, stop - offset
         offset = stop
-
-
-def _drain_to(sink: Sink, pipe: Pipe, progress: Progress) -> None:
-    sock = sink.socket
-    assert sock is not None, "only a plain socket takes what is in a pipe"
-
-    def advance(count: int) -> None:
-        sink.advance(count)
-        progress(count)
-
-    pipe.drain(sock, advance)
 
 
 def wait(sock: sockets.socket, event: int) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, Optional
 
 from ovirt_imageio.relay.stream import Progress, Sink, Source, fill
-from ovirt_imageio.relay.worker import Worker
+from ovirt_imageio.relay.worker import Worker, run_ahead
 
 __all__ = ["Tally", "read_ahead", "write_behind"]
 
@@ -38,36 +38,14 @@ def read_ahead(
     `read(slot, offset, length)` reads into a slot, and returns the part of it that holds the data; threads call it at
     the same time. A piece that is shorter than it should be is the last.
     """
-    done = 0
-    todo = iter(pieces)
-    free = deque(slots)
-    reading: deque[tuple[memoryview, int, Callable[[], memoryview]]] = deque()
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker[memoryview]("read-ahead")) for _ in range(READERS)]
-        turns = itertools.cycle(workers)
-        is_first = True
-        while True:
-            while free and (piece := next(todo, None)):
-                slot = free.popleft()
-                take: Callable[[], memoryview] = functools.partial(read, slot, *piece)
-                if not is_first:
-                    worker = next(turns)
-                    worker.submit(take)
-                    take = worker.result
-                # We read the first piece, while others read the next: short ranges need no thread.
-                is_first = False
-                reading.append((slot, piece[1], take))
-            if not reading:
-                return done
-            slot, length, take = reading.popleft()
-            view = take()
-            if view:
-                sink.write(view)
-                done += len(view)
-                progress(len(view))
-            if len(view) < length:
-                return done
-            free.append(slot)
+
+    def send(slot: memoryview, view: memoryview) -> int:
+        if view:
+            sink.write(view)
+            progress(len(view))
+        return len(view)
+
+    return run_ahead(read, pieces, slots, send, READERS)
 
 
 def write_behind(

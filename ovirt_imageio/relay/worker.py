@@ -1,19 +1,24 @@
-"""A thread that makes calls while its owner does something else.
+"""A thread that makes calls while its owner does something else, and pieces that are loaded while others are passed on.
 
-Knows neither what the calls do nor who waits for them.
+Knows neither what the calls do nor what the pieces are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import queue
 import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Callable, Generic, NoReturn, Optional, TypeVar
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "run_ahead"]
 
 T = TypeVar("T")
+Slot = TypeVar("Slot")
 
 
 class Worker(Generic[T]):
@@ -79,3 +84,43 @@ def _give(result: T) -> T:
 
 def _fail(error: BaseException) -> NoReturn:
     raise error
+
+
+def run_ahead(
+    load: Callable[[Slot, int, int], T],
+    pieces: Iterable[tuple[int, int]],
+    slots: Sequence[Slot],
+    pass_on: Callable[[Slot, T], int],
+    threads: int = 1,
+) -> int:
+    """Load pieces, given as offset and length, into slots, while earlier ones are passed on; return how much was.
+
+    `load(slot, offset, length)` is called by several threads at the same time; `pass_on(slot, loaded)`, by ours and in
+    order, returns the length of the piece. One that is shorter than it should be is the last.
+    """
+    done = 0
+    todo = iter(pieces)
+    free = deque(slots)
+    loading: deque[tuple[Slot, int, Callable[[], T]]] = deque()
+    with contextlib.ExitStack() as stack:
+        turns = itertools.cycle([stack.enter_context(Worker[T]("run-ahead")) for _ in range(threads)])
+        is_first = True
+        while True:
+            while free and (piece := next(todo, None)):
+                slot = free.popleft()
+                take: Callable[[], T] = functools.partial(load, slot, *piece)
+                if not is_first:
+                    worker = next(turns)
+                    worker.submit(take)
+                    take = worker.result
+                # We load the first piece, while others load the next: short ranges need no thread.
+                is_first = False
+                loading.append((slot, piece[1], take))
+            if not loading:
+                return done
+            slot, length, take = loading.popleft()
+            count = pass_on(slot, take())
+            done += count
+            if count < length:
+                return done
+            free.append(slot)
