@@ -129,6 +129,7 @@ class HttpBackend(Backend):
         context: Optional[ssl.SSLContext] = None,
         connect_timeout: float = 10,
         read_timeout: float = 60,
+        tunnel: Optional[tuple[str, int]] = None,
     ) -> None:
         check_url(url)
         self._writable = writable
@@ -141,7 +142,9 @@ class HttpBackend(Backend):
         # Tells seconds that only grow.
         self.clock: Callable[[], float] = time.monotonic
         self._is_closed = False
-        self.origin = Origin(url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout)
+        self.origin = Origin(
+            url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout, tunnel=tunnel
+        )
         try:
             self._negotiate()
         except BaseException:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from ovirt_imageio import errors, tls
 from ovirt_imageio.backends.peer import Data, Lost, Peer
 from ovirt_imageio.backends.reply import Reply
+from ovirt_imageio.backends.tunnel import open_tunnel
 from ovirt_imageio.connect import Address, connect
 
 __all__ = ["Origin", "Refused", "Upload"]
@@ -48,6 +49,7 @@ class Origin:
         context: Optional[ssl.SSLContext] = None,
         connect_timeout: float = 10,
         read_timeout: float = 60,
+        tunnel: Optional[tuple[str, int]] = None,
     ) -> None:
         parts = urlsplit(url)
         self._context = (context or tls.client_context()) if parts.scheme == "https" else None
@@ -60,6 +62,8 @@ class Origin:
         self._path = parts.path
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
+        # The proxy of the network on the way to an https server.
+        self._tunnel = tunnel if self._context else None
         # When set, the way to the server on this very host.
         self._unix_socket: Optional[str] = None
         self._idle: Optional[Peer] = None
@@ -71,7 +75,7 @@ class Origin:
     @property
     def is_same_host(self) -> bool:
         """True if the server is known to run on this very host."""
-        return self._idle is not None and self._idle.is_same_host
+        return self._tunnel is None and self._idle is not None and self._idle.is_same_host
 
     def request(
         self,
@@ -197,11 +201,13 @@ class Origin:
             except OSError as e:
                 log.warning("The Unix socket of the origin does not answer, going on over TCP: %s", e)
                 self._unix_socket = None
-        return self._peer((self._host, self._port), self._context)
+        return self._peer(self._tunnel or (self._host, self._port), self._context)
 
     def _peer(self, address: Address, context: Optional[ssl.SSLContext]) -> Peer:
         with contextlib.ExitStack() as stack:
             sock = stack.enter_context(connect(address, self._connect_timeout))
+            if context is not None and self._tunnel is not None:
+                open_tunnel(sock, self._host, self._port)
             if context is not None:
                 # Takes over the descriptor, and closes it when the handshake fails.
                 sock = stack.enter_context(context.wrap_socket(sock, server_hostname=self._host))

@@ -6,6 +6,7 @@ Knows URLs and TLS; knows nothing of images here.
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from ovirt_imageio import errors, tls
 from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.backends.peer import Lost
+from ovirt_imageio.backends.tunnel import choose
 from ovirt_imageio.client import pace
 from ovirt_imageio.client.lanes import is_passing
 from ovirt_imageio.extent import Extent
@@ -138,7 +140,10 @@ class Remote:
         return self._try(url)
 
     def _try(self, url: str) -> HttpBackend:
-        return HttpBackend(url, writable=self._writable, dirty=True, context=self._context, **self._timeouts)
+        tunnel = choose(urlsplit(url).hostname or "", os.environ)
+        return HttpBackend(
+            url, writable=self._writable, dirty=True, context=self._context, tunnel=tunnel, **self._timeouts
+        )
 
 
 def plain_url(url: str) -> str:
