@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,49 @@ def test_upload_resumes_on_a_server_that_was_killed(image, disk, tmp_path, monke
             client.upload(str(image), url, running.ca_file, verify=True, **settings)
             assert 0 < requested(running, "WRITE") < DATA * 8 // 10
     compare(image, disk)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_no_more_connections_than_workers(served, image, disk, tmp_path, workers):
+    with Server(str(disk), "qcow2") as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        with ChaosProxy(("localhost", served.port)) as proxy:
+            client.upload(str(image), through(url, proxy), served.ca_file, max_workers=workers)
+            assert proxy.accepted <= workers
+        with ChaosProxy(("localhost", served.port)) as proxy:
+            copy = str(tmp_path / "copy")
+            client.download(through(url, proxy), copy, served.ca_file, max_workers=workers)
+            assert proxy.accepted <= workers
+    compare(image, tmp_path / "copy")
+
+
+def test_many_downloads_at_once(served, image, tmp_path):
+    with Server(str(image), "raw", read_only=True, shared=40) as nbd, ThreadPoolExecutor(10) as pool:
+        urls = [served.add_ticket(url=nbd.url, size=SIZE, ops=["read"]) for _ in range(10)]
+        copies = [tmp_path / f"copy-{number}" for number in range(10)]
+        jobs = [
+            pool.submit(client.download, url, str(copy), served.ca_file, fmt="raw") for url, copy in zip(urls, copies)
+        ]
+        for job in jobs:
+            job.result(60)
+    for copy in copies:
+        assert copy.read_bytes() == image.read_bytes()
+
+
+def test_image_that_is_cut_off(served, image, disk, tmp_path):
+    whole, cut = tmp_path / "whole.qcow2", tmp_path / "cut.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(image), str(whole)], check=True)
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    with Server(str(disk), "qcow2") as nbd:
+        url = served.add_ticket(url=nbd.url, size=SIZE)
+        # What is missing reads as zero, or as an error, as qemu likes; but it never passes as the whole image.
+        try:
+            client.upload(str(cut), url, served.ca_file)
+        except client.Error:
+            return
+    done = subprocess.run(["qemu-img", "compare", str(cut), str(disk)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 CTRL_C = """
