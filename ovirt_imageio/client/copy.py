@@ -133,7 +133,7 @@ class Copier:
                 self._start(self._late)
             self._join()
         except BaseException as error:  # KeyboardInterrupt too: nothing may be left behind.
-            self._fail(error)
+            self.fail(error)
             self._join()
         if self._error is not None:
             raise self._error
@@ -156,8 +156,8 @@ class Copier:
             if thread.ident is not None:
                 thread.join()
 
-    def _fail(self, error: BaseException) -> None:
-        """Stop everything because of an error, of which the first one counts."""
+    def fail(self, error: BaseException) -> None:
+        """Stop everything because of an error, of which the first one counts. Threads: any."""
         with self._lock:
             if self._error is None:
                 self._error = error
@@ -179,7 +179,7 @@ class Copier:
         except Closed:
             pass
         except BaseException as error:  # Raised again by run().
-            self._fail(error)
+            self.fail(error)
 
     @contextlib.contextmanager
     def _lane(self, moved: Callable[[int], None]) -> Iterator[Lane]:
@@ -268,7 +268,7 @@ class Tally:
         repeated = min(count, self._again)
         self._again -= repeated
         self._ahead += count - repeated
-        self._reporter.update(count - repeated)
+        self._report(count - repeated)
         self._throttle.take(count)
         self._copier.check()
 
@@ -276,7 +276,15 @@ class Tally:
         """Count what is left of a request that ended: zeroes do not move."""
         known = min(self._ahead, request.size)
         self._ahead -= known
-        self._reporter.update(request.size - known)
+        self._report(request.size - known)
+
+    def _report(self, count: int) -> None:
+        """Tell the caller's progress; what that raises ends the copy, and is never taken for a lost connection."""
+        try:
+            self._reporter.update(count)
+        except BaseException as error:  # Raised again by run().
+            self._copier.fail(error)
+            raise errors.OperationCanceled() from error
 
     def start_over(self) -> None:
         """Note that what is under way will move again."""

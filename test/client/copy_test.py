@@ -144,13 +144,18 @@ def test_error_of_the_list_is_raised():
         copier(lambda moved: ScriptedLane([]), 3).run(requests())
 
 
-def test_error_of_progress_is_raised():
-    def update(count):
-        raise Broken("progress")
+@pytest.mark.parametrize("kind", [Broken, BrokenPipeError, errors.BackendUnavailable])
+def test_error_of_progress_is_raised_and_never_retried(kind):
+    calls: list[int] = []
 
-    engine = Copier(lambda moved: ScriptedLane([]), 2, Reporter(update))
-    with pytest.raises(Broken, match="progress"):
+    def update(count):
+        calls.append(count)
+        raise kind("progress", "x")
+
+    engine = Copier(lambda moved: ScriptedLane([]), 1, Reporter(update), retries=5)
+    with pytest.raises(kind, match="progress"):
         engine.run(request(number) for number in range(100))
+    assert len(calls) == 1
 
 
 def test_interrupt_of_the_main_thread_leaves_nothing():
