@@ -154,20 +154,32 @@ class Origin:
 
     def _exchange(self, peer: Peer, method: str, head: bytes, body: Data) -> Reply:
         try:
-            try:
-                if len(body) <= JOIN_LIMIT:
-                    peer.send(head + bytes(body))
-                else:
-                    peer.send(head)
-                    peer.send(body)
-            except Lost:
-                # A server that refuses a body tells why before it leaves.
-                if not peer.has_input():
-                    raise
-            return Reply(peer, method, self.release)
+            is_sent = self._send(peer, head, body)
+            # After half a request the connection is good for nothing else.
+            reply = Reply(peer, method, self.release if is_sent else self._release_cut)
+            if not is_sent and reply.status < 400:
+                raise peer.protocol_error(f"status {reply.status} before the end of the request")
+            return reply
         except BaseException:
             self.release(peer, False)
             raise
+
+    def _send(self, peer: Peer, head: bytes, body: Data) -> bool:
+        """Send a request; return False if the server answered before it got everything."""
+        try:
+            if len(body) <= JOIN_LIMIT:
+                peer.send(head + bytes(body))
+                return True
+            peer.send(head)
+            return peer.send_unless_heard(body)
+        except Lost:
+            # A server that refuses a body tells why before it leaves.
+            if not peer.has_input():
+                raise
+            return False
+
+    def _release_cut(self, peer: Peer, is_reusable: bool) -> None:
+        self.release(peer, False)
 
     def _take_idle(self) -> Optional[Peer]:
         peer, self._idle = self._idle, None
@@ -248,12 +260,12 @@ class Upload:
     def write(self, view: memoryview) -> None:
         """Send a piece of the body; raises Refused as soon as the server answers instead of listening."""
         assert self._peer is not None
-        if self._peer.has_input():
-            raise Refused()
         try:
-            self._peer.send(view)
+            is_sent = self._peer.send_unless_heard(view)
         except Lost as e:
             raise Refused() from e
+        if not is_sent:
+            raise Refused()
 
     def finish(self) -> Reply:
         """Return the reply."""

@@ -50,6 +50,8 @@ class Peer:
         self._end = 0
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._poll_both = select.poll()
+        self._poll_both.register(sock, select.POLLIN | select.POLLOUT)
         self._is_interrupted = False
         self._is_unheard = False
         self.operation = "connect"
@@ -83,23 +85,39 @@ class Peer:
         except OSError as e:
             raise self._failure(e) from e
 
+    def send_unless_heard(self, data: Data) -> bool:
+        """Send data; return False as soon as the server says something instead of listening, or left."""
+        view = memoryview(data)
+        if self._start < self._end:
+            return False
+        self._sock.settimeout(0)
+        try:
+            while view:
+                if self._poll.poll(0) and self._take_input():
+                    return False
+                try:
+                    view = view[self._sock.send(view[:SEND_STEP]) :]
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    self._wait(self._poll_both)
+                except ssl.SSLWantReadError:
+                    self._wait(self._poll)
+        except OSError as e:
+            raise self._failure(e) from e
+        finally:
+            self._sock.settimeout(self._timeout)
+        return True
+
     def has_input(self) -> bool:
         """Return True if something came, or the server left. Does not wait."""
         if self._start < self._end:
             return True
         if not self._poll.poll(0):
             return False
-        # Over TLS there may be nothing but the ticket of a TLS session: only reading tells.
         self._sock.settimeout(0)
         try:
-            self._start, self._end = 0, self._sock.recv_into(self._buffer)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
-        except OSError:
-            return True
+            return self._take_input()
         finally:
             self._sock.settimeout(self._timeout)
-        return True
 
     def read_until(self, mark: bytes) -> bytes:
         """Return what comes before mark; mark is dropped."""
@@ -180,6 +198,22 @@ class Peer:
     def protocol_error(self, what: str) -> errors.Error:
         """Return the error for an answer that is no HTTP."""
         return errors.BackendUnavailable(self.operation, f"the origin answered with no HTTP: {what}")
+
+    def _take_input(self) -> bool:
+        """Take what can be read; False if there is nothing. Over TLS it may be the ticket of a TLS session only."""
+        try:
+            self._start, self._end = 0, self._sock.recv_into(self._buffer)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except OSError:
+            return True
+        if self._end:
+            self._is_unheard = False
+        return True
+
+    def _wait(self, poll: select.poll) -> None:
+        if not poll.poll(self._timeout * 1000):
+            raise TimeoutError
 
     def _require_input(self) -> None:
         if self._start == self._end:

@@ -320,11 +320,36 @@ def test_refused_upload_ends_early():
         wire.stall()
 
     with ScriptedOrigin(script) as origin, opened(origin) as backend:
+        # More than fits on the way: the answer must be noticed while nothing more can be sent.
         endless = Bytes(bytes(200 * MIB), step=MIB)
         with pytest.raises(errors.OriginError, match="No such ticket"):
             backend.receive_from(endless, 0, 200 * MIB, Progress())
         # It did not read all of it first.
         assert endless.readinto(memoryview(bytearray(1))) == 1
+
+
+@pytest.mark.parametrize(
+    "status,error,text",
+    [(403, errors.OriginError, "No such ticket"), (200, errors.BackendUnavailable, "before the end")],
+)
+def test_write_that_is_answered_early(status, error, text):
+    """Also with success: it cannot be true, and what is left of the body must not become the next request."""
+
+    def script(wire):
+        wire.options()
+        wire.read_head()
+        wire.answer(status, b"No such ticket\n")
+        wire.stall()
+
+    def second(wire):
+        wire.read_head()
+        wire.answer()
+
+    with ScriptedOrigin(script, second) as origin, opened(origin) as backend:
+        with pytest.raises(error, match=text):
+            backend.write(0, memoryview(bytes(64 * MIB)))
+        backend.flush()
+        assert [head.split(" ")[0] for head in origin.heads] == ["OPTIONS", "PUT", "PATCH"]
 
 
 @pytest.mark.parametrize(

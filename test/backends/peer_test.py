@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 
@@ -141,6 +142,54 @@ def test_send_large(pair):
     while count < len(data):
         count += len(far.recv(1024 * 1024))
     thread.join()
+
+
+def test_send_unless_heard(pair):
+    """More than fits on the way: who only sends would wait for ever."""
+    peer, far = pair
+    answered = threading.Thread(target=lambda: (select.select([far], [], [], 10), far.sendall(b"no\r\n")))
+    answered.start()
+    assert peer.send_unless_heard(bytes(64 * 1024**2)) is False
+    answered.join()
+    assert peer.read_until(b"\r\n") == b"no"
+    assert peer.lost("x").is_unheard is False
+
+
+def test_send_unless_heard_to_a_reader(pair):
+    peer, far = pair
+    data = bytes(range(256)) * 32 * 1024
+    received = bytearray()
+
+    def receive():
+        while len(received) < len(data):
+            received.extend(far.recv(1024**2))
+
+    reader = threading.Thread(target=receive)
+    reader.start()
+    assert peer.send_unless_heard(data) is True
+    reader.join()
+    assert received == data
+
+
+def test_send_unless_heard_to_one_who_spoke_before(pair):
+    peer, far = pair
+    far.sendall(b"one two ")
+    assert peer.read_until(b" ") == b"one"
+    assert peer.send_unless_heard(b"data") is False
+
+
+def test_send_unless_heard_to_one_who_stalls(pair):
+    peer, _ = hurried(pair)
+    with pytest.raises(errors.BackendTimeout, match="does not answer in time"):
+        peer.send_unless_heard(bytes(64 * 1024**2))
+
+
+def test_send_unless_heard_to_nobody(pair):
+    peer, far = pair
+    far.close()
+    assert peer.send_unless_heard(b"data") is False
+    with pytest.raises(Lost):
+        peer.read_until(b" ")
 
 
 def test_timeouts(pair):
