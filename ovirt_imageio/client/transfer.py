@@ -205,10 +205,9 @@ class Download:
             stack.callback(first.close)
             workers = options.workers(first.max_readers)
             size = first.size()
-            context = "dirty" if self.incremental else "zero"
-            # Whether the server can tell is known before anything is created.
-            extents = remote.extents(first, context, options.retries)
             journal = self._journal(first, size)
+            # Whether the server can tell is known before anything is created.
+            extents = remote.extents(first, "dirty" if self.incremental else "zero", options.retries)
             stack.enter_context(self._partial(journal, size))
             image = Image(self.filename, self.format)
             open_local = stack.enter_context(images.served(image, writable=True, connections=workers + 1))
