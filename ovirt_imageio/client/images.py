@@ -49,7 +49,7 @@ def find(path: str, member: Optional[str] = None, format: Optional[str] = None) 
     Without a format qemu looks for one. A guest that owns a raw image can make it look like another format, which names
     any file of this host as its backing file: so whoever knows that an untrusted image is raw should say so.
     """
-    place = archive.find(path, member) if member is not None else None
+    place = find_place(path, member)
     if format is None:
         format = str(qemu_img.info(location(path, place))["format"])
     return Image(path, format, place)
@@ -57,13 +57,13 @@ def find(path: str, member: Optional[str] = None, format: Optional[str] = None) 
 
 def info(path: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return what qemu-img knows, and where the member is."""
-    place = archive.find(path, member) if member is not None else None
+    place = find_place(path, member)
     return {**qemu_img.info(location(path, place)), **place_keys(place)}
 
 
 def measure(path: str, format: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return how much space the image needs in another format, and where the member is."""
-    place = archive.find(path, member) if member is not None else None
+    place = find_place(path, member)
     return {**qemu_img.measure(location(path, place), format), **place_keys(place)}
 
 
@@ -111,10 +111,15 @@ def is_block_device(path: str) -> bool:
         return False
 
 
-def location(path: str, place: Optional[archive.Member]) -> str:
-    """Return what qemu-img calls the image. Raises errors.BackendUnavailable if there is none."""
+def find_place(path: str, member: Optional[str]) -> Optional[archive.Member]:
+    """Return where the member is, None for the whole file. Raises errors.BackendUnavailable if there is no file."""
     if not os.path.exists(path):
         raise errors.BackendUnavailable("open the image", f"there is no {path}")
+    return archive.find(path, member) if member is not None else None
+
+
+def location(path: str, place: Optional[archive.Member]) -> str:
+    """Return what qemu-img calls the image."""
     if place is None:
         return os.path.abspath(path)
     node = {"driver": "file", "filename": os.path.abspath(path)}

@@ -84,8 +84,12 @@ def test_info_and_measure(qcow2):
 
 
 def test_no_image(tmp_path):
+    path = str(tmp_path / "none")
+    for look in (images.find, images.info, lambda path: images.find(path, "member")):
+        with pytest.raises(errors.BackendUnavailable, match="there is no"):
+            look(path)
     with pytest.raises(errors.BackendUnavailable, match="there is no"):
-        images.find(str(tmp_path / "none"))
+        images.find(path, format="raw")
 
 
 def test_damaged_image(qcow2):
