@@ -19,6 +19,7 @@
     └── StorageError              the disk, or what stands between us and it, failed
         ├── NoSpace               it is full
         ├── BackendUnavailable    another program that we need cannot be reached or used
+        │   └── BackendUntrusted  what answers is not what we look for
         ├── BackendTimeout        it does not answer in time
         └── OriginError           the server behind a proxy said no: its status and its words
 
@@ -39,6 +40,7 @@ __all__ = [
     "AuthorizationError",
     "BackendTimeout",
     "BackendUnavailable",
+    "BackendUntrusted",
     "ClosedBackend",
     "ConfigError",
     "Error",
@@ -223,6 +225,10 @@ class NoSpace(StorageError):
 
 class BackendUnavailable(StorageError):
     """Another program that we need cannot be reached or used: the origin of a proxy, qemu-nbd, qemu-img."""
+
+
+class BackendUntrusted(BackendUnavailable):
+    """What answers is not what we look for: its certificate is not good, or it speaks another language."""
 
 
 class BackendTimeout(StorageError):

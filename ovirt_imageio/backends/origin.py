@@ -36,8 +36,8 @@ class Origin:
     """The server of one URL.
 
     `context` is used for https; without one the server is verified with what the system trusts. Errors:
-    errors.BackendUnavailable if the server cannot be reached or trusted, or does not talk HTTP, errors.BackendTimeout,
-    and errors.OperationCanceled after `interrupt`.
+    errors.BackendUnavailable if the server cannot be reached, errors.BackendUntrusted if it cannot be trusted or does
+    not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`.
 
     Threads: one at a time, but for `interrupt`.
     """
@@ -199,9 +199,11 @@ class Origin:
             return self._register(self._dial())
         except ssl.SSLCertVerificationError as e:
             reason = f"the certificate of the origin cannot be trusted: {e.verify_message}"
-            raise errors.BackendUnavailable(operation, reason) from e
+            raise errors.BackendUntrusted(operation, reason) from e
         except (TimeoutError, socket.timeout) as e:
             raise errors.BackendTimeout(operation, "the origin cannot be reached in time") from e
+        except ssl.SSLError as e:
+            raise errors.BackendUntrusted(operation, f"the origin does not speak TLS with us: {e.reason or e}") from e
         except (OSError, UnicodeError) as e:  # A name may be no host name at all.
             reason = getattr(e, "strerror", None) or str(e)
             raise errors.BackendUnavailable(operation, f"the origin cannot be reached: {reason}") from e

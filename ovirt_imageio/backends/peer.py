@@ -36,7 +36,7 @@ class Lost(errors.BackendUnavailable):
 class Peer:
     """The server at the other end of a socket.
 
-    `operation` names what is going on, for the errors: errors.BackendTimeout, Lost, errors.BackendUnavailable if what
+    `operation` names what is going on, for the errors: errors.BackendTimeout, Lost, errors.BackendUntrusted if what
     came is no HTTP, and errors.OperationCanceled after `interrupt`.
 
     Threads: one at a time, but for `interrupt`.
@@ -197,7 +197,7 @@ class Peer:
 
     def protocol_error(self, what: str) -> errors.Error:
         """Return the error for an answer that is no HTTP."""
-        return errors.BackendUnavailable(self.operation, f"the origin answered with no HTTP: {what}")
+        return errors.BackendUntrusted(self.operation, f"the origin answered with no HTTP: {what}")
 
     def _take_input(self) -> bool:
         """Take what can be read; False if there is nothing. Over TLS it may be the ticket of a TLS session only."""

@@ -19,13 +19,13 @@ STATUS: Mapping[type[errors.Error], HTTPStatus] = {
     errors.PartialContent: HTTPStatus.BAD_REQUEST,
     errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     errors.AuthorizationError: HTTPStatus.FORBIDDEN,
-    errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     errors.OperationCanceled: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.TransferBusy: HTTPStatus.CONFLICT,
     errors.StorageError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.BackendUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.BackendUntrusted: HTTPStatus.BAD_GATEWAY,
     errors.BackendTimeout: HTTPStatus.GATEWAY_TIMEOUT,
 }
 

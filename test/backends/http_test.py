@@ -330,7 +330,7 @@ def test_refused_upload_ends_early():
 
 @pytest.mark.parametrize(
     "status,error,text",
-    [(403, errors.OriginError, "No such ticket"), (200, errors.BackendUnavailable, "before the end")],
+    [(403, errors.OriginError, "No such ticket"), (200, errors.BackendUntrusted, "before the end")],
 )
 def test_write_that_is_answered_early(status, error, text):
     """Also with success: it cannot be true, and what is left of the body must not become the next request."""

@@ -58,14 +58,14 @@ def test_options_name_the_authority(tmp_path):
         ) as backend:
             assert backend.size() == 10
         options = Options(ca_file=foreign().cert_file)
-        with pytest.raises(errors.BackendUnavailable, match="certificate"):
+        with pytest.raises(errors.BackendUntrusted, match="certificate"):
             open_backend(origin.url, writable=True, sparse=False, dirty=False, options=options)
 
 
 @pytest.mark.parametrize("certificate", [foreign, misnamed])
 def test_untrusted(certificate):
     with tls_origin(certificate()) as origin:
-        with pytest.raises(errors.BackendUnavailable, match="certificate"):
+        with pytest.raises(errors.BackendUntrusted, match="certificate"):
             HttpBackend(origin.url, context=trusting())
         # It did not even learn what was wanted.
         assert origin.requests == []
@@ -73,7 +73,7 @@ def test_untrusted(certificate):
 
 def test_untrusted_without_a_context():
     with tls_origin(good()) as origin:
-        with pytest.raises(errors.BackendUnavailable, match="certificate"):
+        with pytest.raises(errors.BackendUntrusted, match="certificate"):
             HttpBackend(origin.url)
         assert origin.requests == []
 
@@ -87,12 +87,12 @@ def test_certificate_that_was_replaced_while_we_were_connected():
     ):
         context.load_cert_chain(foreign().cert_file, foreign().key_file)
         origin.drop_connections()
-        with pytest.raises(errors.BackendUnavailable, match="certificate"):
+        with pytest.raises(errors.BackendUntrusted, match="certificate"):
             backend.readinto(0, memoryview(bytearray(5)))
 
 
 def test_plain_server_where_tls_is_expected():
-    with DiskOrigin(b"0123456789") as origin, pytest.raises(errors.BackendUnavailable):
+    with DiskOrigin(b"0123456789") as origin, pytest.raises(errors.BackendUntrusted, match="does not speak TLS"):
         HttpBackend(origin.url.replace("http:", "https:"), context=trusting())
 
 

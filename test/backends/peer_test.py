@@ -60,7 +60,7 @@ def test_read_until_has_a_limit(pair):
     peer, far = pair
     thread = threading.Thread(target=lambda: far.sendall(b"x" * (2 * BUFFER_SIZE)))
     thread.start()
-    with pytest.raises(errors.BackendUnavailable, match="no HTTP"):
+    with pytest.raises(errors.BackendUntrusted, match="no HTTP"):
         peer.read_until(b"\r\n")
     thread.join()
 

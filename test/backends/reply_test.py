@@ -144,7 +144,7 @@ def test_truncated(data, step):
     ],
 )
 def test_no_http(data):
-    with pytest.raises(errors.BackendUnavailable, match="no HTTP"):
+    with pytest.raises(errors.BackendUntrusted, match="no HTTP"):
         exchange(data)
 
 

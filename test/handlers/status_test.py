@@ -21,6 +21,7 @@ EXAMPLES = {
     409: [errors.TransferBusy("t", ["read"])],
     416: [errors.InvalidRange("Range", "x", "y"), errors.RangeNotSatisfiable(2, 3, 1)],
     500: [errors.StorageError("read", "EIO"), errors.ClosedBackend("file")],
+    502: [errors.BackendUntrusted("open", "the certificate is of somebody else")],
     503: [errors.BackendUnavailable("open", "gone")],
     504: [errors.BackendTimeout("read", "slow")],
     507: [errors.NoSpace("write", "full")],

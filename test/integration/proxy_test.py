@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -18,7 +19,7 @@ import pytest
 pytest.importorskip("cryptography")
 
 from auth import token_test
-from fakes.origin import ScriptedOrigin
+from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 from real import certificates, daemon, tokens
 
 MIB = 1024**2
@@ -299,11 +300,30 @@ def test_session(proxy, image):
     assert info["size"] == SIZE
     session_id = session["Session-Id"]
     assert ask(proxy, "GET", f"{path}?session_id={session_id}", {"Range": "bytes=0-9"}).body == bytes(10)
-    # On the host nothing of the session is seen.
-    assert session_id not in image.host.log()
     assert ask(proxy, "DELETE", f"/sessions/{session_id}").status == 204
     assert ask(proxy, "GET", path, session).status == 401
     assert ask(proxy, "DELETE", f"/sessions/{session_id}").status == 404
+
+
+def test_host_sees_nothing_of_the_session(proxy):
+    """What the proxy asks for is what any client would: the ticket in the path, and no credentials."""
+    certificate = certificates.certificate()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert_file, certificate.key_file)
+    with DiskOrigin(bytes(100), context=context) as origin:
+        where = {"imaged-uri": f"https://localhost:{origin.port}", "transfer-ticket": TICKET_ID}
+        token = tokens.make_token(ENGINE, **where)
+        session = open_session(proxy, token)
+        path = f"/images/{TICKET_ID}"
+        assert ask(proxy, "GET", f"{path}?session_id={session['Session-Id']}", {"Range": "bytes=10-19"}).status == 206
+        assert ask(proxy, "PUT", path, {**session, "Content-Range": "bytes 10-19/*"}, b"0123456789").status == 200
+        assert origin.data[10:20] == b"0123456789"
+        assert ask(proxy, "DELETE", f"/sessions/{session['Session-Id']}").status == 204
+        assert {method for method, _, _ in origin.requests} >= {"OPTIONS", "GET", "PUT"}
+        for _, target, headers in origin.requests:
+            assert target.startswith(path)
+            assert session["Session-Id"] not in target
+            assert not {"authorization", "session-id"} & {name.lower() for name in headers}
 
 
 def test_token_with_every_request(proxy, image):
@@ -456,8 +476,8 @@ def test_host_of_another_authority(tmp_path, proxy):
     certificate = certificates.self_signed("foreign")
     with run_host(tmp_path / "host", tls=certificate) as host:
         image = Image(host, tmp_path)
-        assert ask(proxy, "GET", image.offer(proxy)).status in (502, 503)
-        assert ask(proxy, "POST", "/sessions", {"Authorization": image.token()}).status in (502, 503)
+        assert ask(proxy, "GET", image.offer(proxy)).status == 502
+        assert ask(proxy, "POST", "/sessions", {"Authorization": image.token()}).status == 502
         # It was not told what for.
         assert "OPTIONS" not in host.log()
 
@@ -466,7 +486,7 @@ def test_host_with_another_name(tmp_path, proxy, image):
     certificate = certificates.certificate("misnamed", "DNS:elsewhere.example")
     with run_host(tmp_path / "host", tls=certificate) as host:
         image = Image(host, tmp_path)
-        assert ask(proxy, "GET", image.offer(proxy)).status in (502, 503)
+        assert ask(proxy, "GET", image.offer(proxy)).status == 502
         assert "OPTIONS" not in host.log()
 
 
@@ -572,10 +592,11 @@ def test_host_killed_during_upload(weak_host, proxy, image, tmp_path):
 
 
 def test_host_stopped_during_upload(weak_host, proxy, image, tmp_path):
-    big = Image(weak_host, tmp_path, bytes(BIG))
+    """The host lets it finish, or cuts it; what is acknowledged is there."""
+    big = Image(weak_host, tmp_path, b"x" * BIG)
     weak_host.wait_log("Ready")
     status = upload_slowly(proxy, big.offer(proxy), lambda: weak_host.process.send_signal(signal.SIGTERM))
-    assert status in (None, 200) or status >= 400
+    assert status is None or status >= 400 or (status == 200 and big.content == bytes(BIG))
     still_serves(proxy, image)
 
 
@@ -584,8 +605,8 @@ def test_host_is_down(proxy, image, tmp_path):
         gone = Image(host, tmp_path)
     path = gone.offer(proxy)
     for method, body in (("GET", None), ("OPTIONS", None), ("PUT", b"x"), ("PATCH", b'{"op": "flush"}')):
-        assert ask(proxy, method, path, {}, body).status in (502, 503, 504)
-    assert ask(proxy, "POST", "/sessions", {"Authorization": gone.token()}).status in (502, 503, 504)
+        assert ask(proxy, method, path, {}, body).status == 503
+    assert ask(proxy, "POST", "/sessions", {"Authorization": gone.token()}).status == 503
     still_serves(proxy, image)
 
 
@@ -642,7 +663,7 @@ def test_restarted_host(proxy, tmp_path):
         client = Client(proxy)
         assert client.ask("GET", path, {"Range": "bytes=0-9"}).status == 206
     with contextlib.closing(client):
-        assert client.ask("GET", path, {"Range": "bytes=0-9"}).status in (502, 503)
+        assert client.ask("GET", path, {"Range": "bytes=0-9"}).status == 503
         with contextlib.ExitStack() as stack:
             text = HOST.format(local="false") + f"[remote]\nport = {port}\n"
             host = stack.enter_context(daemon.running(folder, text))
@@ -716,7 +737,7 @@ def test_nothing_leaks(weak_host, image, tmp_path):
         upload_slowly(proxy, big.offer(proxy), lambda: weak_host.stop(signal.SIGKILL))
         with pytest.raises((http.client.IncompleteRead, OSError)):
             download.rest()
-        assert ask(proxy, "GET", big.offer(proxy)).status in (502, 503)
+        assert ask(proxy, "GET", big.offer(proxy)).status == 503
         wait_sockets(proxy.process, before)
 
 
