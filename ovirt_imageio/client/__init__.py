@@ -15,6 +15,7 @@ from ovirt_imageio.client.copy import MAX_WORKERS
 from ovirt_imageio.client.errors import (
     BackendTimeout,
     BackendUnavailable,
+    BackendUntrusted,
     Error,
     ImageExists,
     InvalidArgument,
@@ -39,6 +40,7 @@ __all__ = [
     "MAX_WORKERS",
     "BackendTimeout",
     "BackendUnavailable",
+    "BackendUntrusted",
     "DirtyExtent",
     "Error",
     "ImageExists",

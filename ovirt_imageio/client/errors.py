@@ -14,6 +14,7 @@ Error
 └── StorageError          the disk, a connection, or qemu failed
     ├── NoSpace
     ├── BackendUnavailable
+        │   └── BackendUntrusted  what answers has no good certificate, or speaks no HTTP
     └── BackendTimeout
 """
 
@@ -28,6 +29,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.errors import (
     BackendTimeout,
     BackendUnavailable,
+    BackendUntrusted,
     Error,
     InvalidValue,
     NoSpace,
@@ -39,6 +41,7 @@ from ovirt_imageio.errors import UnsupportedContext as UnsupportedOperation
 __all__ = [
     "BackendTimeout",
     "BackendUnavailable",
+    "BackendUntrusted",
     "Error",
     "ImageExists",
     "InvalidArgument",

@@ -12,7 +12,6 @@ from __future__ import annotations
 import abc
 import functools
 import socket
-import ssl
 from collections import deque
 from typing import Callable, Optional
 
@@ -332,7 +331,6 @@ def is_passing(error: BaseException) -> bool:
     """May the same request succeed a little later?"""
     if isinstance(error, errors.OriginError):
         return error.status in PASSING
-    if not isinstance(error, (errors.BackendUnavailable, errors.BackendTimeout)):
-        return False
     # Whom we do not trust now we will not trust then.
-    return not isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    is_lost = isinstance(error, (errors.BackendUnavailable, errors.BackendTimeout))
+    return is_lost and not isinstance(error, errors.BackendUntrusted)

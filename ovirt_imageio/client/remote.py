@@ -69,7 +69,7 @@ class Remote:
             try:
                 backend = self._open(url)
             except (errors.BackendUnavailable, errors.BackendTimeout) as error:
-                if number == len(self._urls) - 1 or isinstance(error.__cause__, ssl.SSLError):
+                if number == len(self._urls) - 1 or isinstance(error, errors.BackendUntrusted):
                     raise
                 log.warning("Trying the proxy, as the transfer URL cannot be used: %s", error)
             else:
