@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, TypeVar
+from typing import Any, Optional, TypeVar, Union
 
 from ovirt_imageio import errors, headers
 from ovirt_imageio.httpd.request import Request
@@ -79,7 +79,7 @@ def choice(request: Request, key: str, values: Mapping[str, T], default: T) -> T
     return values[text]
 
 
-def natural(request: Request, key: str, default: T) -> int | T:
+def natural(request: Request, key: str, default: T) -> Union[int, T]:
     """Return the number, not negative, that the query key holds."""
     text = request.query.get(key)
     if text is None:

@@ -16,7 +16,7 @@ import os
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator
-from typing import Optional
+from typing import Optional, Union
 
 from ovirt_imageio import connect as connections
 from ovirt_imageio.nbd import handshake, wire
@@ -174,7 +174,7 @@ class Client:
         mode = self.export.mode
         return wire.encode_request(mode, flags, command.kind, command.cookie, command.offset, command.length)
 
-    def advance(self) -> Data | Hole | Done:
+    def advance(self) -> Union[Data, Hole, Done]:
         """Receive until something happens to one of the commands. What Data announces must be received next."""
         for step in self._replies:
             if not isinstance(step, memoryview):
@@ -182,7 +182,7 @@ class Client:
             self.stream.receive(step)
         raise AssertionError("replies end only when they raise")
 
-    def store(self, step: Data | Hole) -> None:
+    def store(self, step: Union[Data, Hole]) -> None:
         """Put what a step announces into the view of its command."""
         assert step.command.view is not None
         view = step.command.view[step.start : step.start + step.length]
