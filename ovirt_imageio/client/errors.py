@@ -14,7 +14,7 @@ Error
 └── StorageError          the disk, a connection, or qemu failed
     ├── NoSpace
     ├── BackendUnavailable
-        │   └── BackendUntrusted  what answers has no good certificate, or speaks no HTTP
+    │   └── BackendUntrusted  what answers has no good certificate, or speaks no HTTP
     └── BackendTimeout
 """
 
