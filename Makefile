@@ -53,8 +53,8 @@ run: $(VENV)/ready  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
 	exec $(BIN)/ovirt-imageio serve demo.qcow2 --size 10g
 
 .PHONY: bench
-bench: system-bench $(VENV)/ready  ## measure; ONLY=name picks some
-	$(BIN)/python test/bench/run.py $(ONLY)
+bench: system-bench $(VENV)/ready  ## measure; ONLY=name picks some, PLOT=1 draws docs/performance
+	$(BIN)/python test/bench/run.py $(if $(PLOT),--plot) $(ONLY)
 
 .PHONY: storage
 storage: system-check $(VENV)/ready  ## make the loop devices and file systems that tests use

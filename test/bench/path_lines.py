@@ -1,0 +1,212 @@
+"""The data path: 1 GiB down and up, from each kind of storage, over each kind of connection, one and four at once.
+
+The names tell what is measured: get-nbd-memory-https-4 is a download from qemu-nbd on a memory disk, over HTTPS, in
+four ranges over four connections. The client is client.py, which costs less than anything that stores what it gets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+from bench.arena import MIB, SIZE, arena
+from bench.lines import Line, Side, Times
+from bench.peers import Nginx, dd, need, timed
+from real.nbd import uri
+
+__all__ = ["LINES", "transfer"]
+
+CLIENT = Path(__file__).with_name("client.py")
+# More clients than this are threads of the same processes: the client must not be most of the work.
+CLIENTS = 4
+
+STORAGES = ("nbd-memory", "file-memory", "file-disk")
+TRANSFERS = 10
+
+
+def transfer(jobs: Sequence[dict[str, Any]]) -> float:
+    """Run all jobs at once, in a few processes; return the seconds, without those of connecting."""
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for number in range(min(len(jobs), CLIENTS)):
+            command = [sys.executable, "-I", str(CLIENT), json.dumps(jobs[number::CLIENTS])]
+            client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            clients.append(stack.enter_context(client))
+        for client in clients:
+            assert client.stdout.readline() == b"ready\n"
+        started = time.perf_counter()
+        for client in clients:
+            client.stdin.write(b"go\n")
+            client.stdin.flush()
+        for client in clients:
+            if client.stdout.readline() != b"done\n":
+                raise RuntimeError(f"A client failed with {client.wait()}")
+        return time.perf_counter() - started
+
+
+class Transfer:
+    """One way to one daemon: transfers on a disk, over some connections."""
+
+    def __init__(
+        self, kind: str, method: str, disk: str, via: str, *, connections: int = 1, transfers: int = 1
+    ) -> None:
+        self._kind = kind
+        self._method = method
+        self._disk = disk
+        self._via = via
+        self._connections = connections
+        self._transfers = transfers
+        self._jobs: list[dict[str, Any]] = []
+
+    @contextlib.contextmanager
+    def setup(self) -> Iterator[None]:
+        """Add the tickets, and share the disk among the connections."""
+        daemon = arena.daemon(self._kind)
+        address = f"{daemon.folder}/local.sock" if self._via == "unix" else ["localhost", daemon.port]
+        tickets = [arena.add_ticket(self._kind, self._disk) for _ in range(self._transfers)]
+        # All transfers together move as much as one alone.
+        size = SIZE // self._transfers // self._connections // MIB * MIB
+        self._jobs = [
+            {"address": address, "ca_file": daemon.ca_file, **self._request(ticket, number * size, size)}
+            for ticket in tickets
+            for number in range(self._connections)
+        ]
+        yield
+
+    def _request(self, ticket: str, start: int, size: int) -> dict[str, Any]:
+        head = f"{self._method} /images/{ticket} HTTP/1.1\r\nHost: localhost\r\n"
+        end = start + size - 1
+        if self._method == "GET":
+            return {"head": f"{head}Range: bytes={start}-{end}\r\n\r\n", "download": size}
+        head += f"Content-Range: bytes {start}-{end}/*\r\nContent-Length: {size}\r\n\r\n"
+        return {"head": head, "upload": size}
+
+    def run(self) -> float:
+        """Return MiB/s."""
+        moved = sum(job.get("download", 0) + job.get("upload", 0) for job in self._jobs)
+        return moved / MIB / transfer(self._jobs)
+
+    def processes(self) -> dict[str, int]:
+        """Return the servers behind it."""
+        server = arena.disk(self._disk).server
+        pids = {"daemon": arena.daemon(self._kind).process.pid}
+        return {**pids, "qemu-nbd": server.pid} if server else pids
+
+
+def rate(run: Callable[[], float]) -> Callable[[], float]:
+    """Return what tells MiB/s of what tells the seconds for the whole disk."""
+    return lambda: SIZE / MIB / run()
+
+
+def nbdcopy(method: str) -> Side:
+    """Return nbdcopy on the disk, one leg less than ours."""
+    disk = "nbd-memory"
+
+    @contextlib.contextmanager
+    def setup() -> Iterator[None]:
+        need("nbdcopy")
+        arena.disk(disk)
+        yield
+
+    def run() -> float:
+        server = arena.disk(disk).server
+        assert server is not None
+        source = uri(server.url.partition("unix:")[2])
+        pair = (source, "null:") if method == "GET" else ("--flush", arena.disk("scratch").path, source)
+        return timed("nbdcopy", "--connections=1", *pair)
+
+    return Side("nbdcopy", rate(run), setup)
+
+
+def direct_dd(method: str) -> Side:
+    """Return dd with direct I/O on the disk: what the storage gives to one that asks for a MiB at a time."""
+
+    def run() -> float:
+        path = arena.disk("file-disk").path
+        if method == "GET":
+            return dd(SIZE, f"if={path}", "of=/dev/null", "iflag=direct")
+        source = arena.disk("file-memory").path
+        return dd(SIZE, f"if={source}", f"of={path}", "oflag=direct", "conv=notrunc,fsync")
+
+    return Side("dd", rate(run))
+
+
+def nginx() -> Side:
+    """Return nginx with the disk as a static file."""
+    server = Nginx()
+
+    def run() -> float:
+        head = f"GET /{arena.disk('file-memory').path.name} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        job = {"address": ["localhost", server.port], "ca_file": server.ca_file, "head": head, "download": SIZE}
+        return transfer([job])
+
+    def setup() -> contextlib.AbstractContextManager[None]:
+        return server.running(arena.disk("file-memory").path.parent)
+
+    return Side("nginx", rate(run), setup, lambda: {"nginx": server.pid})
+
+
+# What a line should reach, and who else is measured beside the release.
+TARGETS = {
+    "get-nbd-memory-unix-1": (Times(3.5), Times(1.2, "nbdcopy"), Times(0.4, cpu_of="daemon")),
+    "put-nbd-memory-unix-1": (Times(2),),
+    "get-nbd-memory-https-1": (Times(1.7), Times(1, "nginx")),
+    "put-nbd-memory-https-1": (Times(2.1),),
+    "get-nbd-memory-https-4": (Times(1.3),),
+    "put-nbd-memory-https-4": (Times(1.3),),
+    "put-file-disk-unix-1": (Times(1.6), Times(0.85, "dd")),
+    "get-file-disk-unix-1": (Times(1.6),),
+    "get-file-memory-unix-1": (Times(1), Times(0.6, cpu_of="daemon")),
+}
+OTHERS = {
+    "get-nbd-memory-unix-1": lambda: nbdcopy("GET"),
+    "put-nbd-memory-unix-1": lambda: nbdcopy("PUT"),
+    "get-nbd-memory-https-1": nginx,
+    "get-file-disk-unix-1": lambda: direct_dd("GET"),
+    "put-file-disk-unix-1": lambda: direct_dd("PUT"),
+}
+
+
+def both(*arguments: Any, **options: Any) -> list[Side]:
+    """Return our side and that of the release."""
+    paths = [(kind, Transfer(kind, *arguments, **options)) for kind in ("ours", "release")]
+    return [Side(kind, path.run, path.setup, path.processes) for kind, path in paths]
+
+
+def line(method: str, storage: str, via: str, connections: int) -> Line:
+    """Return one line of the matrix."""
+    name = f"{method.lower()}-{storage}-{via}-{connections}"
+    sides = both(method, storage, via, connections=connections)
+    if name in OTHERS:
+        sides.append(OTHERS[name]())
+    verb = "download" if method == "GET" else "upload"
+    where = "the Unix socket" if via == "unix" else "HTTPS"
+    about = f"{verb} 1 GiB, {storage.replace('-', ' in ' if 'memory' in storage else ' on ')}, over {where}"
+    targets = TARGETS.get(name, ())
+    return Line(name, "MiB/s", sides, about=about, targets=targets, rounds=5 if targets else 3, warmups=1)
+
+
+def many(method: str) -> Line:
+    """Return a line of many transfers at once."""
+    sides = both(method, "nbd-memory", "https", connections=4, transfers=TRANSFERS)
+    about = f"{TRANSFERS} transfers at once, with four HTTPS connections each; 1 GiB together"
+    return Line(f"{method.lower()}-nbd-memory-https-{TRANSFERS}x4", "MiB/s", sides, about=about, rounds=3, warmups=1)
+
+
+LINES = [
+    *(
+        line(method, storage, via, connections)
+        for storage in STORAGES
+        for via in ("unix", "https")
+        for connections in (1, 4)
+        for method in ("GET", "PUT")
+    ),
+    many("GET"),
+    many("PUT"),
+]

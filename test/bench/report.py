@@ -1,0 +1,189 @@
+"""What is left of a run: a JSON file with everything, a table, and a drawing.
+
+Pure, but for save() and document(), which write files.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.lines import Line, Result, digits
+
+__all__ = ["document", "plot", "record", "run", "save", "table", "targets"]
+
+# A line as it is written: plain JSON.
+Record = dict[str, Any]
+
+
+def record(line: Line, results: Sequence[Result]) -> Record:
+    """Return all that was measured of a line."""
+    return {
+        "name": line.name,
+        "about": line.about,
+        "unit": line.unit,
+        "less_is_better": line.less_is_better,
+        "sides": [side_record(result) for result in results],
+        "ratios": dict(line.ratios(results)),
+        "targets": [
+            {"target": check.target, "reached": check.reached, "good": check.is_good} for check in line.checks(results)
+        ],
+    }
+
+
+def side_record(result: Result) -> Record:
+    """Return one side of it."""
+    if result.missing:
+        return {"side": result.side, "missing": result.missing}
+    cpu = {name: result.cpu_median(name) for name in result.cpu}
+    return {"side": result.side, "median": result.median, "samples": list(result.samples), "cpu": cpu}
+
+
+def run(records: Sequence[Record]) -> Record:
+    """Return a whole run."""
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "lines": list(records),
+    }
+
+
+def save(path: Path, content: Record) -> Path:
+    """Write it down; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def document(folder: Path, content: Record) -> None:
+    """Write what the documentation shows: the table, the drawing, and the numbers behind them."""
+    save(folder / "results.json", content)
+    (folder / "results.md").write_text(table(content))
+    (folder / "ratios.svg").write_text(plot(content["lines"]))
+
+
+def targets(records: Sequence[Record]) -> str:
+    """Return what was reached of each target, a line each."""
+    rows = [(line["name"], target) for line in records for target in line["targets"]]
+    return "\n".join(f"  {name:<28} {target['target']:<32} {verdict(target)}" for name, target in rows) or "  none"
+
+
+def verdict(target: Record) -> str:
+    """Return what was reached of one target, in words."""
+    if target["reached"] is None:
+        return "not measured"
+    return f"{number(target['reached'])} {'ok' if target['good'] else 'MISSED'}"
+
+
+def number(value: float) -> str:
+    """Return a value with as many decimals as make sense."""
+    return f"{value:,.{2 if value < 10 else digits(value)}f}" if value >= 0.01 else f"{value:.1g}"
+
+
+HEAD = """\
+# The last run
+
+Measured with `make bench PLOT=1` on {date}: {processors} processors, {machine}, Linux {kernel}, Python {python}.
+[../performance.md](../performance.md) tells what the lines are. Shown are medians; all samples are in
+[results.json](results.json).
+
+| line | what | ours | others | ratio | CPU s, ours | CPU s, release | target |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def table(content: Record) -> str:
+    """Return all lines as a table in Markdown."""
+    head = HEAD.format(**content)
+    return head + "\n".join(row(line) for line in content["lines"]) + "\n"
+
+
+def row(line: Record) -> str:
+    """Return one row of it."""
+    ours, *others = line["sides"]
+    cells = [
+        line["name"],
+        line["about"],
+        "" if "missing" in ours else f"{number(ours['median'])} {line['unit']}",
+        ", ".join(f"{side['side']} {number(side['median'])}" for side in others if "median" in side),
+        ", ".join(number(value) for value in line["ratios"].values()),
+        cpu_cell(ours),
+        cpu_cell(next((side for side in others if side["side"] == "release"), {})),
+        "; ".join(f"{target['target']}: {verdict(target)}" for target in line["targets"]),
+    ]
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def cpu_cell(side: Record) -> str:
+    """Return the CPU seconds of the processes of a side."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in side.get("cpu", {}).items())
+
+
+# Of the drawing, in pixels.
+ROW = 22
+LEFT = 230
+WIDTH = 620
+TOP = 46
+# What is more is cut, and its number tells.
+MOST = 5.0
+
+
+def plot(records: Sequence[Record]) -> str:
+    """Return an SVG with a bar for each line that was compared with the release: how many times as good we are."""
+    bars = [(line, better) for line in records for better in gains(line)]
+    height = TOP + ROW * len(bars) + 14
+    one = LEFT + x(1)
+    title = "How many times as good as release 2.5.1"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 60} {height}"'
+        ' font-family="system-ui, sans-serif" font-size="12">',
+        f"  <title>{title}</title>",
+        f'  <rect width="{LEFT + WIDTH + 60}" height="{height}" fill="#fff"/>',
+        f'  <text x="10" y="20" font-size="14" font-weight="600" fill="#222">{title}</text>',
+        f'  <text x="{one}" y="38" text-anchor="middle" fill="#555">1 x</text>',
+    ]
+    for index, (line, better) in enumerate(bars):
+        parts += bar(line["name"], better, wanted(line), TOP + ROW * index)
+    parts.append(f'  <path d="M{one} {TOP - 4}V{height - 10}" stroke="#222" stroke-width="1"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def bar(name: str, better: float, target: float, top: int) -> Iterator[str]:
+    """Yield one bar with its name, its number, and a mark where it should reach."""
+    good = better >= (target or 1)
+    yield f'  <text x="{LEFT - 8}" y="{top + 14}" text-anchor="end" fill="#222">{html.escape(name)}</text>'
+    colour = "#3b6ea5" if good else "#c58a2b"
+    yield f'  <rect x="{LEFT}" y="{top + 3}" width="{x(better)}" height="{ROW - 7}" fill="{colour}"/>'
+    yield f'  <text x="{LEFT + x(better) + 12}" y="{top + 14}" fill="#222">{better:.2f}</text>'
+    if target:
+        yield f'  <path d="M{LEFT + x(target)} {top}v{ROW - 1}" stroke="#b03030" stroke-width="2.5"/>'
+
+
+def x(value: float) -> int:
+    """Return how long a bar is."""
+    return round(min(value, MOST) / MOST * WIDTH)
+
+
+def gains(line: Record) -> Iterator[float]:
+    """Yield how many times as good as the release a line is, if the release was measured: more is always better."""
+    ratio = line["ratios"].get("release")
+    if ratio:
+        yield 1 / ratio if line["less_is_better"] else ratio
+
+
+def wanted(line: Record) -> float:
+    """Return how many times as good as the release it should be, 0 if nobody said."""
+    for target in line["targets"]:
+        sign, factor, *rest = target["target"].split()
+        if rest == ["x", "release"]:
+            return 1 / float(factor) if sign == "<=" else float(factor)
+    return 0
