@@ -35,11 +35,13 @@ class SecureStream(Stream):
     Threads: one at a time, but for `abort` and `is_aborted`, any.
     """
 
-    __slots__ = ("_readable", "_tls", "_writable")
+    __slots__ = ("_is_dry", "_readable", "_tls", "_writable")
 
     def __init__(self, sock: sockets.socket, timeout: float) -> None:
         super().__init__(sock, timeout)
         self._tls: Optional[ssl.SSLSocket] = None
+        # True if nothing was left the last time that we looked: then waiting is cheaper than looking in vain.
+        self._is_dry = True
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
         self._writable = select.poll()
@@ -104,9 +106,22 @@ class SecureStream(Stream):
         tls = self._tls
         if tls is None:
             return super()._receive_into(view)
-        if not tls.pending():
+        if self._is_dry and not tls.pending():
             self._wait(self._readable)
-        return self._retry(lambda: tls.recv_into(view))
+        count = self._retry(lambda: tls.recv_into(view))
+        # Records are small: take all that are here, so that waiting and the caller's work are paid for once.
+        self._is_dry = False
+        try:
+            while 0 < count < len(view):
+                more = tls.recv_into(view[count:])
+                if not more:
+                    break
+                count += more
+        except ssl.SSLWantReadError:
+            self._is_dry = True
+        except OSError:
+            pass  # What came before counts; the next call will say it again.
+        return count
 
     def _send_some(self, data: Data) -> int:
         tls = self._tls
