@@ -48,6 +48,10 @@ class Job:
             left -= count
         self.done = True
 
+    def close(self) -> None:
+        """Leave."""
+        self._sock.close()
+
     def _send(self) -> None:
         self._sock.sendall(self._head)
         for start in range(0, self._upload, MIB):

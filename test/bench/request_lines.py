@@ -118,23 +118,22 @@ class Checksum:
 
 
 def processes(kind: str) -> dict[str, int]:
-    """Return the daemon."""
-    return {"daemon": arena.daemon(kind).process.pid}
+    """Return the servers behind a line."""
+    server = arena.disk("scratch").server
+    pids = {"daemon": arena.daemon(kind).process.pid}
+    return {**pids, "qemu-nbd": server.pid} if server else pids
+
+
+def both(make: Callable[[str], Any]) -> list[Side]:
+    """Return both daemons, each measured by what is made for it."""
+    pairs = [(kind, make(kind)) for kind in ("ours", "release")]
+    return [Side(kind, item.run, item.setup, lambda kind=kind: processes(kind)) for kind, item in pairs]
 
 
 def line(name: str, script: str, about: str, *targets: Times, connections: int = 1, rounds: int = 3) -> Line:
     """Return a line of requests to both daemons."""
-    sides = []
-    for kind in ("ours", "release"):
-        requests = Requests(kind, script, connections)
-        sides.append(Side(kind, requests.run, requests.setup))
-    return Line(name, "requests/s", sides, about=about, targets=targets, rounds=rounds, warmups=1)
-
-
-def sides(contender: type) -> list[Side]:
-    """Return both daemons, each measured by the same class."""
-    pairs = [(kind, contender(kind)) for kind in ("ours", "release")]
-    return [Side(kind, item.run, item.setup, lambda kind=kind: processes(kind)) for kind, item in pairs]
+    pairs = both(lambda kind: Requests(kind, script, connections))
+    return Line(name, "requests/s", pairs, about=about, targets=targets, rounds=rounds, warmups=1)
 
 
 LINES = [
@@ -146,9 +145,9 @@ LINES = [
     # Last, as it leaves holes.
     line("zero-4k-https-1", "zero", "random zero of 4 KiB, not flushed, one HTTPS connection"),
     line("options-https-1", "options", "OPTIONS, one HTTPS connection"),
-    Line("handshakes", "handshakes/s", sides(Handshakes), about="TLS connections, one after the other", rounds=3),
+    Line("handshakes", "handshakes/s", both(Handshakes), about="TLS connections, one after the other", rounds=3),
     Line(
-        *("checksum", "s", sides(Checksum)),
+        *("checksum", "s", both(Checksum)),
         about="checksum of 1 GiB of data, nbd on memory",
         less_is_better=True,
         targets=(Times(round(1 / 1.8, 2)),),

@@ -1,0 +1,96 @@
+"""What is written about a run, from scripted results."""
+
+from __future__ import annotations
+
+import json
+import xml.dom.minidom
+
+import pytest
+from bench import report
+from bench.lines import Line, Result, Times
+
+FAST = Line("get-fast", "MiB/s", [], about="a | b", targets=[Times(2), Times(0.5, cpu_of="daemon"), Times(1, "nginx")])
+SLOW = Line("list", "s", [], less_is_better=True, targets=[Times(0.5)])
+ALONE = Line("alone", "s", [], 10, True)
+
+
+@pytest.fixture
+def records():
+    cpu = {"daemon": [0.5, 0.5, 0.5]}
+    fast = [
+        Result("ours", [3000.0, 1000.0, 9000.0], cpu),
+        Result("release", [1000.0], {"daemon": [2.0]}),
+        Result("nginx", [], missing="no <network>"),
+    ]
+    slow = [Result("ours", [3.0]), Result("release", [4.0])]
+    return [
+        report.record(FAST, fast),
+        report.record(SLOW, slow),
+        report.record(ALONE, [Result("ours", [0.001])]),
+    ]
+
+
+def test_record_is_all_there_is(records):
+    fast = json.loads(json.dumps(records[0]))
+    ours, release, nginx = fast["sides"]
+    assert (ours["median"], ours["samples"]) == (3000, [3000, 1000, 9000])
+    assert (ours["cpu"], release["cpu"]) == ({"daemon": 0.5}, {"daemon": 2})
+    assert nginx == {"side": "nginx", "missing": "no <network>"}
+    assert fast["ratios"] == {"release": 3}
+    assert [(target["reached"], target["good"]) for target in fast["targets"]] == [
+        (3, True),
+        (0.25, True),
+        (None, False),
+    ]
+
+
+def test_targets(records):
+    lines = report.targets(records).splitlines()
+    assert len(lines) == 5
+    assert lines[0].split() == ["get-fast", ">=", "2", "x", "release", "3.00", "ok"]
+    assert lines[2].endswith("not measured")
+    assert lines[3].split()[-2:] == ["0.75", "MISSED"]
+    assert report.targets([]) == "  none"
+
+
+def test_table_has_a_row_for_each_line(records):
+    rows = report.table(report.run(records)).split("|---|\n")[1].splitlines()
+    assert [row.count("|") for row in rows] == [9, 9, 9]
+    assert rows[0].startswith("| get-fast | a / b | 3,000 MiB/s | release 1,000 | 3.00 | daemon 0.50 | daemon 2.00 |")
+    assert "MISSED" in rows[1]
+
+
+def test_plot_shows_what_was_compared(records):
+    drawing = report.plot(records)
+    document = xml.dom.minidom.parseString(drawing)
+    words = [node.firstChild.data for node in document.getElementsByTagName("text")]
+    # Seconds are turned round: more is better for every bar.
+    assert words[2:] == ["get-fast", "3.00", "list", "1.33"]
+    bars = document.getElementsByTagName("rect")[1:]
+    assert [int(bar.getAttribute("width")) for bar in bars] == [report.x(3), report.x(4 / 3)]
+    assert bars[0].getAttribute("fill") != bars[1].getAttribute("fill")
+
+
+def test_plot_cuts_what_is_long():
+    assert report.x(1000) == report.x(report.MOST) == report.WIDTH
+
+
+@pytest.mark.parametrize("index, wanted", [(0, 2), (1, 2), (2, 0)])
+def test_wanted(records, index, wanted):
+    assert report.wanted(records[index]) == wanted
+
+
+def test_document(tmp_path, records):
+    report.document(tmp_path / "docs", report.run(records))
+    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["ratios.svg", "results.json", "results.md"]
+    assert len(json.loads((tmp_path / "docs" / "results.json").read_text())["lines"]) == 3
+
+
+def test_save_makes_the_folder(tmp_path):
+    path = report.save(tmp_path / "new" / "file.json", {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("value, text", [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0.0042, "0.004")])
+def test_number(value, text):
+    assert report.number(value) == text
