@@ -76,7 +76,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_conf_dir(parser, api.DEFAULT_CONF_DIR)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    add_commands(parser.add_subparsers(title="commands", metavar="COMMAND"), common)
+    return parser
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add all commands, each with the arguments that are common to them."""
 
     def add(name: str, command: Any, text: str) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, parents=[common])
@@ -105,7 +110,6 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("start-profile", start_profile, "Start the profiler of the daemon.")
     sub.add_argument("--clock", choices=("cpu", "wall"), default="cpu", help="what to measure (default cpu)")
     add("stop-profile", stop_profile, "Stop the profiler; the daemon writes [profile] filename.")
-    return parser
 
 
 def add_conf_dir(parser: argparse.ArgumentParser, default: str) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 
 import pytest
+from fakes.clock import FakeClock
 from fakes.imageserver import ImageServer
 
 from ovirt_imageio import errors
@@ -27,6 +28,19 @@ def server(tmp_path):
 
 
 # --- OPTIONS ---
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "HEAD"])
+def test_asking_keeps_a_ticket_alive(tmp_path, method):
+    """Clients that convert for minutes before the first byte ask now and then."""
+    clock = FakeClock(1000)
+    with ImageServer(tmp_path, clock=clock) as server:
+        server.add("read", DISK, timeout=300)
+        for _ in range(3):
+            clock.advance(200)
+            assert server.request(method, READ).status == 200
+        clock.advance(301)
+        assert server.request(method, READ).status == 403
 
 
 def test_options_of_a_disk_that_may_be_read(server):
