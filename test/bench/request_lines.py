@@ -6,6 +6,7 @@ import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
+from typing import Any, Callable
 
 from bench.arena import SIZE, arena
 from bench.lines import Line, Side, Times
