@@ -38,12 +38,14 @@ class Link:
 
 
 class ChaosProxy:
-    """Forwards to `target`. `hard` cuts send a reset, others just end.
+    """Forwards to `target`. `hard` cuts send a reset, others just end. `seen` is all that passed, if `keep`.
 
     Threads: any.
     """
 
-    def __init__(self, target: tuple[str, int], cuts: Iterable[float] = (), hard: bool = True) -> None:
+    def __init__(
+        self, target: tuple[str, int], cuts: Iterable[float] = (), hard: bool = True, keep: bool = False
+    ) -> None:
         self._target = target
         self._cuts = iter(cuts)
         self._hard = hard
@@ -55,6 +57,8 @@ class ChaosProxy:
         self.port: int = self._listener.getsockname()[1]
         self.cut = 0
         self.accepted = 0
+        self._keep = keep
+        self.seen = bytearray()
 
     def __enter__(self) -> ChaosProxy:
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -97,6 +101,8 @@ class ChaosProxy:
     def _forward(self, link: Link, end: socket.socket) -> None:
         try:
             data = end.recv(int(min(STEP, link.left)))
+            if self._keep:
+                self.seen += data
             link.other(end).sendall(data)
         except OSError:
             data = b""

@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("cryptography")
 
 from auth import token_test
+from fakes.chaos import ChaosProxy
 from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 from real import certificates, daemon, tokens
 
@@ -273,6 +274,28 @@ def test_browser_upload(proxy, image):
             assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["connection"] == "close"
     assert image.content == data
+
+
+def test_nothing_passes_in_the_clear(proxy, host, tmp_path):
+    """Neither between client and proxy, nor between proxy and host."""
+    data = b"a secret of this disk " * 1000
+    image = Image(host, tmp_path, data)
+    with (
+        ChaosProxy(("localhost", host.port), keep=True) as behind,
+        ChaosProxy(("localhost", proxy.port), keep=True) as before,
+    ):
+        url = f"https://localhost:{behind.port}/images/{image.id}"
+        path = "/images/" + proxy.add_ticket(size=image.size, url=url).rpartition("/")[2]
+        connection = http.client.HTTPSConnection("localhost", before.port, timeout=20, context=proxy.tls)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            assert connection.getresponse().read() == data
+            connection.request("PUT", path, data)
+            assert connection.getresponse().status == 200
+    for seen in (before.seen, behind.seen):
+        assert len(seen) > 2 * len(data)
+        assert b"a secret" not in seen
+        assert b"/images/" not in seen
 
 
 # --- Sessions ---
