@@ -388,9 +388,9 @@ def test_idle_connection_that_was_dropped():
             lambda: list(backend.extents()),
             lambda: backend.checksum("sha1", 4096),
         ):
-            step()
+            before = step()
             origin.drop_connections()
-            step()
+            assert step() == before
 
 
 def test_dropped_at_the_very_moment():
