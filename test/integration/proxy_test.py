@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -794,17 +795,14 @@ def test_memory_is_flat(proxy, host, tmp_path):
 
 
 def test_engine_role(tmp_path, image):
-    """The drop-in for the engine host: TLS for clients, tickets over TCP, nothing local."""
-    certificate = certificates.certificate()
-    text = f"""
-[local]
-enable = false
-[control]
-transport = tcp
-port = 0
-[backend_http]
-ca_file = {certificate.ca_file}
-"""
+    """The drop-in for the engine host, with files and ports of this test: TLS for clients, tickets over TCP."""
+    made = certificates.certificate()
+    text = (daemon.ROOT / "conf" / "50-engine.conf").read_text()
+    for key, value in {"key_file": made.key_file, "cert_file": made.cert_file, "ca_file": made.ca_file}.items():
+        text, count = re.subn(f"(?m)^{key} = /etc/pki/.*$", f"{key} = {value}", text)
+        assert count
+    text, count = re.subn("(?m)^port = 5432[34]$", "port = 0", text)
+    assert count == 2
     with daemon.running(tmp_path, text) as proxy:
         assert set(proxy.addresses) == {"remote", "control"}
         port = int(proxy.addresses["control"].rpartition(":")[2])
