@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 import uuid
@@ -22,7 +23,7 @@ pytest.importorskip("cryptography")
 from auth import token_test
 from fakes.chaos import ChaosProxy
 from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
-from real import certificates, daemon, tokens
+from real import certificates, daemon, network, tokens
 
 MIB = 1024**2
 # No multiple of anything.
@@ -297,6 +298,28 @@ def test_nothing_passes_in_the_clear(proxy, host, tmp_path):
         assert len(seen) > 2 * len(data)
         assert b"a secret" not in seen
         assert b"/images/" not in seen
+
+
+@pytest.mark.storage
+def test_client_that_cannot_reach_the_host(host, tmp_path):
+    """That is what the proxy is for."""
+    if not network.available():
+        pytest.skip("needs root, ip and network namespaces")
+    image = Image(host, tmp_path)
+    folder = tmp_path / "proxy"
+    folder.mkdir()
+    with network.apart() as net:
+        text = f"[remote]\nhost = {net.address}\n[backend_http]\nca_file = {certificates.authority().cert_file}\n"
+        with daemon.running(folder, text) as proxy:
+
+            def curl(port, path):
+                where = ["--connect-to", f"localhost:{port}:{net.address}:{port}", "--cacert", proxy.ca_file]
+                command = [*net.command, "curl", "-sS", "--max-time", "20", *where, f"https://localhost:{port}{path}"]
+                return subprocess.run(command, capture_output=True, check=False)
+
+            # 7: nobody there could be reached.
+            assert curl(host.port, f"/images/{image.id}").returncode == 7
+            assert curl(proxy.port, image.offer(proxy)).stdout == image.content
 
 
 # --- Sessions ---
