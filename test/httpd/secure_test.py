@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 from real import certificates
 
 from ovirt_imageio import errors, tls
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
-from ovirt_imageio.httpd.secure import SecureStream
+from ovirt_imageio.httpd.secure import SecureStream, unsent
 from ovirt_imageio.httpd.stream import Stream, Timeout
 
 DEADLINE = 10.0
@@ -114,6 +115,31 @@ def test_timeout_is_for_progress(make):
                 slept += 256 * 1024
                 pause.wait(0.025)
         sender.join()
+
+
+def test_slow_client_is_not_a_dead_one():
+    # The kernel sees room when a third of its buffer is free: a slow client needs many time-outs for that.
+    with secure_pair() as (stream, client):
+        stream.timeout = 0.01
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        rounds = []
+
+        class Kernel:
+            """Never says that there is room; meanwhile the client reads, five times."""
+
+            def poll(self, _milliseconds):
+                rounds.append(0)
+                if len(rounds) <= 5:
+                    before, deadline = unsent(stream.socket), time.monotonic() + DEADLINE
+                    while unsent(stream.socket) >= before and time.monotonic() < deadline:
+                        client.recv(16 * 1024)
+                return []
+
+        stream._writable = Kernel()
+        with pytest.raises(ClientGone, match="took nothing"):
+            while True:
+                stream.send(bytes(1 << 20))
+        assert len(rounds) == 6
 
 
 @BOTH
