@@ -27,7 +27,7 @@ def side(kind: str) -> Side:
 
 LINES = [
     Line(
-        *("memory", "MiB", [side("ours"), side("release")]),
+        *("daemon-peak", "MiB", [side("ours"), side("release")]),
         about="peak memory of each daemon in all lines that it served",
         less_is_better=True,
         targets=(Times(1),),
