@@ -92,7 +92,7 @@ def number(value: float) -> str:
 HEAD = """\
 # The last run
 
-Measured with `make bench PLOT=1` on {date}: {processors} processors, {machine}, Linux {kernel}, Python {python}.
+Measured with `make bench` until {date}: {processors} processors, {machine}, Linux {kernel}, Python {python}.
 [../performance.md](../performance.md) tells what the lines are. Shown are medians; all samples are in
 [results.json](results.json).
 
@@ -150,10 +150,10 @@ def plot(records: Sequence[Record]) -> str:
         f'  <rect width="{LEFT + WIDTH + 60}" height="{height}" fill="#fff"/>',
         f'  <text x="10" y="20" font-size="14" font-weight="600" fill="#222">{title}</text>',
         f'  <text x="{one}" y="38" text-anchor="middle" fill="#555">1 x</text>',
+        f'  <path d="M{one} {TOP - 4}V{height - 10}" stroke="#222" stroke-width="1"/>',
     ]
     for index, (line, better) in enumerate(bars):
         parts += bar(line["name"], better, wanted(line), TOP + ROW * index)
-    parts.append(f'  <path d="M{one} {TOP - 4}V{height - 10}" stroke="#222" stroke-width="1"/>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -163,9 +163,11 @@ def bar(name: str, better: float, target: float, top: int) -> Iterator[str]:
     yield f'  <text x="{LEFT - 8}" y="{top + 14}" text-anchor="end" fill="#222">{html.escape(name)}</text>'
     colour = "#3b6ea5" if good else "#c58a2b"
     yield f'  <rect x="{LEFT}" y="{top + 3}" width="{x(better)}" height="{ROW - 7}" fill="{colour}"/>'
-    yield f'  <text x="{LEFT + x(better) + 12}" y="{top + 14}" fill="#222">{better:.2f}</text>'
     if target:
         yield f'  <path d="M{LEFT + x(target)} {top}v{ROW - 1}" stroke="#b03030" stroke-width="2.5"/>'
+    # With a rim, as it may lie on a mark.
+    rim = 'stroke="#fff" stroke-width="4" paint-order="stroke"'
+    yield f'  <text x="{LEFT + x(better) + 12}" y="{top + 14}" {rim} fill="#222">{better:.2f}</text>'
 
 
 def x(value: float) -> int:
