@@ -32,6 +32,9 @@ class Connection(Protocol):
     def clock(self) -> stats.Clock:
         """Times what happens on this connection. Threads: its own."""
 
+    def activity(self) -> int:
+        """Return a number that changes when the client gives or takes something. Never blocks. Threads: any."""
+
     def abort(self) -> None:
         """Make whatever blocks on this connection fail at once. Never blocks, never calls back. Threads: any."""
 
@@ -86,7 +89,7 @@ class Link:
 class Running:
     """One operation that runs now."""
 
-    __slots__ = ("cut_reason", "link", "operation", "seen", "started")
+    __slots__ = ("_activity", "cut_reason", "link", "operation", "seen", "started")
 
     def __init__(self, operation: Operation, link: Link, now: float) -> None:
         self.operation = operation
@@ -94,6 +97,7 @@ class Running:
         self.started = now
         # How much of operation.done was accounted.
         self.seen = 0
+        self._activity: Optional[int] = None
         # Why it was cut, once it was.
         self.cut_reason: Optional[str] = None
 
@@ -106,6 +110,11 @@ class Running:
     def backend_name(self) -> str:
         """The name of the backend that it uses."""
         return self.link.backend.name if self.link.backend is not None else "none"
+
+    def is_client_active(self) -> bool:
+        """Return True if the client gave or took something since the last look, though too little for a step."""
+        last, self._activity = self._activity, self.link.connection.activity()
+        return last is not None and last != self._activity
 
     def cut(self, reason: str) -> None:
         """Stop it. The first call lets it notice, so that its client can be told why; the second does not wait.

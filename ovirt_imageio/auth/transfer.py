@@ -43,8 +43,8 @@ class Transfer:
     Threads: any number at once. `backend` and `run` are called by the thread of their connection.
 
     Locks: a store's lock may be held when ours is taken, never the other way round. With ours held only calls that
-    never block are made: abort and interrupt (so that they meet the operation that they are meant for, and not the
-    next one on that connection). Backends are opened, used and closed without it.
+    never block are made: activity, abort and interrupt (so that they meet the operation that they are meant for, and
+    not the next one on that connection). Backends are opened, used and closed without it.
     """
 
     def __init__(
@@ -285,10 +285,11 @@ class Transfer:
         """
         has_moved = False
         for running in self._links.running:
+            is_active = running.is_client_active()
             if self._progress.account(running):
                 has_moved = True
-            elif running.operation.is_finishing and running.cut_reason is None:
-                # The client did its part; it is not to lose its ticket to slow storage.
+            elif running.cut_reason is None and (is_active or running.operation.is_finishing):
+                # It takes minutes for a step, or the client did its part and waits for slow storage.
                 self._lease.touch(now)
         self._progress.sample(now)
         if has_moved:

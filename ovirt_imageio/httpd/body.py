@@ -62,6 +62,7 @@ class Body:
         """Tell that `count` bytes were taken from the socket."""
         assert count <= self._left
         self._left -= count
+        self._stream.note_moved(count)
 
     def readinto(self, view: memoryview) -> int:
         """Read up to len(view) bytes, at least one; return how many, 0 at the end of the body or of the client.

@@ -65,6 +65,10 @@ class Connection:
         """True after abort()."""
         return self._stream.is_aborted
 
+    def activity(self) -> int:
+        """Return a number that changes when the client gives or takes something. Never blocks. Threads: any."""
+        return self._stream.activity()
+
     def abort(self) -> None:
         """Shut the socket down, so that whatever blocks on it returns at once. Threads: any."""
         self._stream.abort()

@@ -9,18 +9,15 @@ Knows sockets and OpenSSL; knows nothing of HTTP.
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import select
 import socket as sockets
 import ssl
-import termios
 import time
 from collections.abc import Callable, Sequence
 from typing import Optional, TypeVar
 
-from ovirt_imageio import errors
+from ovirt_imageio import errors, relay
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.stream import RECEIVE, Data, Stream, Timeout
 
@@ -150,24 +147,17 @@ class SecureStream(Stream):
     def _wait_writable(self, deadline: Optional[float]) -> None:
         # The kernel wakes us when a third of its buffer is free, more than a slow client takes in one time-out.
         while True:
-            before = unsent(self._sock)
+            before = relay.unsent(self._sock)
             try:
                 return self._wait(self._writable, deadline)
             except Timeout:
-                if deadline is not None or unsent(self._sock) >= before:
+                if deadline is not None or relay.unsent(self._sock) >= before:
                     raise
 
     def _wait(self, poll: select.poll, deadline: Optional[float] = None) -> None:
         seconds = self._timeout if deadline is None else max(0, deadline - time.monotonic())
         if not poll.poll(seconds * 1000):
             raise Timeout("timed out")
-
-
-def unsent(sock: sockets.socket) -> int:
-    """Return how many bytes the kernel holds that the peer has not acknowledged."""
-    count = array.array("i", [0])
-    fcntl.ioctl(sock, termios.TIOCOUTQ, count)
-    return count[0]
 
 
 def describe(error: OSError) -> str:

@@ -56,13 +56,18 @@ class BodySink:
 
     def advance(self, count: int) -> None:
         """Tell that `count` bytes were put into the socket."""
+        self._take(count)
+        self._stream.note_moved(count)
+
+    def _take(self, count: int) -> None:
+        """Count what is written against the length that was promised."""
         if self._left is not None:
             assert count <= self._left
             self._left -= count
 
     def write(self, view: memoryview) -> None:
         """Send all of view."""
-        self.advance(len(view))
+        self._take(len(view))
         if self._head:
             head, self._head = self._head, b""
             self._stream.send_parts([head, view])

@@ -8,13 +8,14 @@ Knows sockets; knows nothing of HTTP, and leaves TLS to secure.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket as sockets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Union
 
-from ovirt_imageio import errors
+from ovirt_imageio import errors, relay
 from ovirt_imageio.httpd.refusal import ClientGone
 
 __all__ = ["RECEIVE", "Data", "Stream", "Timeout"]
@@ -37,10 +38,10 @@ DISCARD = 64 * 1024
 class Stream:
     """The TCP or Unix socket of one client. `timeout` is the seconds to wait for progress.
 
-    Threads: one at a time, but for `abort` and `is_aborted`, any.
+    Threads: one at a time, but for `abort`, `is_aborted` and `activity`, any.
     """
 
-    __slots__ = ("_lock", "_sock", "_timeout", "ahead", "is_aborted", "is_ended", "is_tls")
+    __slots__ = ("_lock", "_moved", "_sock", "_timeout", "ahead", "is_aborted", "is_ended", "is_tls")
 
     def __init__(self, sock: sockets.socket, timeout: float) -> None:
         self._sock = sock
@@ -49,6 +50,8 @@ class Stream:
         sock.settimeout(timeout)
         # True if the bytes on the socket are not ours: nobody else may touch them.
         self.is_tls = False
+        # How many bytes the client gave and took.
+        self._moved = 0
         # Received, but not asked for yet.
         self.ahead = b""
         # True if the client will send nothing more.
@@ -86,6 +89,7 @@ class Stream:
             raise self._failure(error) from None
         if not data:
             self._note_end()
+        self._moved += len(data)
         return data
 
     def readinto(self, view: memoryview) -> int:
@@ -103,6 +107,7 @@ class Stream:
             raise self._failure(error) from None
         if not count and len(view):
             self._note_end()
+        self._moved += count
         return count
 
     def readline(self, limit: int) -> bytes:
@@ -127,10 +132,13 @@ class Stream:
         """Send all of it. Raises ClientGone, OperationCanceled."""
         try:
             count = self._send_some(data)
+            self._moved += count
             if count < len(data):
                 view = memoryview(data)
                 while count < len(view):
-                    count += self._send_some(view[count:])
+                    step = self._send_some(view[count:])
+                    self._moved += step
+                    count += step
         except OSError as error:
             raise self._failure(error) from None
 
@@ -161,14 +169,29 @@ class Stream:
         return self._sock.recv_into(view)
 
     def _send_some(self, data: Data) -> int:
-        return self._sock.send(data)
+        if len(data) <= JOIN_LIMIT:
+            return self._sock.send(data)
+        return self._retry_slow(functools.partial(self._sock.send, data))
+
+    def _retry_slow(self, send: Callable[[], int]) -> int:
+        """Send; a time-out in which the client took some of what the kernel holds does not count."""
+        before = relay.unsent(self._sock)
+        while True:
+            try:
+                return send()
+            except Timeout:
+                left = relay.unsent(self._sock)
+                if left >= before:
+                    raise
+                before = left
 
     def _send_message(self, parts: Sequence[Data], size: int) -> None:
         """Send parts with one system call, what that leaves with more."""
         try:
-            done = self._sock.sendmsg(parts)
+            done = self._retry_slow(functools.partial(self._sock.sendmsg, parts))
         except OSError as error:
             raise self._failure(error) from None
+        self._moved += done
         if done == size:
             return
         for part in parts:
@@ -189,6 +212,15 @@ class Stream:
         if isinstance(error, Timeout):
             return ClientGone(f"it took nothing for {self._timeout:g} seconds")
         return ClientGone(error.strerror or str(error))
+
+    def note_moved(self, count: int) -> None:
+        """Note bytes that somebody else moved through the socket."""
+        self._moved += count
+
+    def activity(self) -> int:
+        """Return a number that changes when the client gives or takes something. Threads: any."""
+        with self._lock:
+            return self._moved - relay.unsent(self._sock)
 
     def abort(self) -> None:
         """Make whatever blocks here return at once, in both directions. Threads: any."""

@@ -251,12 +251,11 @@ class Receiving:
             return 0
         pipe, stream = self._streamer.pipe(), self._client.stream
         try:
-            count = pipe.gather(sock, size)
+            count = pipe.gather(sock, size, source.advance)
         except Exception:
             self._streamer.close_pipe()
             self._wait()
             raise
-        source.advance(count)
         # The end of the stream: the source knows better what that means.
         self._can_splice = count > 0
         if count:

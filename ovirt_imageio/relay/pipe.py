@@ -5,19 +5,21 @@ Knows descriptors; knows nothing of what is behind them.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import errno
 import fcntl
 import os
 import select
 import socket as sockets
+import termios
 from collections.abc import Iterator
 from typing import Callable, Optional
 
 from ovirt_imageio.relay.stream import Progress, Sink
 from ovirt_imageio.relay.worker import run_ahead
 
-__all__ = ["Pipe", "splice_ahead"]
+__all__ = ["Pipe", "splice_ahead", "unsent"]
 
 # Python gained splice() in 3.10, and with it these constants, which not every system names.
 SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -65,9 +67,13 @@ class Pipe:
         self._level = self._splice(source, select.POLLIN, source.fileno(), self._write_end, count)
         return self._level
 
-    def gather(self, source: sockets.socket, count: int) -> int:
-        """Move `count` bytes into the empty pipe, less if the source ends or the pipe is full; return how many."""
-        self.fill(source, count)
+    def gather(self, source: sockets.socket, count: int, progress: Progress) -> int:
+        """Move `count` bytes into the empty pipe, less if the source ends or the pipe is full; return how many.
+
+        `progress` is told of each part: a source may be so slow that all of them take minutes.
+        """
+        if self.fill(source, count):
+            progress(self._level)
         is_stuck = False
         while 0 < self._level < count:
             try:
@@ -83,6 +89,7 @@ class Pipe:
                 break
             is_stuck = False
             self._level += moved
+            progress(moved)
         return self._level
 
     def load(self, file: int, offset: int, count: int) -> int:
@@ -166,9 +173,28 @@ def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def wait(sock: sockets.socket, event: int) -> None:
-    """Wait until the socket is ready, as long as its time-out says; raises TimeoutError."""
-    if not is_ready(sock, event, sock.gettimeout()):
-        raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
+    """Wait until the socket is ready, as long as its time-out says; raises TimeoutError.
+
+    The kernel calls a socket writable when a third of its buffer is free, more than a slow reader takes in one
+    time-out: that one counts only if the reader took nothing meanwhile.
+    """
+    before = unsent(sock)
+    while not is_ready(sock, event, sock.gettimeout()):
+        left = unsent(sock)
+        if left >= before:
+            raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
+        before = left
+
+
+def unsent(sock: sockets.socket) -> int:
+    """Return how many bytes the kernel holds that the peer has not taken, or over TCP not acknowledged.
+
+    A socket that is closed holds none.
+    """
+    count = array.array("i", [0])
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+    return count[0]
 
 
 def is_ready(sock: sockets.socket, event: int, timeout: Optional[float]) -> bool:

@@ -405,6 +405,23 @@ def test_finishing_operation_never_expires(transfer, runner, clock):
     assert run.wait() is None
 
 
+@pytest.mark.parametrize("name", ["read", "write"])
+def test_operation_moves_too_slowly_for_a_step(transfer, runner, clock, name):
+    connection, run = begin(runner, transfer, name)
+    transfer.tick()
+    for _ in range(10):
+        connection.moved += 1
+        clock.advance(200)
+        transfer.tick()
+        assert not connection.is_aborted
+        assert transfer.info()["remaining"] == 300
+    clock.advance(301)
+    transfer.tick()
+    transfer.tick()
+    assert connection.is_aborted
+    assert isinstance(run.wait(), errors.OperationCanceled)
+
+
 @pytest.mark.parametrize("name", ["read", "write", "zero", "checksum", "extents"])
 def test_stalled_operation_is_aborted(transfer, runner, clock, name):
     connection, run = begin(runner, transfer, name)

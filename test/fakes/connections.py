@@ -26,6 +26,7 @@ class FakeConnection:
         self.client = "local"
         self.timeout: Optional[float] = None
         self.is_aborted = False
+        self.moved = 0
         self.needs: list[Callable[[], bool]] = []
         self.wakers: list[Callable[[], None]] = []
         self._closers: list[Callable[[], None]] = []
@@ -45,6 +46,9 @@ class FakeConnection:
         self._enders.append(callback)
         if not self._is_in_request:
             self.end_request()
+
+    def activity(self) -> int:
+        return self.moved
 
     def abort(self) -> None:
         self.is_aborted = True

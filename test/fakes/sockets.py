@@ -27,6 +27,10 @@ class ScriptedSocket:
     def sent(self) -> bytes:
         return b"".join(self.writes)
 
+    def fileno(self):
+        """Like a socket that is closed: the system knows nothing of it."""
+        return -1
+
     def settimeout(self, seconds):
         self._timeout = seconds
 

@@ -12,8 +12,9 @@ from real import certificates
 
 from ovirt_imageio import errors, tls
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
-from ovirt_imageio.httpd.secure import SecureStream, unsent
+from ovirt_imageio.httpd.secure import SecureStream
 from ovirt_imageio.httpd.stream import Stream, Timeout
+from ovirt_imageio.relay import unsent
 
 DEADLINE = 10.0
 
