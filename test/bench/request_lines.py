@@ -118,17 +118,17 @@ class Checksum:
         return timed(*self._command)
 
 
-def processes(kind: str) -> dict[str, int]:
+def processes(kind: str, disk: str) -> dict[str, int]:
     """Return the servers behind a line."""
-    server = arena.disk("scratch").server
+    server = arena.disk(disk).server
     pids = {"daemon": arena.daemon(kind).process.pid}
     return {**pids, "qemu-nbd": server.pid} if server else pids
 
 
-def both(make: Callable[[str], Any]) -> list[Side]:
+def both(make: Callable[[str], Any], disk: str = "scratch") -> list[Side]:
     """Return both daemons, each measured by what is made for it."""
     pairs = [(kind, make(kind)) for kind in ("ours", "release")]
-    return [Side(kind, item.run, item.setup, lambda kind=kind: processes(kind)) for kind, item in pairs]
+    return [Side(kind, item.run, item.setup, lambda kind=kind: processes(kind, disk)) for kind, item in pairs]
 
 
 def line(name: str, script: str, about: str, *targets: Times, connections: int = 1, rounds: int = 3) -> Line:
@@ -148,7 +148,7 @@ LINES = [
     line("options-https-1", "options", "OPTIONS, one HTTPS connection"),
     Line("handshakes", "handshakes/s", both(Handshakes), about="TLS connections, one after the other", rounds=3),
     Line(
-        *("checksum", "s", both(Checksum)),
+        *("checksum", "s", both(Checksum, "nbd-memory")),
         about="checksum of 1 GiB of data, nbd on memory",
         less_is_better=True,
         targets=(Times(round(1 / 1.8, 2)),),
