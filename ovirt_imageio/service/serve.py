@@ -191,16 +191,21 @@ def transfer_url(config: Config, port: int, ticket_id: str) -> str:
 
 def greet(image: Image, url: str, config: Config, read_only: bool) -> str:
     """Return what the user needs to know, with commands to paste."""
-    name = shlex.quote(f"{os.path.splitext(os.path.basename(image.path))[0]}.raw")
-    curl = "curl"
+    # Not the name of the image itself: who pastes in its folder must not write over what is served.
+    copy = f"{os.path.splitext(os.path.basename(image.path))[0]}-copy"
+    raw, qcow2 = shlex.quote(f"{copy}.raw"), shlex.quote(f"{copy}.qcow2")
+    quoted, curl, trust = shlex.quote(url), "curl --fail", ""
     lines = [f"Serving {image.path} ({image.format}, {units.size(image.size)})", "", f"  transfer URL:  {url}"]
     if config.tls.enable:
         lines.append(f"  CA file:       {config.tls.cert_file}")
         lines.append(f"  fingerprint:   {certificate.fingerprint(config.tls.cert_file)} (SHA-256)")
-        curl = f"curl --cacert {shlex.quote(config.tls.cert_file)}"
-    lines += ["", "Download the disk:", "", f"  {curl} --fail -o {name} {shlex.quote(url)}"]
+        ca_file = shlex.quote(config.tls.cert_file)
+        curl, trust = f"{curl} --cacert {ca_file}", f"--cafile {ca_file} "
+    lines += ["", "Download the disk, as raw bytes, or only its data as qcow2:", ""]
+    lines += [f"  {curl} -o {raw} {quoted}", f"  ovirt-img download {trust}{quoted} {qcow2}"]
     if not read_only:
-        lines += ["", "Upload a raw disk:", "", f"  {curl} --fail -T {name} {shlex.quote(url)}"]
+        lines += ["", "Upload raw bytes, or an image of any format:", ""]
+        lines += [f"  {curl} -T {raw} {quoted}", f"  ovirt-img upload {trust}{qcow2} {quoted}"]
     lines += ["", "Whoever knows the URL can use the disk. Ctrl-C stops.", ""]
     return "\n".join(lines)
 

@@ -164,11 +164,27 @@ def test_commands_work(serve, tmp_path):
     upload = serving.find(r"\n  (curl .* -T .*)\n")
     download = serving.find(r"\n  (curl .* -o .*)\n")
     data = os.urandom(MiB)
-    (tmp_path / "disk.raw").write_bytes(data)
-    subprocess.run(upload, shell=True, check=True, cwd=tmp_path, capture_output=True)
-    (tmp_path / "disk.raw").unlink()
-    subprocess.run(download, shell=True, check=True, cwd=tmp_path, capture_output=True)
-    assert (tmp_path / "disk.raw").read_bytes() == data
+    raw, qcow2 = tmp_path / "disk-copy.raw", tmp_path / "disk-copy.qcow2"
+
+    def run(command):
+        program = f"{sys.executable} -m ovirt_imageio.client.cli"
+        environ = {**os.environ, "PYTHONPATH": str(daemon.ROOT)}
+        command = re.sub("^ovirt-img", program, command)
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True, env=environ)
+
+    raw.write_bytes(data)
+    run(upload)
+    raw.unlink()
+    run(download)
+    assert raw.read_bytes() == data
+    run(serving.find(r"\n  (ovirt-img download .*)\n"))
+    assert qemu_img.info(str(qcow2))["format"] == "qcow2"
+    raw.write_bytes(bytes(MiB))
+    run(upload)
+    run(serving.find(r"\n  (ovirt-img upload .*)\n"))
+    raw.unlink()
+    run(download)
+    assert raw.read_bytes() == data
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

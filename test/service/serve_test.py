@@ -206,8 +206,10 @@ def test_greeting():
     assert "Serving /images/my disk.qcow2 (qcow2, 1.00 MiB)" in text
     assert f"CA file:       {ca}" in text
     assert "(SHA-256)" in text
-    assert f"\n  curl --cacert {ca} --fail -o 'my disk.raw' https://localhost:1/images/x\n" in text
-    assert f"\n  curl --cacert {ca} --fail -T 'my disk.raw' https://localhost:1/images/x\n" in text
+    assert f"\n  curl --fail --cacert {ca} -o 'my disk-copy.raw' https://localhost:1/images/x\n" in text
+    assert f"\n  curl --fail --cacert {ca} -T 'my disk-copy.raw' https://localhost:1/images/x\n" in text
+    assert f"\n  ovirt-img download --cafile {ca} https://localhost:1/images/x 'my disk-copy.qcow2'\n" in text
+    assert f"\n  ovirt-img upload --cafile {ca} 'my disk-copy.qcow2' https://localhost:1/images/x\n" in text
 
 
 def test_greeting_for_downloads_without_tls():
@@ -215,4 +217,5 @@ def test_greeting_for_downloads_without_tls():
     text = serve.greet(IMAGE, "http://localhost:1/images/x", config, read_only=True)
     assert "-T" not in text
     assert "CA file" not in text
-    assert "\n  curl --fail -o 'my disk.raw' http://localhost:1/images/x\n" in text
+    assert "\n  curl --fail -o 'my disk-copy.raw' http://localhost:1/images/x\n" in text
+    assert "\n  ovirt-img download http://localhost:1/images/x 'my disk-copy.qcow2'\n" in text
