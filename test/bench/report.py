@@ -50,7 +50,7 @@ def run(records: Sequence[Record]) -> Record:
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "python": platform.python_version(),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "machine": platform.machine(),
         "processors": os.cpu_count(),
         "lines": list(records),
