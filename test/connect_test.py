@@ -7,8 +7,9 @@ import socket
 import threading
 
 import pytest
+from fakes import silent
 
-from ovirt_imageio.connect import connect
+from ovirt_imageio.connect import Lifeline, connect
 
 TIMEOUT = 10
 
@@ -79,6 +80,91 @@ def test_tcp_silent():
         with pytest.raises(TimeoutError):
             for _ in range(10):
                 stack.enter_context(connect(listener.getsockname(), 0.05))
+
+
+def cut_soon(line, call):
+    """Call in a thread, and cut the line while that waits; return the error."""
+    raised = []
+
+    def run():
+        try:
+            call().close()
+        except OSError as e:
+            raised.append(e)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    # It may not wait yet: whenever it begins to, it must not go on.
+    line.cut()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    return raised[0]
+
+
+def test_tcp_is_cut():
+    line = Lifeline()
+    with silent.tcp(is_full=True) as server:
+        assert not isinstance(cut_soon(line, lambda: connect(server.address, 10 * TIMEOUT, line)), TimeoutError)
+
+
+def test_tcp_is_cut_while_it_waits():
+    """Not before it began, nor between two addresses: in the middle of the wait."""
+
+    class Line(Lifeline):
+        @contextlib.contextmanager
+        def holding(self, sock):
+            with super().holding(sock):
+                threading.Thread(target=self.cut).start()
+                yield
+
+    line = Line()
+    with silent.tcp(is_full=True) as server, pytest.raises(ConnectionAbortedError):
+        connect(server.address, 10 * TIMEOUT, line)
+
+
+def test_cut_before(listener, tmp_path):
+    line = Lifeline()
+    assert not line.is_cut
+    line.cut()
+    line.cut()
+    assert line.is_cut
+    with pytest.raises(ConnectionAbortedError):
+        connect(listener.getsockname(), TIMEOUT, line)
+    with listen_unix(str(tmp_path / "sock")), pytest.raises(ConnectionAbortedError):
+        connect(str(tmp_path / "sock"), TIMEOUT, line)
+
+
+def test_line_holds_what_is_wrapped_meanwhile():
+    """As TLS does: it takes the descriptor away from the socket."""
+    line = Lifeline()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with line.holding(ours), socket.socket(fileno=ours.detach()) as wrapped:
+            wrapped.settimeout(TIMEOUT)
+            line.cut()
+            assert wrapped.recv(1) == b""
+        assert theirs.recv(1) == b""
+
+
+def test_line_lets_go():
+    line = Lifeline()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with line.holding(ours):
+            pass
+        line.cut()
+        theirs.send(b"x")
+        assert ours.recv(1) == b"x"
+        with pytest.raises(ConnectionAbortedError), line.holding(ours):
+            raise AssertionError
+
+
+def test_unix_is_cut(unix_address):
+    line = Lifeline()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(silent.unix(unix_address, is_full=True))
+        error = cut_soon(line, lambda: connect(unix_address, 10 * TIMEOUT, line))
+    assert isinstance(error, ConnectionAbortedError)
 
 
 def test_unix(unix_address):

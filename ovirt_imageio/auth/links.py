@@ -10,6 +10,7 @@ from typing import Optional, Protocol
 
 from ovirt_imageio import stats
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.ops import Operation
 
 __all__ = ["Connection", "Link", "Links", "Listener", "Running"]
@@ -141,13 +142,15 @@ class Links:
     def __init__(self) -> None:
         self.running: set[Running] = set()
         self._links: dict[int, Link] = {}
-        # Backends that are being opened or closed right now, by threads that cannot hold the lock meanwhile.
-        self._in_between = 0
+        # Backends that are being opened or closed right now, and since when; threads cannot hold the lock meanwhile.
+        self._opening: dict[Link, tuple[Lifeline, float]] = {}
+        self._closing: dict[Backend, float] = {}
 
     @property
     def is_drained(self) -> bool:
         """True if nobody uses anything, and nothing is being opened or closed."""
-        return not self.running and not self._in_between and not any(link.is_in_use for link in self._links.values())
+        is_idle = not self.running and not self._opening and not self._closing
+        return is_idle and not any(link.is_in_use for link in self._links.values())
 
     @property
     def opened(self) -> int:
@@ -175,23 +178,33 @@ class Links:
         """Return the links that a request uses right now without running an operation."""
         return [link for link in self._links.values() if link.is_in_use and not self._is_running(link)]
 
-    def enter(self) -> None:
-        """Note that a backend is being opened."""
-        self._in_between += 1
+    def begin_opening(self, link: Link, now: float) -> Lifeline:
+        """Note that the backend of a link is being opened, by somebody who holds the line that is returned."""
+        line = Lifeline()
+        self._opening[link] = line, now
+        return line
 
-    def leave(self) -> None:
-        """Note that a backend was opened or closed."""
-        self._in_between -= 1
+    def end_opening(self, link: Link) -> None:
+        """Note that it was opened, or could not be."""
+        del self._opening[link]
 
-    def take_backends(self, links: Iterable[Link]) -> list[Backend]:
-        """Take the backends off their links, to be closed: leave() must follow for each."""
+    def opening(self) -> list[tuple[Link, Lifeline]]:
+        """Return the links whose backends are being opened, and what ends that."""
+        return [(link, line) for link, (line, _) in self._opening.items()]
+
+    def take_backends(self, links: Iterable[Link], now: float) -> list[Backend]:
+        """Take the backends off their links, to be closed: end_closing() must follow for each."""
         backends = []
         for link in links:
             if link.backend is not None:
                 backends.append(link.backend)
                 link.backend = None
-        self._in_between += len(backends)
+        self._closing.update(dict.fromkeys(backends, now))
         return backends
+
+    def end_closing(self, backend: Backend) -> None:
+        """Note that a backend was closed."""
+        del self._closing[backend]
 
     def describe(self, now: float) -> list[str]:
         """Return a line for each thing that is in use: what, and since when."""
@@ -199,9 +212,16 @@ class Links:
             f"{running.operation} (connection {running.link.connection.id}, for {now - running.started:.0f} s)"
             for running in self.running
         ]
-        lines += [f"a request (connection {link.connection.id})" for link in self.between_operations()]
-        if self._in_between:
-            lines.append(f"opening or closing the storage of {self._in_between} connections")
+        lines += [
+            f"opening the disk (connection {link.connection.id}, for {now - since:.0f} s)"
+            for link, (_, since) in self._opening.items()
+        ]
+        lines += [
+            f"a request (connection {link.connection.id})"
+            for link in self.between_operations()
+            if link not in self._opening
+        ]
+        lines += [f"closing the disk (for {now - since:.0f} s)" for since in self._closing.values()]
         return lines
 
     def _is_running(self, link: Link) -> bool:

@@ -13,16 +13,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth import ticket as tickets
 from ovirt_imageio.auth.links import Listener
-from ovirt_imageio.auth.ticket import Ticket
-from ovirt_imageio.auth.transfer import Transfer
-from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, OpenBackend, Transfer
 
 __all__ = ["Store"]
 
@@ -51,7 +49,7 @@ class Store:
 
     def __init__(
         self,
-        open_backend: Callable[[Ticket], Backend],
+        open_backend: OpenBackend,
         clock: Callable[[], float] = time.monotonic,
         default_inactivity_timeout: int = tickets.DEFAULT_INACTIVITY_TIMEOUT,
         *,
@@ -167,17 +165,17 @@ class Store:
         if transfer is None:
             log.info("REMOVE: no such ticket")
             return
+        deadline = time.monotonic() + timeout
         transfer.cancel(self._remove_grace)
-        self._forget_drained(transfer, timeout, is_quiet=timeout == 0)
+        self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
 
     def clear(self, timeout: float = 0) -> None:
         """Remove all tickets, like remove()."""
         transfers = self._snapshot()
-        for transfer in transfers:
-            transfer.cancel(self._remove_grace)
         deadline = time.monotonic() + timeout
+        cancel_all(transfers, self._remove_grace)
         for transfer in transfers:
-            self._forget_drained(transfer, max(0, deadline - time.monotonic()), is_quiet=timeout == 0)
+            self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
 
     # --- The watchdog ------------------------------------------------------------------------------------------------
 
@@ -193,8 +191,7 @@ class Store:
         if self._watchdog is not None:
             self._watchdog.join()
             self._watchdog = None
-        for transfer in self._snapshot():
-            transfer.cancel()
+        cancel_all(self._snapshot())
         # The second cut waits for nobody.
         self.tick()
 
@@ -216,7 +213,8 @@ class Store:
             transfer.tick()
         for transfer in self._snapshot():
             if transfer.tick() >= self._purge_after:
-                transfer.cancel()
+                # Whoever waited here for storage that hangs could abort nothing else meanwhile.
+                transfer.cancel(patience=0)
                 if self._forget(transfer):
                     log.info("PURGE transfer=%s", transfer.id)
                     self._listener.ticket_expired()
@@ -249,8 +247,8 @@ class Store:
             del self._transfers[transfer.ticket.uuid]
             return True
 
-    def _forget_drained(self, transfer: Transfer, timeout: float, is_quiet: bool) -> None:
-        if not transfer.wait_drained(timeout):
+    def _forget_drained(self, transfer: Transfer, deadline: float, is_quiet: bool) -> None:
+        if not transfer.wait_drained(max(0, deadline - time.monotonic())):
             if is_quiet:
                 log.info("REMOVE transfer=%s: canceled, still busy", transfer.id)
                 return
@@ -258,6 +256,13 @@ class Store:
         if self._forget(transfer):
             log.info("REMOVE transfer=%s", transfer.id)
             self._listener.ticket_removed()
+
+
+def cancel_all(transfers: Iterable[Transfer], grace: float = 0) -> None:
+    """Cancel transfers; storage that hangs delays all of them together no longer than one alone."""
+    deadline = time.monotonic() + CLOSE_PATIENCE
+    for transfer in transfers:
+        transfer.cancel(grace, max(0, deadline - time.monotonic()))
 
 
 def _without_secret(info: dict[str, Any]) -> dict[str, Any]:

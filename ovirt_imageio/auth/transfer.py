@@ -27,14 +27,21 @@ from ovirt_imageio.auth.links import Connection, Link, Links, Listener, Running
 from ovirt_imageio.auth.progress import Progress, describe_error
 from ovirt_imageio.auth.ticket import MAX_SECONDS, TRANSITIONS, Changes, Event, Lease, State, Ticket
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.ops import Operation
 
-__all__ = ["Connection", "Listener", "Transfer"]
+__all__ = ["CLOSE_PATIENCE", "Connection", "Listener", "OpenBackend", "Transfer"]
 
 log = logging.getLogger("auth")
 
 # A wait for changes looks this often at what moves without telling.
 POLL_SECONDS = 0.25
+
+# Closing a disk takes no time, unless its storage hangs: then nobody waits any longer for that.
+CLOSE_PATIENCE = 2.0
+
+# Opens the disk of a ticket; whatever waits for a server meanwhile holds the line.
+OpenBackend = Callable[[Ticket, Lifeline], Backend]
 
 
 class Transfer:
@@ -43,14 +50,14 @@ class Transfer:
     Threads: any number at once. `backend` and `run` are called by the thread of their connection.
 
     Locks: a store's lock may be held when ours is taken, never the other way round. With ours held only calls that
-    never block are made: activity, abort and interrupt (so that they meet the operation that they are meant for, and
-    not the next one on that connection). Backends are opened, used and closed without it.
+    never block are made: activity, abort, interrupt and cut (so that they meet the operation that they are meant for,
+    and not the next one on that connection). Backends are opened, used and closed without it.
     """
 
     def __init__(
         self,
         ticket: Ticket,
-        open_backend: Callable[[Ticket], Backend],
+        open_backend: OpenBackend,
         clock: Callable[[], float] = time.monotonic,
         versions: Optional[Iterator[int]] = None,
         listener: Optional[Listener] = None,
@@ -200,24 +207,25 @@ class Transfer:
         """True once it was canceled and nothing of it is left."""
         return self._state is State.CANCELED
 
-    def cancel(self, grace: float = 0) -> None:
+    def cancel(self, grace: float = 0, patience: float = CLOSE_PATIENCE) -> None:
         """Let nothing new begin; cut what reads at once, and what writes after `grace` seconds.
 
-        An operation for which the client has done everything is never cut. Harmless when repeated; an earlier end of
-        the grace holds.
+        An operation for which the client has done everything is never cut. What is idle is closed when this returns,
+        unless that takes more than `patience` seconds. Harmless when repeated; an earlier end of the grace holds.
         """
         with self._changed:
-            ends = self._clock() + grace
+            now = self._clock()
+            ends = now + grace
             if self._state is State.OPEN:
                 log.debug("CANCEL transfer=%s running=%d", self.id, len(self._links.running))
                 self._advance(Event.CANCEL)
                 self._grace_ends = ends
             self._grace_ends = min(self._grace_ends, ends)
             # Those that were asked to end already have time until the next tick, however often we are called.
-            self._cut_canceled(self._clock(), lambda running: running.cut_reason is None)
-            idle = self._links.take_backends(self._links.idle())
+            self._cut_canceled(now, lambda running: running.cut_reason is None)
+            idle = self._links.take_backends(self._links.idle(), now)
             self._settle()
-        self._close(idle)
+        self._close_apart(idle, patience)
 
     def wait_drained(self, seconds: float) -> bool:
         """Wait for a canceled transfer to end; return False if something still runs after so many seconds."""
@@ -242,9 +250,11 @@ class Transfer:
                 for link in self._links.between_operations():
                     if link.backend is not None:
                         link.backend.interrupt()
-            elif self._links.running and self._lease.is_expired(now):
+            elif self._lease.is_expired(now):
+                reason = "it stood still until its ticket expired"
                 for running in self._links.running:
-                    self._cut(running, "it stood still until its ticket expired")
+                    self._cut(running, reason)
+                self._cut_openings(reason)
             return -1.0 if self._links.running else now - self._lease.expires
 
     def describe_state(self) -> str:
@@ -297,10 +307,12 @@ class Transfer:
             self._note_change()
 
     def _cut_canceled(self, now: float, is_due: Callable[[Running], bool]) -> None:
+        reason = "its ticket was canceled"
+        self._cut_openings(reason)
         for running in self._links.running:
             has_grace = running.is_write and now < self._grace_ends
             if not running.operation.is_finishing and not has_grace and is_due(running):
-                self._cut(running, "its ticket was canceled")
+                self._cut(running, reason)
 
     def _cut(self, running: Running, reason: str) -> None:
         if running.cut_reason is None:
@@ -308,6 +320,12 @@ class Transfer:
                 "CUT transfer=%s connection=%d: %s: %s", self.id, running.link.connection.id, running.operation, reason
             )
         running.cut(reason)
+
+    def _cut_openings(self, reason: str) -> None:
+        for link, line in self._links.opening():
+            if not line.is_cut:
+                log.info("CUT transfer=%s connection=%d: opening the disk: %s", self.id, link.connection.id, reason)
+            line.cut()
 
     def _info(self, now: float) -> dict[str, Any]:
         ticket, lease = self.ticket, self._lease
@@ -346,23 +364,27 @@ class Transfer:
     def _open(self, link: Link) -> Backend:
         with self._changed:
             self._require_open()
-            self._links.enter()
+            line = self._links.begin_opening(link, self._clock())
         try:
             with contextlib.ExitStack() as undo:
-                backend = self._open_backend(self.ticket)
+                backend = self._open_backend(self.ticket, line)
                 undo.callback(backend.close)
                 with self._changed:
-                    self._require_open()
+                    line.check()
                     link.backend, link.was_opened = backend, True
                     self._note_change()
                 undo.pop_all()
                 return backend
-        except errors.StorageError as e:
+        except (errors.Error, OSError) as e:
+            if line.is_cut:
+                raise errors.NoSuchTicket() from e
             with self._changed:
                 self._progress.last_error = describe_error(e, self.ticket.uuid)
             raise
         finally:
-            self._leave()
+            with self._changed:
+                self._links.end_opening(link)
+                self._settle()
 
     def _finish(self, running: Running, error: Optional[BaseException]) -> None:
         """Account for an operation that ended, and close its backend if nobody should use that again."""
@@ -378,7 +400,7 @@ class Transfer:
             self._listener.operation_finished(running.backend_name, running.operation.name, error)
             is_spoiled = running.cut_reason is not None or _is_spoiling(error)
             is_spoiled = is_spoiled or self._state is not State.OPEN
-            backends = self._links.take_backends([running.link]) if is_spoiled else []
+            backends = self._links.take_backends([running.link], self._clock()) if is_spoiled else []
             self._note_change()
             self._settle()
         self._close(backends)
@@ -387,16 +409,24 @@ class Transfer:
         """The request that used this backend is over."""
         with self._changed:
             link.is_in_use = False
-            backends = self._links.take_backends([link]) if self._state is not State.OPEN else []
+            is_over = self._state is not State.OPEN
+            backends = self._links.take_backends([link], self._clock()) if is_over else []
             self._settle()
         self._close(backends)
 
     def _disconnect(self, link: Link) -> None:
         with self._changed:
             self._links.remove(link)
-            backends = self._links.take_backends([link])
+            backends = self._links.take_backends([link], self._clock())
             self._note_change()
         self._close(backends)
+
+    def _close_apart(self, backends: list[Backend], patience: float) -> None:
+        """Close backends of other threads: we cannot let storage that hangs stop us."""
+        if backends:
+            closer = threading.Thread(target=self._close, args=(backends,), name=f"close {self.id}", daemon=True)
+            closer.start()
+            closer.join(patience)
 
     def _close(self, backends: list[Backend]) -> None:
         for backend in backends:
@@ -405,13 +435,9 @@ class Transfer:
             except Exception:
                 log.exception("Cannot close a backend transfer=%s", self.id)
             finally:
-                self._leave()
-
-    def _leave(self) -> None:
-        """Tell that a backend is not in between any more."""
-        with self._changed:
-            self._links.leave()
-            self._settle()
+                with self._changed:
+                    self._links.end_closing(backend)
+                    self._settle()
 
 
 def _is_spoiling(error: Optional[BaseException]) -> bool:

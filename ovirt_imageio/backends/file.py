@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Optional
 
 from ovirt_imageio import errors, relay
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.extent import Extent, ZeroExtent, merged
 from ovirt_imageio.relay import Progress, Sink, Source
 from ovirt_imageio.storage import align, buffers, direct, holes
@@ -191,8 +192,10 @@ def check_url(url: str) -> None:
     _path(url)
 
 
-def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> FileBackend:
-    """Open the file at url. Files know of no dirty extents: `dirty` changes nothing."""
+def open_backend(
+    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+) -> FileBackend:
+    """Open the file at url. Files know of no dirty extents, and what hangs in the kernel cannot be woken."""
     return FileBackend(_path(url), writable=writable, sparse=sparse, max_connections=options.max_connections)
 
 

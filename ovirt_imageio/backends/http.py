@@ -34,6 +34,7 @@ from ovirt_imageio.backends.listing import read_extents
 from ovirt_imageio.backends.origin import Origin, Refused, Upload
 from ovirt_imageio.backends.reply import Reply
 from ovirt_imageio.backends.transfer_url import check_url
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.extent import Extent, clipped, merged
 from ovirt_imageio.relay import Progress, Sink, Source
 
@@ -78,7 +79,9 @@ def look(url: str, options: Options) -> Image:
         return backend.look()
 
 
-def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> HttpBackend:
+def open_backend(
+    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+) -> HttpBackend:
     """Open the image at url; whether zeroed ranges are deallocated is for the origin to decide."""
     return HttpBackend(
         url,
@@ -87,6 +90,7 @@ def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options
         context=trust(options.ca_file or "") if urlsplit(url).scheme == "https" else None,
         connect_timeout=options.http_connect_timeout,
         read_timeout=options.http_read_timeout,
+        line=line,
     )
 
 
@@ -130,8 +134,10 @@ class HttpBackend(Backend):
         connect_timeout: float = 10,
         read_timeout: float = 60,
         tunnel: Optional[tuple[str, int]] = None,
+        line: Optional[Lifeline] = None,
     ) -> None:
         check_url(url)
+        line = line or Lifeline()
         self._writable = writable
         self._dirty = dirty
         # What must not appear in an error.
@@ -143,10 +149,12 @@ class HttpBackend(Backend):
         self.clock: Callable[[], float] = time.monotonic
         self._is_closed = False
         self.origin = Origin(
-            url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout, tunnel=tunnel
+            url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout, tunnel=tunnel, line=line
         )
         try:
-            self._negotiate()
+            # Nobody has us yet, to interrupt us.
+            with line.waking(self.origin.wake):
+                self._negotiate()
         except BaseException:
             self.origin.close()
             raise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.extent import Extent
 from ovirt_imageio.nbd import address, client, status
 from ovirt_imageio.nbd.client import Client
@@ -35,8 +36,10 @@ def check_url(url: str) -> None:
     address.parse(url)
 
 
-def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> NBDBackend:
-    """Connect to the export at url."""
+def open_backend(
+    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+) -> NBDBackend:
+    """Connect to the export at url; who cuts `line` interrupts that."""
     return NBDBackend(
         url,
         writable=writable,
@@ -46,6 +49,7 @@ def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options
         connect_timeout=options.nbd_connect_timeout,
         reply_timeout=options.nbd_reply_timeout,
         ca_file=options.ca_file,
+        line=line,
     )
 
 
@@ -71,6 +75,7 @@ class NBDBackend(Backend):
         connect_timeout: float = client.CONNECT_TIMEOUT,
         reply_timeout: float = client.REPLY_TIMEOUT,
         ca_file: Optional[str] = None,
+        line: Optional[Lifeline] = None,
     ) -> None:
         self._location = address.parse(url)
         self._writable = writable
@@ -78,6 +83,8 @@ class NBDBackend(Backend):
         self._dirty = dirty
         self._timeouts = {"connect_timeout": connect_timeout, "reply_timeout": reply_timeout}
         self._ca_file = ca_file
+        # Whoever waits for a connection holds it.
+        self._line = line or Lifeline()
         self._is_closed = False
         # Was anything written since the last flush, and is that in danger, as its connection broke?
         self._has_writes = False
@@ -227,14 +234,19 @@ class NBDBackend(Backend):
             log.warning("The connection to the NBD server broke, connecting again")
             self._has_lost_writes |= self._has_writes
             self._has_writes = False
-        nbd = client.connect(self._location, dirty=self._dirty, ca_file=self._ca_file, **self._timeouts)
+        nbd = client.connect(
+            self._location, dirty=self._dirty, ca_file=self._ca_file, line=self._line, **self._timeouts
+        )
         with self._lock:
             self._client = nbd
+            if self._line.is_cut:
+                nbd.interrupt()
         log.debug("Connected to NBD export %s", nbd.export)
         return nbd
 
     def interrupt(self) -> None:
-        """Make whatever waits for the server fail now. Threads: any."""
+        """Make whatever waits for the server fail, now and later. Threads: any."""
+        self._line.cut()
         with self._lock:
             if self._client is not None:
                 self._client.interrupt()

@@ -18,7 +18,7 @@ from ovirt_imageio import errors, tls
 from ovirt_imageio.backends.peer import Data, Lost, Peer
 from ovirt_imageio.backends.reply import Reply
 from ovirt_imageio.backends.tunnel import open_tunnel
-from ovirt_imageio.connect import Address, connect
+from ovirt_imageio.connect import Address, Lifeline, connect
 
 __all__ = ["Origin", "Refused", "Upload"]
 
@@ -37,9 +37,9 @@ class Origin:
 
     `context` is used for https; without one the server is verified with what the system trusts. Errors:
     errors.BackendUnavailable if the server cannot be reached, errors.BackendUntrusted if it cannot be trusted or does
-    not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`.
+    not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`, or when somebody cut `line`.
 
-    Threads: one at a time, but for `interrupt`.
+    Threads: one at a time, but for `interrupt` and `wake`.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Origin:
         connect_timeout: float = 10,
         read_timeout: float = 60,
         tunnel: Optional[tuple[str, int]] = None,
+        line: Optional[Lifeline] = None,
     ) -> None:
         parts = urlsplit(url)
         self._context = (context or tls.client_context()) if parts.scheme == "https" else None
@@ -67,10 +68,11 @@ class Origin:
         # When set, the way to the server on this very host.
         self._unix_socket: Optional[str] = None
         self._idle: Optional[Peer] = None
+        # Whoever waits for a connection holds it.
+        self._line = line or Lifeline()
         # Guards what follows: interrupt() comes from other threads.
         self._lock = threading.Lock()
         self._peers: set[Peer] = set()
-        self._is_interrupted = False
 
     @property
     def is_same_host(self) -> bool:
@@ -130,8 +132,12 @@ class Origin:
 
     def interrupt(self) -> None:
         """Make whatever blocks fail, now and later. Threads: any."""
+        self._line.cut()
+        self.wake()
+
+    def wake(self) -> None:
+        """Make what blocks on a connection that stands fail; the rest holds the line. Never blocks. Threads: any."""
         with self._lock:
-            self._is_interrupted = True
             for peer in self._peers:
                 peer.interrupt()
 
@@ -197,34 +203,28 @@ class Origin:
     def _connect(self, operation: str) -> Peer:
         try:
             return self._register(self._dial())
-        except ssl.SSLCertVerificationError as e:
-            reason = f"the certificate of the origin cannot be trusted: {e.verify_message}"
-            raise errors.BackendUntrusted(operation, reason) from e
-        except (TimeoutError, socket.timeout) as e:
-            raise errors.BackendTimeout(operation, "the origin cannot be reached in time") from e
-        except ssl.SSLError as e:
-            raise errors.BackendUntrusted(operation, f"the origin does not speak TLS with us: {e.reason or e}") from e
         except (OSError, UnicodeError) as e:  # A name may be no host name at all.
-            reason = getattr(e, "strerror", None) or str(e)
-            raise errors.BackendUnavailable(operation, f"the origin cannot be reached: {reason}") from e
+            raise errors.OperationCanceled() if self._line.is_cut else connect_error(operation, e) from e
 
     def _dial(self) -> Peer:
         if self._unix_socket is not None:
             try:
                 return self._peer(self._unix_socket, None)
             except OSError as e:
+                self._line.check()
                 log.warning("The Unix socket of the origin does not answer, going on over TCP: %s", e)
                 self._unix_socket = None
         return self._peer(self._tunnel or (self._host, self._port), self._context)
 
     def _peer(self, address: Address, context: Optional[ssl.SSLContext]) -> Peer:
         with contextlib.ExitStack() as stack:
-            sock = stack.enter_context(connect(address, self._connect_timeout))
-            if context is not None and self._tunnel is not None:
-                open_tunnel(sock, self._host, self._port)
+            sock = stack.enter_context(connect(address, self._connect_timeout, self._line))
             if context is not None:
-                # Takes over the descriptor, and closes it when the handshake fails.
-                sock = stack.enter_context(context.wrap_socket(sock, server_hostname=self._host))
+                with self._line.holding(sock):
+                    if self._tunnel is not None:
+                        open_tunnel(sock, self._host, self._port)
+                    # Takes over the descriptor, and closes it when the handshake fails.
+                    sock = stack.enter_context(context.wrap_socket(sock, server_hostname=self._host))
             peer = Peer(sock, self._read_timeout)
             stack.pop_all()
             return peer
@@ -232,7 +232,7 @@ class Origin:
     def _register(self, peer: Peer) -> Peer:
         with self._lock:
             self._peers.add(peer)
-            if self._is_interrupted:
+            if self._line.is_cut:
                 peer.interrupt()
         return peer
 
@@ -287,3 +287,16 @@ class Upload:
             peer.end_requests()
             Reply(peer, "PUT", self._origin.release)
         self._origin.release(peer, False)
+
+
+def connect_error(operation: str, error: Exception) -> errors.Error:
+    """Return our error for one that kept us from the server."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = f"the certificate of the origin cannot be trusted: {error.verify_message}"
+        return errors.BackendUntrusted(operation, reason)
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return errors.BackendTimeout(operation, "the origin cannot be reached in time")
+    if isinstance(error, ssl.SSLError):
+        return errors.BackendUntrusted(operation, f"the origin does not speak TLS with us: {error.reason or error}")
+    reason = getattr(error, "strerror", None) or str(error)
+    return errors.BackendUnavailable(operation, f"the origin cannot be reached: {reason}")

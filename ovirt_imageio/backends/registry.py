@@ -14,6 +14,7 @@ from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.connect import Lifeline
 
 __all__ = ["Options", "check_url", "open_backend"]
 
@@ -49,10 +50,14 @@ def check_url(url: str) -> None:
     _module(url).check_url(url)
 
 
-def open_backend(url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options) -> Backend:
-    """Open the disk at url."""
+def open_backend(
+    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+) -> Backend:
+    """Open the disk at url; another thread may cut `line`, so that what waits for a server fails."""
     module = _module(url)
-    backend: Backend = module.open_backend(url, writable=writable, sparse=sparse, dirty=dirty, options=options)
+    backend: Backend = module.open_backend(
+        url, writable=writable, sparse=sparse, dirty=dirty, options=options, line=line
+    )
     return backend
 
 

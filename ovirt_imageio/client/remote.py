@@ -10,7 +10,7 @@ import os
 import ssl
 import threading
 from collections.abc import Iterator
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
 from ovirt_imageio import errors, tls
@@ -57,7 +57,7 @@ class Remote:
         self._urls = [plain_url(url) for url in (transfer_url, proxy_url) if url]
         self._context = make_context(cafile, secure) if any(url.startswith("https:") for url in self._urls) else None
         self._writable = writable
-        self._timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
+        self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
         self._retries = retries
         self._throttle = pace.Throttle(None)
         self._lock = threading.Lock()

@@ -19,6 +19,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Optional, Union
 
 from ovirt_imageio import connect as connections
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.nbd import handshake, wire
 from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
@@ -268,16 +269,19 @@ def connect(
     connect_timeout: float = CONNECT_TIMEOUT,
     reply_timeout: float = REPLY_TIMEOUT,
     ca_file: Optional[str] = None,
+    line: Optional[Lifeline] = None,
 ) -> Client:
     """Connect to an export, with all its dirty bitmaps if `dirty`. Raises errors.ConnectionDead.
 
     The connection must stand within `connect_timeout` seconds, and no later answer may take longer than
-    `reply_timeout`. Over TLS the server is verified with `ca_file`, or with what the system trusts.
+    `reply_timeout`. Over TLS the server is verified with `ca_file`, or with what the system trusts. Another thread may
+    cut `line` until the connection stands.
     """
+    line = line or Lifeline()
     address = location.address
     target = address.path if isinstance(address, UnixAddress) else (address.host, address.port)
     try:
-        sock = connections.connect(target, connect_timeout)
+        sock = connections.connect(target, connect_timeout, line)
     except TimeoutError as e:
         raise TimedOut(f"the NBD server did not accept a connection within {connect_timeout:g} seconds") from e
     except OSError as e:
@@ -286,7 +290,8 @@ def connect(
         stream = Stream(sock, connect_timeout)
         stack.callback(stream.close)
         steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure)
-        export = drive(steps, stream, location, ca_file)
+        with stream.mapped_errors("negotiate"), line.holding(sock):
+            export = drive(steps, stream, location, ca_file)
         stream.set_timeout(reply_timeout)
         stack.pop_all()
     return Client(stream, export)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 import uuid
 from typing import TYPE_CHECKING, Optional
 
@@ -21,6 +22,7 @@ from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.backends import registry
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.config import Config
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.errors import ConfigError
 from ovirt_imageio.handlers.metrics import Metrics
 from ovirt_imageio.httpd.limits import Limits
@@ -89,8 +91,13 @@ class Listeners:
             threading.Thread(target=server.stop, args=(grace,), name=f"stop {server.name}", daemon=True)
             for server in self._servers()
         ]
+        deadline = time.monotonic() + grace
         for stopper in stoppers:
             stopper.start()
+        for stopper in stoppers:
+            stopper.join(max(0, deadline - time.monotonic()))
+        # Servers cut off clients; who waits for storage is woken here.
+        self.cut()
         for stopper in stoppers:
             stopper.join()
         self._scope.close()
@@ -161,9 +168,14 @@ def backend_options(config: Config) -> registry.Options:
 def open_store(config: Config, options: registry.Options, listener: Listener) -> Store:
     """Return the store of tickets."""
 
-    def open_backend(ticket: Ticket) -> Backend:
+    def open_backend(ticket: Ticket, line: Lifeline) -> Backend:
         return registry.open_backend(
-            ticket.url, writable=ticket.can("write"), sparse=ticket.sparse, dirty=ticket.dirty, options=options
+            ticket.url,
+            writable=ticket.can("write"),
+            sparse=ticket.sparse,
+            dirty=ticket.dirty,
+            options=options,
+            line=line,
         )
 
     return Store(

@@ -108,17 +108,25 @@ def test_what_is_in_use(links):
 def test_taken_backends_are_in_between(links):
     one, two = (links.add(FakeConnection()) for _ in range(2))
     backend = one.backend = FakeBackend()
-    assert links.take_backends([one, two]) == [backend]
+    assert links.take_backends([one, two], 10) == [backend]
     assert one.backend is None
     assert not links.is_drained
-    assert links.describe(0) == ["opening or closing the storage of 1 connections"]
-    assert links.take_backends([one, two]) == []
-    links.leave()
+    assert links.describe(15) == ["closing the disk (for 5 s)"]
+    assert links.take_backends([one, two], 20) == []
+    links.end_closing(backend)
     assert links.is_drained
+    assert links.describe(15) == []
 
 
-def test_opening_is_in_between(links):
-    links.enter()
+def test_opening_is_in_between(links, connection):
+    link = links.add(connection)
+    link.is_in_use = True
+    line = links.begin_opening(link, 10)
+    assert links.opening() == [(link, line)]
     assert not links.is_drained
-    links.leave()
+    assert links.describe(15) == [f"opening the disk (connection {connection.id}, for 5 s)"]
+    links.end_opening(link)
+    assert links.opening() == []
+    assert links.describe(15) == [f"a request (connection {connection.id})"]
+    link.is_in_use = False
     assert links.is_drained

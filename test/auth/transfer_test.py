@@ -1,5 +1,6 @@
 """The live side of a ticket: backends, running operations, progress, expiry, cancel."""
 
+import logging
 import threading
 
 import pytest
@@ -243,7 +244,7 @@ def test_canceled_while_opening(make, backends, connection):
     transfer = None
     is_drained = []
 
-    def open_and_cancel(ticket):
+    def open_and_cancel(ticket, line):
         backend = backends(ticket)
         transfer.cancel()
         is_drained.append(transfer.is_drained)
@@ -256,6 +257,77 @@ def test_canceled_while_opening(make, backends, connection):
     assert is_drained == [False]
     assert transfer.is_drained
     assert backends.leaked == 0
+
+
+@pytest.fixture
+def hanging(make, clock, runner):
+    """A transfer whose disk is opened by a server that hangs, until the line is cut."""
+    waiting = threading.Event()
+
+    def open_backend(ticket, line):
+        cut = threading.Event()
+        with line.waking(cut.set):
+            waiting.set()
+            assert cut.wait(DEADLINE)
+        raise errors.StorageError("open", "cut")
+
+    transfer = Transfer(make().ticket, open_backend, clock)
+    connection = FakeConnection()
+    connection.begin_request()
+    raised = []
+
+    def use():
+        try:
+            transfer.backend(connection)
+        except errors.Error as e:
+            raised.append(e)
+        connection.end_request()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert waiting.wait(DEADLINE)
+    yield transfer, connection, lambda: (thread.join(DEADLINE), raised[0])[1]
+    thread.join(DEADLINE)
+
+
+def test_canceled_while_the_server_hangs(hanging, caplog):
+    caplog.set_level(logging.INFO)
+    transfer, connection, wait = hanging
+    assert transfer.describe_running() == [f"opening the disk (connection {connection.id}, for 0 s)"]
+    # Nothing was begun that a grace could help.
+    transfer.cancel(grace=100)
+    assert isinstance(wait(), errors.NoSuchTicket)
+    assert transfer.wait_drained(DEADLINE)
+    assert transfer.info()["last_error"] is None
+    assert f"connection={connection.id}: opening the disk: its ticket was canceled" in caplog.text
+
+
+def test_expired_while_the_server_hangs(hanging, clock):
+    transfer, _, wait = hanging
+    clock.advance(299)
+    transfer.tick()
+    assert transfer.describe_running()
+    clock.advance(1)
+    transfer.tick()
+    assert isinstance(wait(), errors.NoSuchTicket)
+    assert transfer.describe_running() == []
+
+
+def test_opened_just_when_it_is_cut(make, clock, backends, connection):
+    """Nobody gets a disk whose line is cut, though the ticket may be extended later."""
+
+    def open_backend(ticket, line):
+        clock.advance(300)
+        transfer.tick()
+        return backends(ticket)
+
+    transfer = Transfer(make().ticket, open_backend, clock)
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.backend(connection)
+    assert backends.leaked == 0
+    transfer.extend(Changes(timeout=1000))
+    transfer.backend(connection)
+    connection.close()
 
 
 def test_failed_backend_is_not_used_again(transfer, connection, backends, runner):

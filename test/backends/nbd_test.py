@@ -17,7 +17,9 @@ from fakes.nbdpeer import FLAGS, Peer
 from ovirt_imageio import errors
 from ovirt_imageio.backends import nbd
 from ovirt_imageio.backends.nbd import NBDBackend
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.nbd import client
 from ovirt_imageio.nbd.server import Server
 from ovirt_imageio.nbd.wire import Command, ExportFlag
 
@@ -365,6 +367,50 @@ def test_blocks(offset, length):
         assert server.disk == server.before[:offset] + bytes(length) + server.before[offset + length :]
         backend.receive_from(Bytes(new), offset, length, lambda count: None)
         assert server.disk == server.before[:offset] + new + server.before[offset + length :]
+
+
+@pytest.mark.parametrize("was_connected", [False, True], ids=["opening", "connecting again"])
+def test_interrupt_while_the_server_hangs(was_connected):
+    """Nobody has a backend that is being opened, but whoever wants it opened has its line."""
+    line = Lifeline()
+    turns = itertools.count(1 - was_connected)
+    is_waiting = threading.Event()
+
+    def script(call):
+        if next(turns) == 0:
+            call.negotiate()
+            return
+        call.greet()
+        is_waiting.set()
+        call.wait_for_hangup()
+
+    with Peer(script) as peer, contextlib.ExitStack() as stack:
+        backend = None
+        if was_connected:
+            backend = stack.enter_context(contextlib.closing(NBDBackend(peer.url, line=line)))
+        cut = line.cut if backend is None else backend.interrupt
+        thread = threading.Thread(target=lambda: is_waiting.wait() and cut())
+        thread.start()
+        with pytest.raises(errors.StorageError):
+            NBDBackend(peer.url, line=line) if backend is None else read(backend)
+        thread.join()
+        if backend is not None:
+            with pytest.raises(errors.StorageError, match="Nobody waits"):
+                read(backend)
+
+
+def test_interrupted_just_when_it_is_connected(monkeypatch):
+    """The connection came about, but nobody could have interrupted it yet."""
+    connect = client.connect
+
+    def connect_and_cut(*args, line, **kwargs):
+        nbd = connect(*args, line=line, **kwargs)
+        line.cut()
+        return nbd
+
+    monkeypatch.setattr(client, "connect", connect_and_cut)
+    with opened(serving(bytearray(1000))) as backend, pytest.raises(errors.StorageError):
+        read(backend)
 
 
 def test_interrupt():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import tempfile
 import threading
 
 import pytest
 from backends.contract import MIB, Bytes, Collector, Progress, pattern
+from fakes import silent
 from fakes.origin import DiskOrigin, ScriptedOrigin
 from real import certificates
 
@@ -15,6 +17,7 @@ from ovirt_imageio import errors, tls
 from ovirt_imageio.backends.http import HttpBackend, open_backend
 from ovirt_imageio.backends.origin import Origin
 from ovirt_imageio.backends.registry import Options
+from ovirt_imageio.connect import Lifeline
 
 
 def server_context(certificate):
@@ -145,6 +148,39 @@ def test_interrupted_before_it_is_used():
         with pytest.raises(errors.OperationCanceled):
             origin.request("open", "OPTIONS")
         origin.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("is_full", [False, True], ids=["no answer", "no connection"])
+@pytest.mark.parametrize("through_tunnel", [False, True], ids=["direct", "tunnel"])
+def test_interrupted_while_it_opens(scheme, is_full, through_tunnel):
+    """Nobody has a backend that is being opened, but whoever wants it opened has its line."""
+    line = Lifeline()
+    with silent.tcp(is_full=is_full) as server:
+        thread = threading.Thread(target=lambda: (server.wait_for_client(), line.cut()))
+        thread.start()
+        tunnel = server.address if through_tunnel else None
+        with pytest.raises(errors.OperationCanceled):
+            HttpBackend(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), tunnel=tunnel, line=line)
+        thread.join()
+        with pytest.raises(OSError):
+            HttpBackend(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), line=line)
+
+
+def test_interrupted_while_it_connects_again():
+    """Neither does it try another way then."""
+    with (
+        DiskOrigin(b"0123456789") as first,
+        contextlib.closing(HttpBackend(first.url, context=trusting())) as backend,
+        tempfile.TemporaryDirectory() as folder,
+        silent.unix(f"{folder}/sock", is_full=True),
+    ):
+        backend.origin.use_unix_socket(f"{folder}/sock")
+        thread = threading.Thread(target=backend.interrupt)
+        thread.start()
+        with pytest.raises(errors.OperationCanceled):
+            backend.flush()
+        thread.join()
 
 
 def test_interrupt_over_tls():

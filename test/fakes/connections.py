@@ -92,7 +92,7 @@ class Backends:
         self.opened: list[FakeBackend] = []
         self.error: Optional[Exception] = None
 
-    def __call__(self, ticket: object) -> FakeBackend:
+    def __call__(self, ticket: object, line: object = None) -> FakeBackend:
         if self.error is not None:
             raise self.error
         backend = FakeBackend()

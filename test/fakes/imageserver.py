@@ -111,7 +111,7 @@ class ImageServer:
             answer: Answer = connection.ask(method, path, headers, body)
             return answer
 
-    def _open(self, ticket: Any) -> Any:
+    def _open(self, ticket: Any, line: Any) -> Any:
         self.opened += 1
         disk = self.disks[ticket.uuid]
         return disk() if callable(disk) else MemoryBackend(disk, writable=ticket.can("write"))

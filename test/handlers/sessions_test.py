@@ -38,7 +38,7 @@ def verify(token: str, now: float) -> Access:
 class Proxy:
     def __init__(self, path: str) -> None:
         self.disk = bytearray(b"0123456789")
-        self.store = Store(lambda ticket: MemoryBackend(self.disk))
+        self.store = Store(lambda ticket, line: MemoryBackend(self.disk))
         sessions = Sessions(self.store, verify, lambda url: Image(10, True, False, "disk.raw"), time.time)
         application = Application(
             [

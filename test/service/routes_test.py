@@ -14,7 +14,7 @@ from ovirt_imageio.service.profiler import Profiler
 
 @pytest.fixture
 def store():
-    return Store(lambda ticket: None)
+    return Store(lambda ticket, line: None)
 
 
 def ask(application, method, path, headers=None):
