@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from fakes import ports
 from fakes.origin import DiskOrigin
 from real import certificates
 
@@ -139,7 +140,5 @@ def test_backend_through_a_proxy_verifies_the_server_itself():
 
 
 def test_unreachable_proxy_is_told():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-    with pytest.raises(errors.BackendUnavailable, match="reached"):
-        HttpBackend("https://example.org/images/x", tunnel=address)
+    with ports.reserved() as port, pytest.raises(errors.BackendUnavailable, match="reached"):
+        HttpBackend("https://example.org/images/x", tunnel=("127.0.0.1", port))

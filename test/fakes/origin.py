@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import re
 import socket
 import socketserver
@@ -19,9 +20,12 @@ import struct
 import threading
 from typing import Any, Callable, Optional
 
+from fakes.waiting import DEADLINE, wait_until
+
+from ovirt_imageio.relay import unsent
+
 TICKET_ID = "2f6e8bd4-9d37-4d0f-8f0f-1c2ad6a7a9f3"
 FEATURES = ("extents", "zero", "flush", "checksum")
-DEADLINE = 10
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,12 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     wbufsize = -1
     server: Any
 
-    def setup(self) -> None:
-        super().setup()
-        self.server.connections.add(self.connection)
-
     def finish(self) -> None:
-        self.server.connections.discard(self.connection)
         # The client may be gone.
         with contextlib.suppress(OSError):
             super().finish()
@@ -143,7 +142,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
-    """Joins its threads when it is closed."""
+    """Joins its threads when it is closed. `connections` are those that were accepted, and that no thread let go of."""
 
     daemon_threads = False
     # Otherwise it asks the name server for its own name.
@@ -154,11 +153,34 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.server_name = "origin"
         self.server_port = 0
         self.connections: set[socket.socket] = set()
+        # Held to close one, and to drop one: so that a descriptor is not another connection's when it is dropped.
+        self._lock = threading.Lock()
         super().__init__(address, Handler)
 
     def get_request(self) -> Any:
         sock, address = super().get_request()
+        with self._lock:
+            self.connections.add(sock)
         return sock, address or ("local", 0)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            super().shutdown_request(request)
+            self.connections.discard(request)
+
+    def drop_connections(self) -> None:
+        """End every connection; return when each client could know of it, and when no thread of ours has one."""
+        with self._lock:
+            dropped = set(self.connections)
+            # Of our own: the thread that serves a connection closes it as soon as it notices.
+            sockets = [socket.socket(fileno=os.dup(connection.fileno())) for connection in dropped]
+        for sock in sockets:
+            with sock, contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+                if sock.family != socket.AF_UNIX:
+                    # Until the system of the client has acknowledged the end.
+                    wait_until(lambda sock=sock: not unsent(sock))
+        wait_until(lambda: self.connections.isdisjoint(dropped), lambda: "a thread does not let go of its connection")
 
 
 class UnixServer(Server):
@@ -217,9 +239,7 @@ class DiskOrigin:
     def drop_connections(self) -> None:
         """Close every connection, as a server does that saw nothing on it for long."""
         for server in self.servers:
-            for connection in list(server.connections):
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            server.drop_connections()
 
     def grow(self, size: int) -> None:
         self.data.extend(bytes(max(0, size - len(self.data))))
