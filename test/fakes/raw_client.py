@@ -8,10 +8,9 @@ import socket
 import ssl
 from typing import NamedTuple, Optional
 
-__all__ = ["Answer", "RawClient", "connect"]
+from fakes.waiting import DEADLINE
 
-# A server that does not answer by then is broken.
-DEADLINE = 10.0
+__all__ = ["Answer", "RawClient", "connect"]
 
 
 class Answer(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 
+from fakes.waiting import DEADLINE
+
 from ovirt_imageio import errors
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.limits import Limits
@@ -15,9 +17,6 @@ from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
 
 __all__ = ["Echo", "Gate", "Recorder", "Stream", "application", "serving"]
-
-# Short enough for tests of what runs into them, long enough for a busy machine where a test does not.
-DEADLINE = 10.0
 
 
 class Echo:

@@ -12,6 +12,7 @@ import pytest
 from fakes import toy
 from fakes.raw_client import RawClient
 from fakes.sockets import split_at
+from fakes.waiting import DEADLINE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,16 +22,16 @@ from ovirt_imageio.httpd.refusal import Refusal
 from ovirt_imageio.httpd.stream import Stream
 
 GOOD = b"GET /echo/a HTTP/1.1\r\n\r\n"
-DEADLINE = 10.0
 
 # Time-outs that a test runs into are short, all others are long.
 LONG = Limits(linger_timeout=DEADLINE)
 
 
 @contextlib.contextmanager
-def talking(app=None, limits=LONG, serve=None, before=None):
-    """Serve one connection in a thread, yield its client."""
+def talking(app=None, limits=LONG, serve=None, before=None, ahead=b""):
+    """Serve one connection in a thread, yield its client; what it sends `ahead` cannot come too late."""
     ours, theirs = socket.socketpair()
+    theirs.sendall(ahead)
     connection = Connection(Stream(ours, limits.io_timeout), "local", limits)
     if before is not None:
         before(connection)
@@ -289,7 +290,7 @@ def test_header_deadline():
 
 
 def test_header_deadline_leaves_the_timeout_alone():
-    with talking(limits=Limits(header_timeout=0.5, linger_timeout=DEADLINE)) as client:
+    with talking(limits=Limits(header_timeout=DEADLINE, linger_timeout=DEADLINE)) as client:
         timeout = client.connection._stream.timeout
         client.send(GOOD[:10])
         assert client.ask(GOOD[10:]).status == 200
@@ -298,37 +299,40 @@ def test_header_deadline_leaves_the_timeout_alone():
 
 @pytest.mark.parametrize("fields", [b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n"])
 def test_body_stalls(fields):
-    with talking(limits=Limits(io_timeout=0.05, linger_timeout=DEADLINE)) as client:
-        answer = client.ask(put(fields, b"3"))
+    limits = Limits(io_timeout=0.05, linger_timeout=DEADLINE)
+    with talking(limits=limits, ahead=put(fields, b"3")) as client:
+        answer = client.answer()
         assert (answer.status, answer.closes) == (408, True)
         assert client.is_closed()
 
 
 @pytest.mark.parametrize("request_first", [False, True])
 def test_idle(request_first):
-    with talking(limits=Limits(idle_timeout=0.1, linger_timeout=DEADLINE)) as client:
+    limits = Limits(idle_timeout=0.1, linger_timeout=DEADLINE)
+    with talking(limits=limits, ahead=GOOD if request_first else b"") as client:
         if request_first:
-            assert client.ask(GOOD).status == 200
+            assert client.answer().status == 200
         assert client.is_closed()
 
 
 def test_idle_but_needed():
-    asked = threading.Event()
-    answers = iter([True, True, False])
+    asked = threading.Semaphore(0)
+    is_enough = threading.Event()
 
     def is_needed():
-        asked.set()
-        return next(answers)
+        asked.release()
+        return not is_enough.is_set()
 
     def before(connection):
         connection.stay_while(lambda: False)
         connection.stay_while(is_needed)
 
     with talking(limits=Limits(idle_timeout=0.1, linger_timeout=DEADLINE), before=before) as client:
-        assert asked.wait(DEADLINE)
+        for _ in range(2):
+            assert asked.acquire(timeout=DEADLINE)
         assert client.ask(GOOD).status == 200
+        is_enough.set()
         assert client.is_closed()
-    assert list(answers) == []
 
 
 def test_set_timeout():
@@ -336,8 +340,8 @@ def test_set_timeout():
         connection.set_timeout(0)
         connection.set_timeout(0.05)
 
-    with talking(before=before) as client:
-        assert client.ask(put(b"content-length: 5\r\n", b"hel")).status == 408
+    with talking(before=before, ahead=put(b"content-length: 5\r\n", b"hel")) as client:
+        assert client.answer().status == 408
 
 
 def test_abort():

@@ -5,6 +5,7 @@ import socket
 import stat
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.httpd import listener
 from ovirt_imageio.httpd.listener import ListenError, TcpAddress, UnixAddress, listen
@@ -28,7 +29,7 @@ def opened():
 
 
 def connect(host, port):
-    with socket.create_connection((host, port), 5):
+    with socket.create_connection((host, port), DEADLINE):
         return True
 
 
@@ -121,7 +122,10 @@ def test_bad_port(opened, port):
 
 
 def test_last_port(opened):
-    assert opened(TcpAddress("127.0.0.1", 65535)).address.port == 65535
+    # On an address of our own: another run of the tests has the same last port.
+    pid = os.getpid()
+    host = f"127.{pid >> 16}.{pid >> 8 & 255}.{pid & 255}"
+    assert opened(TcpAddress(host, 65535)).address.port == 65535
 
 
 def test_unknown_host(opened, monkeypatch):
@@ -135,7 +139,7 @@ def test_unknown_host(opened, monkeypatch):
 
 def unix_connect(path):
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(5)
+        sock.settimeout(DEADLINE)
         sock.connect(path)
         return True
 
@@ -204,11 +208,13 @@ def test_close_leaves_the_socket_of_a_successor(opened, tmp_path):
 
 
 def test_abstract(opened):
-    made = opened(UnixAddress("\0test/abstract"))
-    assert unix_connect("\0test/abstract")
-    assert str(made.address) == "@test/abstract"
+    # All runs of the tests share these names.
+    name = f"test/abstract/{os.getpid()}"
+    made = opened(UnixAddress(f"\0{name}"))
+    assert unix_connect(f"\0{name}")
+    assert str(made.address) == f"@{name}"
     with pytest.raises(ListenError, match="already in use"):
-        opened(UnixAddress("\0test/abstract"))
+        opened(UnixAddress(f"\0{name}"))
 
 
 def test_random_abstract(opened):

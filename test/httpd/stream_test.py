@@ -5,11 +5,10 @@ import socket
 
 import pytest
 from fakes.sockets import ScriptedSocket, reset, timeout
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.httpd.refusal import ClientGone
 from ovirt_imageio.httpd.stream import JOIN_LIMIT, Stream, Timeout
-
-DEADLINE = 10.0
 
 
 @contextlib.contextmanager
