@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from fakes.waiting import DEADLINE
 from real import storage
 
 # On a busy machine an example may be slow to make or to run: that says nothing about the code.
 hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("house")
 
-# How long a thread of a finished test may take to end.
-THREAD_DEADLINE = 10.0
+# A script that starts us in the background lets us ignore Ctrl-C, and then so do all programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=storage.ANY)
@@ -65,7 +68,7 @@ def no_thread_left_behind() -> Iterator[None]:
     """Fail the test whose threads outlive it."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + THREAD_DEADLINE
+    deadline = time.monotonic() + DEADLINE
     for thread in set(threading.enumerate()) - before:
         thread.join(max(0.0, deadline - time.monotonic()))
         assert not thread.is_alive(), f"The test left a thread behind: {thread}"
