@@ -166,14 +166,14 @@ class Store:
             log.info("REMOVE: no such ticket")
             return
         deadline = time.monotonic() + timeout
-        transfer.cancel(self._remove_grace)
+        cancel_all([transfer], self._remove_grace, 0 if timeout else CLOSE_PATIENCE)
         self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
 
     def clear(self, timeout: float = 0) -> None:
         """Remove all tickets, like remove()."""
         transfers = self._snapshot()
         deadline = time.monotonic() + timeout
-        cancel_all(transfers, self._remove_grace)
+        cancel_all(transfers, self._remove_grace, 0 if timeout else CLOSE_PATIENCE)
         for transfer in transfers:
             self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
 
@@ -258,9 +258,9 @@ class Store:
             self._listener.ticket_removed()
 
 
-def cancel_all(transfers: Iterable[Transfer], grace: float = 0) -> None:
+def cancel_all(transfers: Iterable[Transfer], grace: float = 0, patience: float = CLOSE_PATIENCE) -> None:
     """Cancel transfers; storage that hangs delays all of them together no longer than one alone."""
-    deadline = time.monotonic() + CLOSE_PATIENCE
+    deadline = time.monotonic() + patience
     for transfer in transfers:
         transfer.cancel(grace, max(0, deadline - time.monotonic()))
 

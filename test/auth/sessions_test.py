@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from fakes.clock import FakeClock
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth import sessions as sessions_
@@ -316,7 +317,7 @@ def test_many_at_once_share(bench):
     results = []
 
     def work():
-        barrier.wait(10)
+        barrier.wait(DEADLINE)
         results.append(bench.sessions.resolve(TICKET, None, token))
 
     threads = [threading.Thread(target=work) for _ in range(8)]

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 from fakes.clock import FakeClock
-from fakes.connections import DEADLINE, Backends, FakeBackend, FakeConnection, Runner
+from fakes.connections import Backends, FakeBackend, FakeConnection, Runner
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors, ops
 from ovirt_imageio.auth.links import Listener
@@ -215,7 +216,7 @@ def test_one_backend_per_connection(transfer, backends):
     assert [backend.closed for backend in backends.opened] == [1, 0]
     two.close()
     assert transfer.info()["connections"] == 0
-    assert backends.leaked == 0
+    backends.wait_closed()
 
 
 def test_connection_stays_while_the_ticket_lives(transfer, connection, clock):
@@ -237,7 +238,7 @@ def test_opening_fails(transfer, connection, backends):
     transfer.backend(connection)
     assert transfer.info()["connections"] == 1
     connection.close()
-    assert backends.leaked == 0
+    backends.wait_closed()
 
 
 def test_canceled_while_opening(make, backends, connection):
@@ -256,7 +257,7 @@ def test_canceled_while_opening(make, backends, connection):
     # A removal waits until what was being opened is closed again.
     assert is_drained == [False]
     assert transfer.is_drained
-    assert backends.leaked == 0
+    backends.wait_closed()
 
 
 @pytest.fixture
@@ -324,7 +325,7 @@ def test_opened_just_when_it_is_cut(make, clock, backends, connection):
     transfer = Transfer(make().ticket, open_backend, clock)
     with pytest.raises(errors.NoSuchTicket):
         transfer.backend(connection)
-    assert backends.leaked == 0
+    backends.wait_closed()
     transfer.extend(Changes(timeout=1000))
     transfer.backend(connection)
     connection.close()
@@ -353,7 +354,7 @@ def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog)
     backend = transfer.backend(connection)
     monkeypatch.setattr(backend, "close", lambda: 1 / 0)
     transfer.cancel()
-    assert transfer.is_drained
+    assert transfer.wait_drained(DEADLINE)
     assert "Cannot close a backend" in caplog.text
 
 
@@ -558,8 +559,8 @@ def test_cancel_closes_idle_backends(transfer, backends):
     for connection in connections:
         transfer.backend(connection)
     transfer.cancel()
-    assert transfer.is_drained
-    assert backends.leaked == 0
+    assert transfer.wait_drained(DEADLINE)
+    backends.wait_closed()
     # The clients are still there.
     assert transfer.info()["connections"] == 3
     for connection in connections:
@@ -713,6 +714,7 @@ def test_cancel_may_be_repeated(transfer, connection, backends):
     transfer.backend(connection)
     transfer.cancel()
     transfer.cancel()
+    assert transfer.wait_drained(DEADLINE)
     assert backends.opened[0].closed == 1
 
 

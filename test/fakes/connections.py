@@ -7,12 +7,11 @@ import queue
 import threading
 from typing import Callable, Optional
 
+from fakes.waiting import DEADLINE, wait_until
+
 from ovirt_imageio import errors, stats
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.ops import Operation
-
-# Long enough for the slowest machine, short enough to end a broken test.
-DEADLINE = 10
 
 _ids = itertools.count(1)
 
@@ -102,6 +101,10 @@ class Backends:
     @property
     def leaked(self) -> int:
         return sum(not backend.closed for backend in self.opened)
+
+    def wait_closed(self) -> None:
+        """Wait until nothing is leaked: another thread may close what nobody uses."""
+        wait_until(lambda: not self.leaked)
 
 
 class Steps(Operation):
