@@ -127,6 +127,29 @@ def drop_privileges(config: Config) -> None:
     has_socket = control.enable and control.transport == "unix" and control.socket.startswith("/")
     account.own([daemon.run_dir, *logs.log_files(), *([control.socket] if has_socket else [])])
     account.become()
+    for section, key, path in later_files(config):
+        if not os.access(path, os.R_OK):
+            log.warning(
+                "The user %s may not read [%s] %s = %s, which is read again later: to renew it without a restart, give it "
+                "to a group of that user",
+                daemon.user_name,
+                section,
+                key,
+                path,
+            )
+
+
+def later_files(config: Config) -> list[tuple[str, str, str]]:
+    """Return what is read also after the start: section and key of the configuration, and the path."""
+    tls, http, sessions = config.tls, config.backend_http, config.sessions
+    files = []
+    if tls.enable:
+        files += [("tls", "cert_file", tls.cert_file), ("tls", "key_file", tls.key_file)]
+    files.append(("backend_http", "ca_file", http.ca_file) if http.ca_file else ("tls", "ca_file", tls.ca_file))
+    if sessions.enable:
+        files.append(("sessions", "engine_cert_file", sessions.engine_cert_file))
+        files.append(("sessions", "engine_ca_cert_file", sessions.engine_ca_cert_file))
+    return [file for file in files if file[2]]
 
 
 def raise_file_limit() -> None:

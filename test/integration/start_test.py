@@ -1,9 +1,9 @@
 """What keeps the daemon from starting is told in one line; what does not, does not."""
 
-import contextlib
 import os
 import pwd
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -146,16 +146,19 @@ def test_systemd_is_told(tmp_path):
         manager.settimeout(daemon.DEADLINE)
         environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"}
         with daemon.running(tmp_path, environ=environ) as own:
-            messages = [manager.recv(1000) for _ in range(5)]
-            own.stop()
-            with contextlib.suppress(BlockingIOError):
-                manager.setblocking(False)
-                while True:
-                    messages.append(manager.recv(1000))
+            messages = [manager.recv(1000) for _ in range(3)]
+            own.process.send_signal(signal.SIGTERM)
+            # Read on meanwhile: few messages fit on the way, and the daemon waits for nobody who does not.
+            while messages[-1] != b"STOPPING=1":
+                messages.append(manager.recv(1000))
+            assert own.process.wait(daemon.DEADLINE) == 0
+            # That was the last one.
+            manager.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                manager.recv(1000)
     assert messages[0] == b"READY=1"
     assert messages[1].startswith(b"STATUS=Active transfers: 0,")
     assert messages[2] == b"WATCHDOG=1"
-    assert messages[-1] == b"STOPPING=1"
 
 
 def test_systemd_may_be_left_out(tmp_path):
@@ -181,7 +184,8 @@ def identity(pid):
 @pytest.fixture
 def temporary_user():
     """A user that is a member of two groups; gone when the test is over."""
-    name = "imageio-test"
+    # Its own: the tests may run twice at once.
+    name = f"imageio-{os.getpid()}"
     subprocess.run(["useradd", "--system", "--user-group", "--groups", "disk", name], check=True)
     yield pwd.getpwnam(name)
     subprocess.run(["userdel", name], check=True, stderr=subprocess.DEVNULL)
@@ -218,6 +222,29 @@ def test_privileges_are_dropped(public_folder, temporary_user):
             assert response.read() == bytes(4096)
         assert own.stop() == 0
     assert not os.path.exists(own.control_socket)
+
+
+@needs_root
+def test_files_that_only_root_may_read(public_folder, temporary_user):
+    """They serve until the next reload, which cannot read them: better to hear of that at the start."""
+    folder, user = public_folder, temporary_user
+    made = certificates.certificate()
+    text = f"[daemon]\ndrop_privileges = yes\nuser_name = {user.pw_name}\ngroup_name = {user.pw_name}\n"
+    (folder / "key.pem").write_bytes(Path(made.key_file).read_bytes())
+    (folder / "key.pem").chmod(0o600)
+    (folder / "cert.pem").write_bytes(Path(made.cert_file).read_bytes())
+    text += f"[tls]\nkey_file = {folder}/key.pem\ncert_file = {folder}/cert.pem\n"
+    text += f"[backend_http]\nca_file = {folder}/cert.pem\n"
+    with daemon.running(folder, text) as own:
+        [warning] = [line for line in own.log().splitlines() if "may not read" in line]
+        assert f"The user {user.pw_name} may not read [tls] key_file = {folder}/key.pem" in warning
+        own.process.send_signal(signal.SIGHUP)
+        own.wait_log("keeping the old one")
+        os.chown(folder / "key.pem", 0, user.pw_gid)
+        (folder / "key.pem").chmod(0o640)
+        own.process.send_signal(signal.SIGHUP)
+        own.wait_log("Reloaded", 2)
+        assert own.log().count("keeping the old one") == 1
 
 
 @needs_root

@@ -3,14 +3,14 @@
 import resource
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config
 from ovirt_imageio.service import process
-
-DEADLINE = 10
 
 
 class Listeners:
@@ -96,6 +96,26 @@ def test_failed_reload(caplog):
     process.reload_all(listeners, reload)
     assert "Cannot reload the configuration, keeping the old one: [remote] port" in caplog.text
     assert listeners.calls == ["reload"]
+
+
+def test_files_that_are_read_later():
+    config = Config()
+    assert process.later_files(replace(config, tls=replace(config.tls, enable=False))) == []
+    tls = replace(config.tls, cert_file="/cert", key_file="/key", ca_file="/ca")
+    secure = [("tls", "cert_file", "/cert"), ("tls", "key_file", "/key")]
+    assert process.later_files(replace(config, tls=tls)) == [*secure, ("tls", "ca_file", "/ca")]
+    proxy = replace(
+        config,
+        tls=tls,
+        backend_http=replace(config.backend_http, ca_file="/hosts"),
+        sessions=replace(config.sessions, enable=True, engine_cert_file="/engine", engine_ca_cert_file="/authority"),
+    )
+    assert process.later_files(proxy) == [
+        *secure,
+        ("backend_http", "ca_file", "/hosts"),
+        ("sessions", "engine_cert_file", "/engine"),
+        ("sessions", "engine_ca_cert_file", "/authority"),
+    ]
 
 
 @pytest.fixture
