@@ -130,8 +130,8 @@ def drop_privileges(config: Config) -> None:
     for section, key, path in later_files(config):
         if not os.access(path, os.R_OK):
             log.warning(
-                "The user %s may not read [%s] %s = %s, which is read again later: to renew it without a restart, give it "
-                "to a group of that user",
+                "The user %s may not read [%s] %s = %s, which is read again later: give it to a group of that user, or "
+                "renew it by a restart",
                 daemon.user_name,
                 section,
                 key,
