@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from fakes.imageserver import ImageServer
 
 from ovirt_imageio import checksum, errors
 from ovirt_imageio.backends.memory import MemoryBackend
 
 
 @pytest.fixture
-def server(tmp_path):
-    with ImageServer(tmp_path) as server:
+def server(image_server, tmp_path):
+    with image_server(tmp_path) as server:
         server.add("disk", b"data" + bytes(3 * 1024**2 - 4))
         yield server
 

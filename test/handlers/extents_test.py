@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from fakes.imageserver import ImageServer
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors, ops
 from ovirt_imageio.backends.memory import MemoryBackend
@@ -21,8 +21,8 @@ def disk():
 
 
 @pytest.fixture
-def server(tmp_path):
-    with ImageServer(tmp_path) as server:
+def server(image_server, tmp_path):
+    with image_server(tmp_path) as server:
         server.add("full", disk, size=256)
         server.add("backup", disk, size=256, dirty=True)
         yield server
@@ -112,7 +112,7 @@ def test_the_answer_starts_before_the_listing_ends(server):
         def extents(self, context="zero", offset=0, length=None):
             def walk():
                 yield from ZERO[:2]
-                assert go_on.wait(10)
+                assert go_on.wait(DEADLINE)
                 yield ZERO[2]
 
             return walk()
@@ -137,7 +137,7 @@ def test_a_listing_is_canceled_with_its_ticket(server):
         connection.request("GET", "/images/endless/extents")
         response = connection.getresponse()
         assert response.read(1) == b"["
-        server.store.remove("endless", 10)
+        server.store.remove("endless", DEADLINE)
         with pytest.raises(Exception, match=r"Incomplete|reset"):
             while response.read(2**20):
                 pass

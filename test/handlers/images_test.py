@@ -7,7 +7,6 @@ import logging
 
 import pytest
 from fakes.clock import FakeClock
-from fakes.imageserver import ImageServer
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
@@ -19,8 +18,8 @@ WRITE = "/images/write"
 
 
 @pytest.fixture
-def server(tmp_path):
-    with ImageServer(tmp_path, unix_socket="\0/org/ovirt/imageio") as server:
+def server(image_server, tmp_path):
+    with image_server(tmp_path, unix_socket="\0/org/ovirt/imageio") as server:
         server.add("read", DISK, filename="disk.raw")
         server.disk = bytearray(DISK)
         server.add("write", server.disk, ops=["write"], sparse=True)
@@ -31,10 +30,10 @@ def server(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "HEAD"])
-def test_asking_keeps_a_ticket_alive(tmp_path, method):
+def test_asking_keeps_a_ticket_alive(image_server, tmp_path, method):
     """Clients that convert for minutes before the first byte ask now and then."""
     clock = FakeClock(1000)
-    with ImageServer(tmp_path, clock=clock) as server:
+    with image_server(tmp_path, clock=clock) as server:
         server.add("read", DISK, timeout=300)
         for _ in range(3):
             clock.advance(200)
@@ -79,8 +78,8 @@ def test_options_of_the_server_needs_no_ticket(server):
     assert answer.headers["allow"] == "OPTIONS,GET,PUT,PATCH"
 
 
-def test_no_local_service_is_not_advertised(tmp_path):
-    with ImageServer(tmp_path) as server:
+def test_no_local_service_is_not_advertised(image_server, tmp_path):
+    with image_server(tmp_path) as server:
         server.add("read", DISK)
         assert "unix_socket" not in server.request("OPTIONS", READ).json()
 
