@@ -5,7 +5,8 @@ Knows neither locks nor the clock: a transfer guards what is here with its own, 
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Iterable
+from typing import Any, Optional
 
 from ovirt_imageio import errors, stats
 from ovirt_imageio.auth.links import Listener, Running
@@ -38,9 +39,29 @@ class Progress:
         """How many bytes are moved per second, these days."""
         return int(self._meter.rate())
 
-    def sample(self, now: float) -> None:
-        """Take a sample for the rate."""
+    def describe(self, is_one_way: bool) -> dict[str, Any]:
+        """Return what came of it, as the control service shows it.
+
+        Of a transfer that goes both ways, one number for what was read and what was written would tell nothing.
+        """
+        transferred = {"transferred": self.transferred} if is_one_way else {}
+        return {"last_error": self.last_error, "rate": self.rate, **transferred}
+
+    def observe(self, running: Iterable[Running], now: float) -> tuple[bool, bool]:
+        """Account for what operations moved since the last look; return whether they did, and whether they live.
+
+        They are looked at instead of reporting, so that moving data pays nothing for being watched.
+        """
+        has_moved = is_alive = False
+        for one in running:
+            is_active = one.is_client_active()
+            if self.account(one):
+                has_moved = True
+            elif one.cut_reason is None and (is_active or one.operation.is_finishing):
+                # It takes minutes for a step, or the client did its part and waits for slow storage.
+                is_alive = True
         self._meter.sample(now, self._moved)
+        return has_moved, has_moved or is_alive
 
     def account(self, running: Running) -> bool:
         """Add what an operation moved since the last look, also when it failed; return True if it moved."""

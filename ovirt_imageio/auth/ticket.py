@@ -117,6 +117,10 @@ class Lease:
         """True if the time is over."""
         return self.expires <= now
 
+    def describe(self, now: float) -> dict[str, int]:
+        """Return how long it lasts, as the control service shows it."""
+        return {"expires": min(int(self.expires), MAX_SECONDS), "remaining": max(0, int(self.expires - now))}
+
 
 # --- What it allows --------------------------------------------------------------------------------------------------
 
@@ -140,6 +144,13 @@ class Ticket:
     def can(self, operation: str) -> bool:
         """True if the ticket permits to "read" or "write". Who may write may read what was written."""
         return operation in self.ops or (operation == "read" and "write" in self.ops)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was asked for, as the control service shows it."""
+        document = {**vars(self), "ops": list(self.ops)}
+        if self.filename is None:
+            del document["filename"]
+        return document
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.auth.links import Connection, Link, Links, Listener, Running
 from ovirt_imageio.auth.progress import Progress, describe_error
-from ovirt_imageio.auth.ticket import MAX_SECONDS, TRANSITIONS, Changes, Event, Lease, State, Ticket
+from ovirt_imageio.auth.ticket import TRANSITIONS, Changes, Event, Lease, State, Ticket
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.ops import Operation
@@ -289,21 +289,11 @@ class Transfer:
             self._advance(Event.DRAIN)
 
     def _observe(self, now: float) -> None:
-        """Account for what running operations moved since the last look.
-
-        They are looked at instead of reporting, so that moving data pays nothing for being watched.
-        """
-        has_moved = False
-        for running in self._links.running:
-            is_active = running.is_client_active()
-            if self._progress.account(running):
-                has_moved = True
-            elif running.cut_reason is None and (is_active or running.operation.is_finishing):
-                # It takes minutes for a step, or the client did its part and waits for slow storage.
-                self._lease.touch(now)
-        self._progress.sample(now)
-        if has_moved:
+        """Account for what running operations moved since the last look."""
+        has_moved, is_alive = self._progress.observe(self._links.running, now)
+        if is_alive:
             self._lease.touch(now)
+        if has_moved:
             self._note_change()
 
     def _cut_canceled(self, now: float, is_due: Callable[[Running], bool]) -> None:
@@ -328,36 +318,20 @@ class Transfer:
             line.cut()
 
     def _info(self, now: float) -> dict[str, Any]:
-        ticket, lease = self.ticket, self._lease
         # Whoever removes a ticket without waiting asks until it is not active, then removes it for good.
         is_active = bool(self._links.running) or self._state is State.CANCELING
-        info = {
-            "age": int(now - self._born),
+        return {
+            **self.ticket.describe(),
+            **self._lease.describe(now),
+            **self._progress.describe(is_one_way=len(self.ticket.ops) == 1),
             "active": is_active,
+            "age": int(now - self._born),
             "canceled": self._state is not State.OPEN,
             "connections": self._links.opened,
-            "dirty": ticket.dirty,
-            "expires": min(int(lease.expires), MAX_SECONDS),
-            "idle_time": 0 if is_active else int(now - lease.accessed),
+            "idle_time": 0 if is_active else int(now - self._lease.accessed),
             "inactivity_timeout": self._inactivity_timeout,
-            "last_error": self._progress.last_error,
-            "ops": list(ticket.ops),
-            "rate": self._progress.rate,
-            "remaining": max(0, int(lease.expires - now)),
-            "size": ticket.size,
-            "sparse": ticket.sparse,
-            "timeout": ticket.timeout,
-            "transfer_id": self.id,
-            "url": ticket.url,
-            "uuid": ticket.uuid,
             "version": self._version,
         }
-        if ticket.filename is not None:
-            info["filename"] = ticket.filename
-        # Where both are allowed, one number for what was read and what was written would tell nothing.
-        if len(ticket.ops) == 1:
-            info["transferred"] = self._progress.transferred
-        return info
 
     # --- Without the lock --------------------------------------------------------------------------------------------
 

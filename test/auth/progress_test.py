@@ -65,13 +65,41 @@ def test_what_is_no_transfer_moves_but_does_not_count(progress, recorder):
 
 
 def test_rate_is_of_all_bytes(progress):
-    progress.sample(0)
+    progress.observe([], 0)
     for second in (1, 2):
         run = running()
         run.operation.done = 100
-        progress.account(run)
-        progress.sample(second)
+        progress.observe([run], second)
     assert progress.rate == 100
+
+
+def test_what_lives(progress):
+    still, slow, finishing, moving = (running() for _ in range(4))
+    everybody = [still, slow, finishing, moving]
+    # The first look learns what the clients did until now.
+    assert progress.observe(everybody, 0) == (False, False)
+    assert progress.observe(everybody, 1) == (False, False)
+    slow.link.connection.moved += 1
+    assert progress.observe([still, slow], 2) == (False, True)
+    assert progress.observe([still, slow], 3) == (False, False)
+    finishing.operation._is_finishing = True
+    assert progress.observe([still, finishing], 4) == (False, True)
+    moving.operation.done = 1
+    assert progress.observe([moving, still], 5) == (True, True)
+    # Who was cut lives only while it moves.
+    finishing.cut_reason = moving.cut_reason = "cut"
+    assert progress.observe([finishing], 6) == (False, False)
+    moving.operation.done = 2
+    assert progress.observe([moving], 7) == (True, True)
+
+
+def test_describe(progress):
+    run = running()
+    run.operation.done = 5
+    progress.observe([run], 0)
+    progress.last_error = "error"
+    assert progress.describe(is_one_way=True) == {"last_error": "error", "rate": 0, "transferred": 5}
+    assert progress.describe(is_one_way=False) == {"last_error": "error", "rate": 0}
 
 
 @pytest.mark.parametrize(

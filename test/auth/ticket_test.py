@@ -275,7 +275,21 @@ def test_no_way_back():
     assert all(order.index(after) >= order.index(before) for (before, _), after in TRANSITIONS.items())
 
 
+def test_describe():
+    document = {"uuid": "id", "size": 1, "url": "file:///disk", "ops": ["read"], "timeout": 300}
+    defaults = {"inactivity_timeout": 60, "transfer_id": parse(document).transfer_id, "sparse": False, "dirty": False}
+    assert parse(document).describe() == {**document, **defaults}
+    assert parse({**document, "filename": "disk.raw"}).describe() == {**document, **defaults, "filename": "disk.raw"}
+
+
 # --- Leases ---
+
+
+def test_describe_lease():
+    lease = Lease.begin(300, 1000.5)
+    assert lease.describe(1001) == {"expires": 1300, "remaining": 299}
+    assert lease.describe(2000) == {"expires": 1300, "remaining": 0}
+    assert Lease.begin(MAX_SECONDS, 1000).describe(1000)["expires"] == MAX_SECONDS
 
 
 def test_lease_begins():
