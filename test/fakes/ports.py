@@ -13,13 +13,16 @@ __all__ = ["reserved"]
 
 
 @contextlib.contextmanager
-def reserved(host: str = "127.0.0.1") -> Iterator[int]:
-    """Keep a port on which nobody listens, until somebody listens there who asks for this very port.
+def reserved() -> Iterator[int]:
+    """Keep a port on which nobody listens, until somebody does who asks for this very port.
 
-    The kernel gives it to nobody else: it is bound. A server that sets SO_REUSEADDR, as all do, may listen there
-    nevertheless, as often as it wants, because we do not.
+    It is bound, on all addresses: the kernel gives it to nobody who asks for any. A server that sets SO_REUSEADDR, as
+    all do, may listen there nevertheless, as often as it wants, because we do not.
     """
-    with socket.socket() as holder:
+    has_ipv6 = socket.has_dualstack_ipv6()
+    with socket.socket(socket.AF_INET6 if has_ipv6 else socket.AF_INET) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind((host, 0))
+        if has_ipv6:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        holder.bind(("::" if has_ipv6 else "0.0.0.0", 0))
         yield holder.getsockname()[1]

@@ -9,15 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 
 import pytest
+from fakes.waiting import DEADLINE, wait_until
 from real import daemon
 
 SIZE = 64 * 1024**2
-DEADLINE = 20
-SLACK = 5
 
 
 @pytest.fixture
@@ -40,15 +38,20 @@ def info(running, ticket_id):
     return json.loads(body)
 
 
-def wait_until(running, ticket_id, condition):
-    """Wait with the daemon's own means until the state of a ticket is as it should be."""
-    deadline = time.monotonic() + DEADLINE
+def wait_state(running, ticket_id, condition):
+    """Wait with the daemon's own means until the state of a ticket is as it should be; return it."""
     state = info(running, ticket_id)
-    while not condition(state):
-        assert time.monotonic() < deadline, state
+
+    def is_so():
+        nonlocal state
+        if condition(state):
+            return True
         status, body = running.control("GET", f"/tickets/{ticket_id}?wait=1&since={state['version']}")
         assert status == 200, body
         state = json.loads(body)
+        return condition(state)
+
+    wait_until(is_so, lambda: state)
     return state
 
 
@@ -87,10 +90,7 @@ def descriptors(running):
 
 def wait_closed(running, path):
     """Wait until the daemon has closed a file: soon after the last answer, not before it."""
-    deadline = time.monotonic() + DEADLINE
-    while str(path) in descriptors(running):
-        assert time.monotonic() < deadline, descriptors(running)
-        time.sleep(0.01)
+    wait_until(lambda: str(path) not in descriptors(running), lambda: descriptors(running))
 
 
 @pytest.mark.slow
@@ -98,18 +98,25 @@ def wait_closed(running, path):
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_stalled_client_is_cut_when_its_ticket_expires(running, image, method, tls):
     ticket_id = str(uuid.uuid4())
-    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE, timeout=1, inactivity_timeout=300)
+    # The connection may stand still for much longer than anybody waits here.
+    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE, inactivity_timeout=300)
     with raw(running, tls) as sock:
         length = f"Content-Length: {SIZE}\r\n" if method == "PUT" else ""
         sock.sendall(f"{method} /images/{ticket_id} HTTP/1.1\r\n{length}\r\n".encode())
-        state = wait_until(running, ticket_id, lambda state: state["active"])
-        started = time.monotonic()
-        # Nothing is sent, nothing is read. It takes as long as the ticket lives, and a second at most on top.
-        state = wait_until(running, ticket_id, lambda state: not state["active"])
+        wait_state(running, ticket_id, lambda state: state["active"])
+
+        def has_ended():
+            state = info(running, ticket_id)
+            # What was still on its way to fill the buffers made it live longer.
+            if state["active"] and state["remaining"] > 1:
+                assert running.control("PATCH", f"/tickets/{ticket_id}", {"timeout": 1})[0] == 200
+            return not state["active"]
+
+        # Nothing is sent, nothing is read.
+        wait_until(has_ended, lambda: info(running, ticket_id))
+        state = info(running, ticket_id)
         assert "stood still until its ticket expired" in state["last_error"]
         assert state["remaining"] == 0
-        # Far from the minutes that the connection may stand still, though this machine may be busy.
-        assert time.monotonic() - started < 1 + 1 + SLACK
         assert read_to_end(sock) < SIZE
     wait_closed(running, image)
     assert "CUT transfer=" in running.log()
@@ -122,7 +129,7 @@ def test_removal_cuts_a_client_that_stopped_reading(running, image):
         socks = [stack.enter_context(raw(running)) for _ in range(8)]
         for sock in socks:
             sock.sendall(f"GET /images/{ticket_id} HTTP/1.1\r\n\r\n".encode())
-        wait_until(running, ticket_id, lambda state: state["connections"] == 8 and state["active"])
+        wait_state(running, ticket_id, lambda state: state["connections"] == 8 and state["active"])
         assert running.control("DELETE", f"/tickets/{ticket_id}")[0] == 204
         # Whoever asked for the removal may take the disk away now.
         assert str(image) not in descriptors(running)
@@ -135,7 +142,7 @@ def test_two_removals_at_once(running, image):
     statuses = []
     with raw(running) as sock:
         sock.sendall(f"PUT /images/{ticket_id} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode())
-        wait_until(running, ticket_id, lambda state: state["active"])
+        wait_state(running, ticket_id, lambda state: state["active"])
         threads = [
             threading.Thread(target=lambda: statuses.append(running.control("DELETE", f"/tickets/{ticket_id}")[0]))
             for _ in range(2)
@@ -147,11 +154,13 @@ def test_two_removals_at_once(running, image):
     assert statuses == [204, 204]
 
 
-def test_removed_between_the_last_byte_and_the_answer(running, image):
+def test_removed_between_the_last_byte_and_the_answer(tmp_path, image):
     """Some clients finalize a transfer before they read the answer to their upload."""
     ticket_id = str(uuid.uuid4())
-    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
-    with raw(running) as sock:
+    # What is on its way gets there within two seconds on any machine, but perhaps not on one that is busy with tests.
+    patient = f"[control]\nremove_grace = {DEADLINE}\n"
+    with daemon.running(tmp_path, patient) as running, raw(running) as sock:
+        running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
         sock.sendall(f"PUT /images/{ticket_id} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode())
         sock.sendall(b"x" * SIZE)
         assert running.control("DELETE", f"/tickets/{ticket_id}")[0] == 204
@@ -167,11 +176,11 @@ def test_progress_of_an_upload(running, image):
         sock.sendall(f"PUT /images/{ticket_id} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode())
         for sent in range(4, 17, 4):
             sock.sendall(b"x" * 4 * mib)
-            state = wait_until(running, ticket_id, lambda state, sent=sent: state["transferred"] >= (sent - 3) * mib)
+            state = wait_state(running, ticket_id, lambda state, sent=sent: state["transferred"] >= (sent - 3) * mib)
             assert state["transferred"] <= sent * mib
             assert state["idle_time"] == 0
             assert state["active"]
-    state = wait_until(running, ticket_id, lambda state: not state["active"])
+    state = wait_state(running, ticket_id, lambda state: not state["active"])
     assert 13 * mib <= state["transferred"] <= 16 * mib
 
 
@@ -209,7 +218,7 @@ def test_metrics(running, image):
     with contextlib.closing(running.connect()) as connection:
         connection.request("GET", f"/images/{ticket_id}")
         connection.getresponse().read()
-        wait_until(running, ticket_id, lambda state: state["transferred"] == SIZE)
+        wait_state(running, ticket_id, lambda state: state["transferred"] == SIZE)
         status, body = running.control("GET", "/metrics")
     text = body.decode()
     assert status == 200
@@ -220,12 +229,13 @@ def test_metrics(running, image):
 @pytest.mark.slow
 def test_many_clients_leave_nothing_behind(running, image):
     before = len(descriptors(running))
-    deadline = time.monotonic() + 2
+    # Each does so much: how long that takes is for the machine to say.
+    rounds = 30
     failures = []
 
     def work(number):
         try:
-            while time.monotonic() < deadline:
+            for _ in range(rounds):
                 ticket_id = f"shared-ticket-{number % 4}"
                 running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
                 with raw(running, tls=False) as sock:
@@ -241,14 +251,11 @@ def test_many_clients_leave_nothing_behind(running, image):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(DEADLINE)
+        thread.join()
     assert failures == []
     assert running.control("DELETE", "/tickets/")[0] == 204
     wait_closed(running, image)
-    deadline = time.monotonic() + DEADLINE
-    while len(descriptors(running)) > before:
-        assert time.monotonic() < deadline, descriptors(running)
-        time.sleep(0.01)
+    wait_until(lambda: len(descriptors(running)) <= before, lambda: descriptors(running))
     assert "Traceback" not in running.log()
 
 

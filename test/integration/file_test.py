@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.waiting import DEADLINE, wait_until
 from real import daemon, faulty, loop
 
 MIB = 1024**2
-DEADLINE = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +58,13 @@ def test_kill_and_resume(tmp_path):
             connection.putheader("Content-Length", str(len(data)))
             connection.endheaders()
             connection.send(data[: 5 * MIB + 1000])
-            done = wait_until(lambda: info(first, url)["transferred"], 4 * MIB)
+            wait_until(lambda: info(first, url)["transferred"] >= 4 * MIB, lambda: info(first, url))
+            done = info(first, url)["transferred"]
             first.stop(signal.SIGKILL)
     assert disk.read_bytes()[:done] == data[:done]
     with daemon.running(tmp_path / "second") as second:
         put(second, second.add_ticket(**ticket), data[done:], offset=done)
     assert disk.read_bytes() == data
-
-
-def wait_until(get, least: int) -> int:
-    """Ask until the answer is `least` or more; return it."""
-    patience = threading.Event()
-    for _ in range(int(DEADLINE / 0.01)):
-        value: int = get()
-        if value >= least:
-            return value
-        patience.wait(0.01)
-    raise AssertionError(f"still {value} after {DEADLINE} seconds, expected {least}")
 
 
 @pytest.mark.storage

@@ -9,13 +9,13 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 import pytest
+from fakes.waiting import wait_until
 from real import daemon
 
 from ovirt_imageio import qemu_img
@@ -35,14 +35,14 @@ class Serving:
 
     def find(self, pattern):
         """Wait until the pattern was printed; return its group."""
-        deadline = time.monotonic() + daemon.DEADLINE
-        while True:
+
+        def look():
+            has_ended = self.process.poll() is not None
             found = re.search(pattern, self.output.read_text())
-            if found:
-                return found.group(1)
-            assert self.process.poll() is None, self.output.read_text()
-            assert time.monotonic() < deadline, self.output.read_text()
-            time.sleep(0.005)
+            assert found or not has_ended, self.output.read_text()
+            return found
+
+        return wait_until(look, self.output.read_text).group(1)
 
     @property
     def url(self):
@@ -214,10 +214,7 @@ def test_killed(serve):
     assert serving.url
     assert serving.qemu_pids()
     assert serving.stop(signal.SIGKILL) == -signal.SIGKILL
-    deadline = time.monotonic() + daemon.DEADLINE
-    while serving.qemu_pids():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: not serving.qemu_pids())
     # Nobody was left to remove it.
     for folder in serving.temp.iterdir():
         for file in folder.iterdir():

@@ -22,18 +22,17 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
 __all__ = ["Daemon", "running", "start", "write_config"]
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 20.0
 
 LISTENING = re.compile(r"Listening service=(\w+)\.service address=(\S+)")
 
@@ -105,11 +104,15 @@ class Daemon:
 
     def wait_log(self, pattern: str, count: int = 1) -> None:
         """Wait until the log has the pattern so many times."""
-        deadline = time.monotonic() + DEADLINE
-        while len(re.findall(pattern, self.log())) < count:
-            assert self.process.poll() is None, f"The daemon ended:\n{self.log()}"
-            assert time.monotonic() < deadline, f"No {pattern!r} in:\n{self.log()}"
-            time.sleep(0.005)
+
+        def is_logged() -> bool:
+            has_ended = self.process.poll() is not None
+            if len(re.findall(pattern, self.log())) >= count:
+                return True
+            assert not has_ended, f"The daemon ended:\n{self.log()}"
+            return False
+
+        wait_until(is_logged, lambda: f"No {pattern!r} in:\n{self.log()}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status."""

@@ -8,16 +8,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
 __all__ = ["StorageDaemon", "nbdinfo", "nbdkit", "tls_folder", "uri"]
-
-DEADLINE = 20.0
 
 
 @contextlib.contextmanager
@@ -117,23 +115,23 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """Ask a program to end, and insist when it does not."""
     process.terminate()
     try:
-        process.wait(1)
+        process.wait(DEADLINE)
     except subprocess.TimeoutExpired:
         process.kill()
 
 
 def wait_for_file(process: subprocess.Popen[bytes], path: Path) -> None:
     """Wait until a program has written its pid file; raise what it says if it ends instead."""
-    deadline = time.monotonic() + DEADLINE
-    while not (path.exists() and path.read_text()):
-        try:
-            process.wait(0.005)
-        except subprocess.TimeoutExpired:
-            if time.monotonic() > deadline:
-                raise
-        else:
+
+    def is_written() -> bool:
+        if path.exists() and path.read_text():
+            return True
+        if process.poll() is not None:
             assert process.stderr is not None
             raise RuntimeError(f"{process.args!r} failed: {process.stderr.read().decode()}")
+        return False
+
+    wait_until(is_written, lambda: f"{process.args!r} is not ready")
 
 
 def run(command: Sequence[object]) -> str:

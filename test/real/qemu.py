@@ -12,16 +12,15 @@ import contextlib
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
+
+from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import qemu_img
 
 __all__ = ["Qemu"]
-
-DEADLINE = 20.0
 
 
 class Qemu:
@@ -92,8 +91,8 @@ class Qemu:
         finally:
             self.call("block-export-del", id="backup", mode="hard")
             self.call("block-job-cancel", device="backup")
-            self._wait_until(lambda: not self.call("query-block-jobs"))
-            self._wait_until(lambda: all(item["id"] != "backup" for item in self.call("query-block-exports")))
+            wait_until(lambda: not self.call("query-block-jobs"))
+            wait_until(lambda: all(item["id"] != "backup" for item in self.call("query-block-exports")))
             self.call("blockdev-del", **{"node-name": "scratch"})
             if since:
                 self.call("block-dirty-bitmap-remove", node="disk", name="changes")
@@ -105,17 +104,11 @@ class Qemu:
     def _receive(self) -> Any:
         return json.loads(self._file.readline())
 
-    def _wait_until(self, is_so: Any) -> None:
-        deadline = time.monotonic() + DEADLINE
-        while not is_so():
-            assert time.monotonic() < deadline, "qemu does not get there"
-            time.sleep(0.005)
-
 
 def connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
     """Connect to the monitor, when it is there."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
+
+    def look() -> Optional[socket.socket]:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(DEADLINE)
         try:
@@ -124,8 +117,11 @@ def connect(path: Path, process: subprocess.Popen[bytes]) -> socket.socket:
         except OSError:
             sock.close()
             assert process.poll() is None, "qemu ended"
-            assert time.monotonic() < deadline, "qemu does not listen"
-            time.sleep(0.005)
+            return None
+
+    sock = wait_until(look, lambda: "qemu does not listen")
+    assert sock is not None
+    return sock
 
 
 def qcow2(name: str, path: Path) -> dict[str, Any]:

@@ -15,17 +15,16 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fakes.waiting import wait_until
 from real import certificates, daemon
 
 __all__ = ["VERSION", "Missing", "python", "run", "running"]
 
 VERSION = "2.5.1"
 HOME = daemon.ROOT / ".cache" / f"release-{VERSION}"
-DEADLINE = 20.0
 
 
 class Missing(Exception):
@@ -80,16 +79,17 @@ def running(folder: Path, text: str = "") -> Iterator[daemon.Daemon]:
 
 def wait_ready(running_daemon: daemon.Daemon) -> None:
     """Wait until somebody listens on the control socket."""
-    deadline = time.monotonic() + DEADLINE
-    while True:
+
+    def is_listening() -> bool:
         with socket.socket(socket.AF_UNIX) as sock:
             try:
                 sock.connect(running_daemon.control_socket)
-                return
+                return True
             except OSError:
                 assert running_daemon.process.poll() is None, f"The daemon ended:\n{running_daemon.log()}"
-                assert time.monotonic() < deadline, f"The daemon does not answer:\n{running_daemon.log()}"
-        time.sleep(0.01)
+                return False
+
+    wait_until(is_listening, lambda: f"The daemon does not answer:\n{running_daemon.log()}")
 
 
 def find_port(pid: int) -> int:
