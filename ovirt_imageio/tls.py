@@ -5,6 +5,7 @@ Knows files and OpenSSL; knows neither sockets nor configuration objects.
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 import warnings
@@ -12,7 +13,7 @@ from typing import NoReturn
 
 from ovirt_imageio import errors
 
-__all__ = ["ServerContext", "client_context"]
+__all__ = ["ServerContext", "client_context", "kept_client_context"]
 
 # TLS 1.2 with forward secrecy and authenticated encryption only; those of TLS 1.3 are all good.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
@@ -89,6 +90,20 @@ def client_context(
     if cert_file:
         load_certificate(context, cert_file, key_file or cert_file)
     return context
+
+
+def kept_client_context(ca_file: str = "") -> ssl.SSLContext:
+    """Return the client_context of a file, the same one until the file changes: to load it takes milliseconds."""
+    try:
+        changed = os.stat(ca_file).st_mtime_ns if ca_file else 0
+    except OSError:
+        changed = 0  # Loading it tells what is wrong.
+    return _kept_client_context(ca_file, changed)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_client_context(ca_file: str, changed: int) -> ssl.SSLContext:
+    return client_context(ca_file)
 
 
 def load_authorities(context: ssl.SSLContext, ca_file: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -8,11 +9,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import errors, tls
-
-DEADLINE = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,20 @@ def test_files_that_are_no_pem(made, tmp_path):
     assert refused(lambda: tls.ServerContext(str(garbage), made.key_file))[0] == "cert_file"
     assert refused(lambda: tls.ServerContext(made.cert_file, str(garbage)))[0] == "key_file"
     assert refused(lambda: tls.client_context(str(garbage)))[0] == "ca_file"
+
+
+def test_context_is_kept_until_the_file_changes(made, tmp_path):
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(Path(made.ca_file).read_bytes())
+    first = tls.kept_client_context(str(ca_file))
+    assert tls.kept_client_context(str(ca_file)) is first
+    os.utime(ca_file, (0, 0))
+    assert tls.kept_client_context(str(ca_file)) is not first
+    ca_file.unlink()
+    # Every time: it may be there again.
+    for _ in range(2):
+        assert refused(lambda: tls.kept_client_context(str(ca_file)))[0] == "ca_file"
+    assert tls.kept_client_context() is tls.kept_client_context()
 
 
 def test_damaged_certificate(made, tmp_path):

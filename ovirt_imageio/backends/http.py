@@ -15,11 +15,8 @@ An origin that refuses is quoted, status and words; but for ticket ids, which ar
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
-import os
-import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from urllib.parse import quote, urlsplit
 
 from ovirt_imageio import errors, headers, tls
-from ovirt_imageio.backends import abilities
+from ovirt_imageio.backends import abilities, answers
 from ovirt_imageio.backends.base import PIECE, Backend, fill
 from ovirt_imageio.backends.listing import read_extents
 from ovirt_imageio.backends.origin import Origin, Refused, Upload
@@ -45,18 +42,8 @@ __all__ = ["HttpBackend", "Image", "check_url", "content_range", "look", "open_b
 
 log = logging.getLogger("backends.http")
 
-# How much of what the origin tells about an error is shown.
-TEXT_LIMIT = 512
-
-# Larger than any answer to OPTIONS or checksum.
-JSON_LIMIT = 1024 * 1024
-
 # Bytes that pass through us: whole TLS records are gathered, and it still fits in the processor's cache.
 STEP = 256 * 1024
-
-CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
-UNSATISFIED_RANGE = re.compile(r"bytes \*/[0-9]{1,18}")
-CHECKSUM = re.compile(r"[0-9a-f]+")
 
 # How many seconds old a size may be. Small requests shall not pay for asking every time.
 SIZE_AGE = 1.0
@@ -95,18 +82,12 @@ def open_backend(
 
 
 def trust(ca_file: str) -> ssl.SSLContext:
-    """Return the context that trusts the authorities in a file; loading it for every connection would cost too much."""
+    """Return the context that trusts the authorities in a file; that it cannot be used is no fault of the client."""
     try:
-        changed = os.stat(ca_file).st_mtime_ns if ca_file else 0
-    except OSError:
-        changed = 0  # Loading it tells what is wrong.
-    return load_context(ca_file, changed)
-
-
-@functools.lru_cache(maxsize=4)
-def load_context(ca_file: str, changed: int) -> ssl.SSLContext:
-    """Return the context of a file that was changed then."""
-    return tls.client_context(ca_file)
+        return tls.kept_client_context(ca_file)
+    except errors.ConfigError as e:
+        log.error("Cannot verify the origin: %s", e)
+        raise errors.BackendUntrusted("open", "the origin cannot be verified: the log of this server tells why") from e
 
 
 class HttpBackend(Backend):
@@ -178,7 +159,7 @@ class HttpBackend(Backend):
             if reply.status in (204, 405):
                 return abilities.Abilities()
             self.check_reply(reply, "open", 200)
-            return abilities.parse(json_object(reply.read(JSON_LIMIT)), reply.headers.get("allow", ""))
+            return abilities.parse(answers.read_object(reply), reply.headers.get("allow", ""))
 
     def _try_unix_socket(self, path: str) -> Optional[abilities.Abilities]:
         """Go on through the origin's Unix socket, if the same image is there."""
@@ -271,9 +252,7 @@ class HttpBackend(Backend):
     def check_range(self, reply: Reply, offset: int, length: int) -> None:
         """Raise unless the reply holds the range that was asked for."""
         self.check_reply(reply, "read", *((200, 206) if offset == 0 else (206,)))
-        default = f"bytes {offset}-{offset + length - 1}/*"
-        match = CONTENT_RANGE.fullmatch(reply.headers.get("content-range", default))
-        if reply.length != length or not match or int(match[1]) != offset:
+        if not answers.holds_range(reply, offset, length):
             raise errors.StorageError("read", "the origin sends another range than it was asked for")
 
     # Writing
@@ -405,11 +384,7 @@ class HttpBackend(Backend):
             if reply.status in (400, 404):
                 return None  # It does not know this algorithm.
             self.check_reply(reply, "compute the checksum", 200)
-            answer = json_object(reply.read(JSON_LIMIT))
-        checksum = answer.get("checksum")
-        if not isinstance(checksum, str) or not CHECKSUM.fullmatch(checksum) or answer.get("block_size") != block_size:
-            raise errors.StorageError("compute the checksum", "the origin answered with no checksum")
-        return checksum
+            return answers.read_checksum(reply, block_size)
 
     def look(self) -> Image:
         """Return what the origin tells about the image."""
@@ -447,17 +422,8 @@ class HttpBackend(Backend):
 
     def check_reply(self, reply: Reply, operation: str, *expected: int) -> None:
         """Raise errors.OriginError with the origin's words, unless its status is an expected one."""
-        if reply.status in expected:
-            return
-        if reply.status < 400:
-            raise errors.StorageError(operation, f"the origin answered with the unexpected status {reply.status}")
-        text = reply.read(TEXT_LIMIT).decode("utf-8", "replace")
-        if self._ticket_id:
-            text = text.replace(self._ticket_id, "(ticket)")
-        reason = " ".join(text.split()) or f"The origin answered with status {reply.status}"
-        range_text = reply.headers.get("content-range", "")
-        range_text = range_text if UNSATISFIED_RANGE.fullmatch(range_text) else ""
-        raise errors.OriginError(operation, reason, status=reply.status, content_range=range_text or None)
+        if reply.status not in expected:
+            raise answers.read_refusal(reply, operation, self._ticket_id)
 
 
 class Zeroes:
@@ -477,12 +443,3 @@ class Zeroes:
 def content_range(offset: int, length: int) -> dict[str, str]:
     """Return the header that tells where a body belongs."""
     return {"content-range": f"bytes {offset}-{offset + length - 1}/*"}
-
-
-def json_object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object that body is, an empty one if it is none."""
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -11,6 +11,7 @@ import pytest
 from backends.contract import MIB, Bytes, Collector, Progress, pattern
 from fakes import silent
 from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import errors, tls
@@ -65,6 +66,15 @@ def test_options_name_the_authority(tmp_path):
             open_backend(origin.url, writable=True, sparse=False, dirty=False, options=options)
 
 
+def test_authority_that_cannot_be_read(tmp_path, caplog):
+    """That is our fault, not that of the client, and nothing for his eyes."""
+    options = Options(ca_file=str(tmp_path / "missing.pem"))
+    with pytest.raises(errors.BackendUntrusted, match="cannot be verified") as e:
+        open_backend("https://127.0.0.1:1/images/x", writable=True, sparse=False, dirty=False, options=options)
+    assert "missing.pem" not in str(e.value)
+    assert "missing.pem" in caplog.text
+
+
 @pytest.mark.parametrize("certificate", [foreign, misnamed])
 def test_untrusted(certificate):
     with tls_origin(certificate()) as origin:
@@ -101,7 +111,7 @@ def test_plain_server_where_tls_is_expected():
 
 def test_tls_server_where_plain_is_expected():
     with tls_origin(good()) as origin, pytest.raises(errors.BackendUnavailable):
-        HttpBackend(origin.url.replace("https:", "http:"), read_timeout=10)
+        HttpBackend(origin.url.replace("https:", "http:"), read_timeout=DEADLINE)
 
 
 def test_handshake_that_stalls():
