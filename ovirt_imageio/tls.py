@@ -97,7 +97,7 @@ def kept_client_context(ca_file: str = "") -> ssl.SSLContext:
     try:
         changed = os.stat(ca_file).st_mtime_ns if ca_file else 0
     except OSError:
-        changed = 0  # Loading it tells what is wrong.
+        return client_context(ca_file)  # It tells what is wrong.
     return _kept_client_context(ca_file, changed)
 
 
