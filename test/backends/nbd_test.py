@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from backends.contract import Bytes, Contract, Disk
 from fakes.nbdpeer import FLAGS, Peer
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import nbd
@@ -245,7 +246,7 @@ def test_the_server_was_restarted():
     with opened(script) as backend:
         for _ in range(3):
             assert read(backend) == bytes(10)
-            assert hung_up.wait(10)
+            assert hung_up.wait(DEADLINE)
             hung_up.clear()
 
 
@@ -260,7 +261,7 @@ def test_the_server_was_restarted_amid_writes():
 
     with opened(script, writable=True) as backend:
         backend.write(0, memoryview(b"x"))
-        assert hung_up.wait(10)
+        assert hung_up.wait(DEADLINE)
         with pytest.raises(errors.StorageError, match="write again what was written"):
             backend.flush()
 

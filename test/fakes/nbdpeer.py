@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Callable, NamedTuple, Optional
 
+from fakes.waiting import DEADLINE
+
 from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.address import Location, UnixAddress
 from ovirt_imageio.nbd.wire import Chunk, ExportFlag, Mode, Option, Reply
@@ -37,9 +39,6 @@ FLAGS = (
     | ExportFlag.SEND_WRITE_ZEROES
     | ExportFlag.CAN_MULTI_CONN
 )
-
-# No step of a script may take longer: then the test is wrong.
-TIMEOUT = 20
 
 
 class HungUp(Exception):
@@ -293,7 +292,7 @@ class Peer:
             except OSError:
                 return
             with sock:
-                sock.settimeout(TIMEOUT)
+                sock.settimeout(DEADLINE)
                 call = Call(sock)
                 self.calls.append(call)
                 try:

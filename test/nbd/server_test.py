@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from fakes import ports
+from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import errors, qemu_img
 from ovirt_imageio.nbd import server as nbd_server
@@ -21,7 +22,6 @@ from ovirt_imageio.nbd.server import Server
 pytestmark = pytest.mark.storage
 
 SIZE = 1024**2
-DEADLINE = 10
 
 
 @pytest.fixture(autouse=True)
@@ -60,14 +60,9 @@ def is_running(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The second one is of a process that ends while we read.
         return False
-
-
-def wait_gone(pid):
-    deadline = time.monotonic() + DEADLINE
-    while is_running(pid):
-        assert time.monotonic() < deadline, f"Process {pid} is still there"
 
 
 def test_serves(image, temp_dir):
@@ -108,10 +103,7 @@ def test_chosen_socket(image, tmp_path):
 
 
 def test_tcp(image):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with Server(**image, listen=("127.0.0.1", port)) as server:
+    with ports.reserved() as port, Server(**image, listen=("127.0.0.1", port)) as server:
         assert server.url == f"nbd:127.0.0.1:{port}"
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
             assert client.recv(8, socket.MSG_WAITALL) == b"NBDMAGIC"
@@ -288,7 +280,7 @@ def test_ends_when_we_are_killed(tmp_path, temp_dir):
         pid = int(parent.stdout.readline())
         assert is_running(pid)
         parent.kill()
-    wait_gone(pid)
+    wait_until(lambda: not is_running(pid))
 
 
 def test_outlives_the_thread_that_started_it(image):

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 from fakes.nbdpeer import Peer
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.nbd import client
@@ -78,8 +79,8 @@ class Scene:
         self.nbd = nbd
         self.streamer = Streamer()
         near, self.far = socket.socketpair()
-        near.settimeout(20)
-        self.far.settimeout(20)
+        near.settimeout(DEADLINE)
+        self.far.settimeout(DEADLINE)
         self.near = near
         self.end = SocketEnd(near, way == "pipe")
         self.progress = []
@@ -410,15 +411,15 @@ def test_write_fails(way, disk):
 
 
 @pytest.mark.parametrize(
-    "misbehave,expected",
+    "misbehave,expected,timeout",
     [
-        (lambda call: call.hang_up(), Disconnected),
-        (lambda call: call.wait_for_hangup(), TimedOut),
-        (lambda call: call.send(b"garbage" * 100), ConnectionDead),
+        (lambda call: call.hang_up(), Disconnected, DEADLINE),
+        (lambda call: call.wait_for_hangup(), TimedOut, 0.2),
+        (lambda call: call.send(b"garbage" * 100), ConnectionDead, DEADLINE),
     ],
 )
 @pytest.mark.parametrize("sent", [0, 100, PIECE, PIECE + 100])
-def test_server_dies_in_payload(way, disk, sent, misbehave, expected):
+def test_server_dies_in_payload(way, disk, sent, misbehave, expected, timeout):
     def script(call):
         call.negotiate(size=SIZE)
         first, second = call.requests(2)
@@ -432,7 +433,7 @@ def test_server_dies_in_payload(way, disk, sent, misbehave, expected):
         misbehave(call)
         call.hang_up()
 
-    with scene(script, way, reply_timeout=0.2) as s:
+    with scene(script, way, reply_timeout=timeout) as s:
         with pytest.raises(expected):
             s.send(0, SIZE)
         assert s.received[:sent] == disk[: len(s.received[:sent])]

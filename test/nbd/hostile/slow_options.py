@@ -8,6 +8,8 @@ from ovirt_imageio.nbd import errors, wire
 
 EXPECTED = errors.TimedOut
 MESSAGE = "did not finish to negotiate"
+# Each answer must be in time, on a busy machine as well.
+TIMEOUT = 2.0
 
 
 def script(call: Call) -> None:
