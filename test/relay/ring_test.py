@@ -7,10 +7,9 @@ import threading
 
 import pytest
 from backends.contract import Bytes, Collector, Progress, pattern
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import relay
-
-DEADLINE = 10
 
 
 def test_one_piece_needs_no_thread():

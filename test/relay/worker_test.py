@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.relay import Worker
-
-DEADLINE = 10
 
 
 def test_worker_calls_in_order_in_another_thread():
