@@ -11,6 +11,7 @@ from typing import Any
 
 from fakes.connections import Backends
 from fakes.raw_client import RawClient, connect
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers.images import Images
@@ -32,7 +33,7 @@ class ControlServer:
         tmp_path: Any,
         *,
         tcp: bool = False,
-        remove_timeout: float = 10,
+        remove_timeout: float = DEADLINE,
         profiler: Any = None,
         open_backend: Any = None,
         **options: Any,
@@ -53,7 +54,7 @@ class ControlServer:
             observer=self.metrics,
         )
         address: Address = TcpAddress("localhost", 0) if tcp else UnixAddress(str(tmp_path / "control.sock"))
-        self._server = Server(address, application, limits=Limits(linger_timeout=1), observer=self.metrics)
+        self._server = Server(address, application, limits=Limits(linger_timeout=DEADLINE), observer=self.metrics)
         self.path = self._server.path
         self.port = self._server.port
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from fakes.imageserver import Connection
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.sessions import Sessions
@@ -50,7 +51,7 @@ class Proxy:
             cors=POLICY,
         )
         self.path = path
-        self.server = Server(UnixAddress(path), application, limits=Limits(linger_timeout=1))
+        self.server = Server(UnixAddress(path), application, limits=Limits(linger_timeout=DEADLINE))
 
     def ask(self, method, path, headers=None, body=None):
         connection = Connection(self.path)
