@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from backends.contract import pattern
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import directio, errors
 from ovirt_imageio._internal import directio as internal
@@ -235,7 +236,7 @@ def test_like_kvm2ovirt(path):
         def recv(self, count):
             if self._data.tell() > MIB:
                 # Wait for the progress to be seen, so that it is sure to be seen in the middle.
-                assert self.half.wait(10)
+                assert self.half.wait(DEADLINE)
             return self._data.read(min(count, 65536))
 
     class Adapter:

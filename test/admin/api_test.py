@@ -6,8 +6,8 @@ import socket
 import threading
 
 import pytest
-from fakes.connections import DEADLINE
 from fakes.controlserver import ControlServer
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import admin
 from ovirt_imageio.config import Config

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from fakes.controlserver import ControlServer
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.admin import cli
 from ovirt_imageio.version import __version__
@@ -205,6 +206,6 @@ def test_reader_has_enough(server, conf_dir):
     read, write = os.pipe()
     os.close(read)
     code = f"import sys; from ovirt_imageio.admin.cli import main; sys.exit(main(['list', '-c', {conf_dir!r}]))"
-    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, timeout=DEADLINE)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")

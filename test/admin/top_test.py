@@ -7,6 +7,7 @@ import select
 import termios
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.admin import top
 
@@ -99,7 +100,7 @@ def read_until(descriptor, end):
     """Read what a terminal shows, up to end; the kernel hands it out in pieces."""
     text = ""
     while end not in text:
-        ready, _, _ = select.select([descriptor], [], [], 10)
+        ready, _, _ = select.select([descriptor], [], [], DEADLINE)
         assert ready, text
         text += os.read(descriptor, 65536).decode()
     return text

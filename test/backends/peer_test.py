@@ -7,6 +7,7 @@ import socket
 import threading
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.peer import BUFFER_SIZE, Lost, Peer
@@ -15,7 +16,7 @@ from ovirt_imageio.backends.peer import BUFFER_SIZE, Lost, Peer
 @pytest.fixture
 def pair():
     near, far = socket.socketpair()
-    peer = Peer(near, 10)
+    peer = Peer(near, DEADLINE)
     peer.begin("read")
     yield peer, far
     peer.close()
@@ -147,7 +148,7 @@ def test_send_large(pair):
 def test_send_unless_heard(pair):
     """More than fits on the way: who only sends would wait for ever."""
     peer, far = pair
-    answered = threading.Thread(target=lambda: (select.select([far], [], [], 10), far.sendall(b"no\r\n")))
+    answered = threading.Thread(target=lambda: (select.select([far], [], [], DEADLINE), far.sendall(b"no\r\n")))
     answered.start()
     assert peer.send_unless_heard(bytes(64 * 1024**2)) is False
     answered.join()
@@ -236,7 +237,7 @@ def test_interrupt(pair):
     thread = threading.Thread(target=work)
     thread.start()
     peer.interrupt()
-    thread.join(10)
+    thread.join(DEADLINE)
     assert raised == [errors.OperationCanceled]
     with pytest.raises(errors.OperationCanceled):
         peer.send(b"x")

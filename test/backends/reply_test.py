@@ -6,6 +6,7 @@ import socket
 import threading
 
 import pytest
+from fakes.waiting import DEADLINE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ class Exchange:
 
     def __init__(self, data: bytes, step: int = 1024 * 1024) -> None:
         near, self._far = socket.socketpair()
-        self.peer = Peer(near, 10)
+        self.peer = Peer(near, DEADLINE)
         self.peer.begin("read")
         self.released: list[bool] = []
         self._thread = threading.Thread(target=self._send, args=(data, step))

@@ -15,7 +15,7 @@ import socket
 import threading
 from typing import Optional
 
-DEADLINE = 10
+from fakes.waiting import DEADLINE
 
 
 class PlainSink:

@@ -7,14 +7,13 @@ import socket
 import sys
 
 import pytest
+from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config
 from ovirt_imageio.httpd.listener import ListenError
 from ovirt_imageio.service.listeners import Listeners
-
-DEADLINE = 10
 
 
 def configured(tmp_path, **sections):

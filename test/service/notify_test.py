@@ -5,10 +5,9 @@ import os
 import socket
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.service.notify import Notifier
-
-DEADLINE = 10
 
 
 @pytest.fixture(params=["path", "abstract"])

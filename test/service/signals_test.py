@@ -5,10 +5,9 @@ import signal
 import threading
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.service.signals import Signals
-
-DEADLINE = 10
 
 
 @pytest.fixture

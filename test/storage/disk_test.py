@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from fakes.waiting import DEADLINE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -249,7 +250,7 @@ def test_writers_of_one_block(path, monkeypatch, sizes):
     def slow_read(offset, view):
         count = read(offset, view)
         reading.set()
-        assert may_go_on.wait(10)
+        assert may_go_on.wait(DEADLINE)
         return count
 
     monkeypatch.setattr(file, "read", slow_read)
@@ -259,7 +260,7 @@ def test_writers_of_one_block(path, monkeypatch, sizes):
     ]
     with file, other:
         threads[0].start()
-        assert reading.wait(10)
+        assert reading.wait(DEADLINE)
         threads[1].start()
         threads[1].join(0.05)
         assert threads[1].is_alive()

@@ -6,10 +6,9 @@ import gc
 import threading
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.storage.shared import GRAIN, Shared, shared_by
-
-DEADLINE = 10
 
 
 class Holder:
