@@ -16,12 +16,12 @@ from typing import Any, Optional, Union
 from ovirt_imageio import errors, qemu_img
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.http import HttpBackend
-from ovirt_imageio.backends.pipeline import Pipeline
 from ovirt_imageio.client import images, lanes, pace, plan, verify
 from ovirt_imageio.client import resume as resuming
 from ovirt_imageio.client.copy import Copier
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
 from ovirt_imageio.client.images import Image
+from ovirt_imageio.client.pipeline import Pipeline
 from ovirt_imageio.client.progress import Progress, Reporter
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
 from ovirt_imageio.extent import Extent, ZeroExtent
