@@ -43,7 +43,7 @@ class Request(NamedTuple):
     @property
     def size(self) -> int:
         """How many bytes are done when it is done."""
-        return sum(length for _, length in self.parts)
+        return self.length if len(self.parts) == 1 else sum(length for _, length in self.parts)
 
 
 class Rules(NamedTuple):

@@ -21,7 +21,8 @@ class Closed(Exception):
 class Queue(Generic[T]):
     """Work that is taken in order.
 
-    `limit` bounds how much of it waits, None does not.
+    `limit` bounds how much of it waits, None does not. Who waits for room gets it when half of that is done: threads
+    that wake one another for each item do little else.
 
     Threads: any.
     """
@@ -29,47 +30,54 @@ class Queue(Generic[T]):
     def __init__(self, limit: Optional[int] = None) -> None:
         self._limit = limit
         self._items: deque[T] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._has_room = threading.Condition(self._lock)
+        self._has_news = threading.Condition(self._lock)
         self._is_complete = False
         self._is_closed = False
 
     def put(self, item: T) -> None:
         """Add work, when there is room. Raises Closed."""
-        with self._changed:
-            while not self._is_closed and self._limit is not None and len(self._items) >= self._limit:
-                self._changed.wait()
+        with self._lock:
+            if self._limit is not None and len(self._items) >= self._limit:
+                self._has_room.wait_for(self._is_half_empty)
             if self._is_closed:
                 raise Closed
             self._items.append(item)
-            self._changed.notify_all()
+            self._has_news.notify()
 
     def get(self, block: bool = True) -> Optional[T]:
         """Return work; None when there will be no more, or, without `block`, when there is none now. Raises Closed."""
-        with self._changed:
+        with self._lock:
             while block and not (self._items or self._is_complete or self._is_closed):
-                self._changed.wait()
+                self._has_news.wait()
             if self._is_closed:
                 raise Closed
             if not self._items:
                 return None
             item = self._items.popleft()
-            self._changed.notify_all()
+            if self._is_half_empty():
+                self._has_room.notify_all()
             return item
 
     def complete(self) -> None:
         """Tell that nothing will be added any more."""
-        with self._changed:
+        with self._lock:
             self._is_complete = True
-            self._changed.notify_all()
+            self._has_news.notify_all()
 
     def close(self) -> None:
         """Make whoever adds or takes fail; what waits is dropped."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             self._items.clear()
-            self._changed.notify_all()
+            self._has_news.notify_all()
+            self._has_room.notify_all()
 
     @property
     def is_closed(self) -> bool:
         """Was it closed?"""
         return self._is_closed
+
+    def _is_half_empty(self) -> bool:
+        return self._limit is None or len(self._items) <= self._limit // 2
