@@ -8,10 +8,9 @@ import threading
 
 import pytest
 from fakes import silent
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.connect import Lifeline, connect
-
-TIMEOUT = 10
 
 
 @pytest.fixture
@@ -44,8 +43,8 @@ def check(client, listener):
 
 
 def test_tcp(listener):
-    client = connect(listener.getsockname(), TIMEOUT)
-    assert client.gettimeout() == TIMEOUT
+    client = connect(listener.getsockname(), DEADLINE)
+    assert client.gettimeout() == DEADLINE
     assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     check(client, listener)
 
@@ -58,19 +57,19 @@ def test_tcp_tries_every_address(listener, monkeypatch):
         silent_port = closed.getsockname()[1]
         found = resolve(host, silent_port, type=socket.SOCK_STREAM) + resolve(host, port, type=socket.SOCK_STREAM)
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
-        check(connect(("two.example", port), TIMEOUT), listener)
+        check(connect(("two.example", port), DEADLINE), listener)
 
 
 def test_tcp_refused():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError):
-            connect(closed.getsockname(), TIMEOUT)
+            connect(closed.getsockname(), DEADLINE)
 
 
 def test_tcp_unknown_host():
     with pytest.raises(OSError):
-        connect(("no-such-host.invalid", 1), TIMEOUT)
+        connect(("no-such-host.invalid", 1), DEADLINE)
 
 
 def test_tcp_silent():
@@ -96,7 +95,7 @@ def cut_soon(line, call):
     thread.start()
     # It may not wait yet: whenever it begins to, it must not go on.
     line.cut()
-    thread.join(TIMEOUT)
+    thread.join(DEADLINE)
     assert not thread.is_alive()
     return raised[0]
 
@@ -104,7 +103,7 @@ def cut_soon(line, call):
 def test_tcp_is_cut():
     line = Lifeline()
     with silent.tcp(is_full=True) as server:
-        assert not isinstance(cut_soon(line, lambda: connect(server.address, 10 * TIMEOUT, line)), TimeoutError)
+        assert not isinstance(cut_soon(line, lambda: connect(server.address, 10 * DEADLINE, line)), TimeoutError)
 
 
 def test_tcp_is_cut_while_it_waits():
@@ -119,7 +118,7 @@ def test_tcp_is_cut_while_it_waits():
 
     line = Line()
     with silent.tcp(is_full=True) as server, pytest.raises(ConnectionAbortedError):
-        connect(server.address, 10 * TIMEOUT, line)
+        connect(server.address, 10 * DEADLINE, line)
 
 
 def test_cut_before(listener, tmp_path):
@@ -129,9 +128,9 @@ def test_cut_before(listener, tmp_path):
     line.cut()
     assert line.is_cut
     with pytest.raises(ConnectionAbortedError):
-        connect(listener.getsockname(), TIMEOUT, line)
+        connect(listener.getsockname(), DEADLINE, line)
     with listen_unix(str(tmp_path / "sock")), pytest.raises(ConnectionAbortedError):
-        connect(str(tmp_path / "sock"), TIMEOUT, line)
+        connect(str(tmp_path / "sock"), DEADLINE, line)
 
 
 def test_line_holds_what_is_wrapped_meanwhile():
@@ -140,7 +139,7 @@ def test_line_holds_what_is_wrapped_meanwhile():
     ours, theirs = socket.socketpair()
     with theirs:
         with line.holding(ours), socket.socket(fileno=ours.detach()) as wrapped:
-            wrapped.settimeout(TIMEOUT)
+            wrapped.settimeout(DEADLINE)
             line.cut()
             assert wrapped.recv(1) == b""
         assert theirs.recv(1) == b""
@@ -163,25 +162,25 @@ def test_unix_is_cut(unix_address):
     line = Lifeline()
     with contextlib.ExitStack() as stack:
         stack.enter_context(silent.unix(unix_address, is_full=True))
-        error = cut_soon(line, lambda: connect(unix_address, 10 * TIMEOUT, line))
+        error = cut_soon(line, lambda: connect(unix_address, 10 * DEADLINE, line))
     assert isinstance(error, ConnectionAbortedError)
 
 
 def test_unix(unix_address):
     with listen_unix(unix_address) as listener:
-        client = connect(unix_address, TIMEOUT)
-        assert client.gettimeout() == TIMEOUT
+        client = connect(unix_address, DEADLINE)
+        assert client.gettimeout() == DEADLINE
         check(client, listener)
 
 
 def test_unix_refused(tmp_path):
     path = str(tmp_path / "sock")
     with pytest.raises(FileNotFoundError):
-        connect(path, TIMEOUT)
+        connect(path, DEADLINE)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as closed:
         closed.bind(path)
         with pytest.raises(ConnectionRefusedError):
-            connect(path, TIMEOUT)
+            connect(path, DEADLINE)
 
 
 def test_unix_silent(unix_address):
@@ -196,9 +195,9 @@ def test_unix_waits_for_a_busy_server(unix_address):
     """A full queue is no error: there will be room."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen_unix(unix_address, backlog=0))
-        stack.enter_context(connect(unix_address, TIMEOUT))
+        stack.enter_context(connect(unix_address, DEADLINE))
         late = []
-        thread = threading.Thread(target=lambda: late.append(connect(unix_address, TIMEOUT)))
+        thread = threading.Thread(target=lambda: late.append(connect(unix_address, DEADLINE)))
         thread.start()
         stack.enter_context(listener.accept()[0])
         stack.enter_context(listener.accept()[0])

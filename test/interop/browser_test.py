@@ -19,6 +19,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.storage,
     pytest.mark.slow,
+    # A browser is large, and this machine may be busy.
+    pytest.mark.timeout(300),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
 
@@ -94,7 +96,7 @@ def browse(url: str, profile) -> str:
         "--dump-dom",
         url,
     ]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, timeout=200, check=True)
     return done.stdout.decode()
 
 

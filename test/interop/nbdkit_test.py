@@ -8,6 +8,7 @@ import struct
 import subprocess
 
 import pytest
+from fakes.waiting import DEADLINE
 from real import certificates
 from real.nbd import nbdinfo, nbdkit, tls_folder, uri
 
@@ -275,5 +276,5 @@ def test_nbdcopy_copies_what_we_wrote(tmp_path):
         backend = NBDBackend(f"nbd:unix:{path}", writable=True)
         with contextlib.closing(backend):
             backend.receive_from(Source(data), 0, SIZE, lambda count: None)
-        subprocess.run(["nbdcopy", uri(path), str(tmp_path / "copy")], check=True, timeout=20)
+        subprocess.run(["nbdcopy", uri(path), str(tmp_path / "copy")], check=True, timeout=DEADLINE)
     assert (tmp_path / "copy").read_bytes() == data

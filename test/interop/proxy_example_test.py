@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("cryptography")
+
+from fakes import ports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,15 +24,18 @@ pytestmark = [
 ]
 
 
-def free_port():
-    with socket.create_server(("localhost", 0)) as listener:
-        return str(listener.getsockname()[1])
+@pytest.fixture
+def reserved_ports():
+    """Two ports that nobody else can get, as texts."""
+    with ports.reserved() as one, ports.reserved() as two:
+        yield str(one), str(two)
 
 
-def test_example(tmp_path):
+def test_example(tmp_path, reserved_ports):
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/proxy.md").read_text(), re.DOTALL)
     assert len(blocks) == 5
-    script = "".join(blocks).replace("54322", free_port()).replace("54323", free_port())
+    host, proxy = reserved_ports
+    script = "".join(blocks).replace("54322", host).replace("54323", proxy)
     launcher = tmp_path / "bin" / "ovirt-imageio"
     launcher.parent.mkdir()
     launcher.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ovirt_imageio.service.cli "$@"\n')
@@ -45,7 +49,7 @@ def test_example(tmp_path):
         env={**os.environ, "PATH": f"{launcher.parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout == "hello disk"

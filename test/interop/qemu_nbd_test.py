@@ -8,6 +8,7 @@ import shutil
 import signal
 
 import pytest
+from fakes.waiting import DEADLINE
 from real.nbd import StorageDaemon, nbdinfo, run, uri
 
 from ovirt_imageio import errors
@@ -218,7 +219,7 @@ def test_flush_reaches_the_image(path):
         backend.write(100, memoryview(b"x" * 1000))
         backend.flush()
         server.send_signal(signal.SIGKILL)
-        server.wait(10)
+        server.wait(DEADLINE)
     assert "Pattern verification failed" not in run(["qemu-io", "-f", "qcow2", "-c", "read -P 0x78 100 1000", path])
 
 

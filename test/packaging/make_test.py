@@ -20,7 +20,7 @@ MAKE = ("make", "-o", "system-run", "-o", ".venv/ready")
 def make(*arguments):
     # A make that runs the tests has told its children of itself.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run((*MAKE, *arguments), cwd=source.ROOT, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run((*MAKE, *arguments), cwd=source.ROOT, env=env, capture_output=True, text=True, timeout=100)
 
 
 def test_alone_lists_all_targets():

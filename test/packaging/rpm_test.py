@@ -18,7 +18,7 @@ SITE = "/usr/lib/python3/site-packages"
 
 
 def run(*command):
-    result = subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

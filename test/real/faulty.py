@@ -11,13 +11,12 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["FaultyFile", "available", "file"]
+from fakes.waiting import wait_until
 
-START_DEADLINE = 10
+__all__ = ["FaultyFile", "available", "file"]
 
 
 class FaultyFile:
@@ -54,11 +53,12 @@ def file(base: Path, size: int = 8 * 1024**2) -> Iterator[FaultyFile]:
         ["nbdfuse", disk.path, "[", *server, "]"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + START_DEADLINE
-        while not os.path.exists(disk.path):
+
+        def is_mounted() -> bool:
             assert process.poll() is None, "nbdfuse failed to start"
-            assert time.monotonic() < deadline, "nbdfuse did not mount in time"
-            time.sleep(0.01)
+            return os.path.exists(disk.path)
+
+        wait_until(is_mounted, lambda: "nbdfuse did not mount in time")
         yield disk
     finally:
         if os.path.ismount(folder):

@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fakes.waiting import DEADLINE
+
 __all__ = ["Network", "apart", "available"]
 
 
@@ -59,4 +61,4 @@ def apart() -> Iterator[Network]:
 
 def ip(*arguments: str) -> None:
     """Run ip."""
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=20)
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=DEADLINE)
