@@ -140,7 +140,9 @@ def plan(
                     yield from run.finish()
                 run.add(start, length)
             continue
-        requests = [single(action, *part) for part in split(extent.start, extent.length, MAX_ZERO)]
+        # What is skipped is one request, however long it is: a large disk would have very many.
+        whole = (extent.start, extent.length)
+        requests = [single(action, *part) for part in (split(*whole, MAX_ZERO) if action == ZERO else [whole])]
         if run.parts and not is_done and rules.absorbs(action, extent.length):
             run.gap += requests
             continue

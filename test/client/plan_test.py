@@ -143,3 +143,9 @@ def test_every_byte_is_in_one_request_with_the_right_action(kinds, rules, steps)
                 wanted = SKIP if is_done else rules.action(extent)
                 # Zeroes may travel as data, but data is never zeroed or left out, and what is done never touched.
                 assert action == wanted or (action == COPY and extent.zero and not is_done and rules.is_gap_written)
+
+
+def test_what_is_skipped_is_one_request():
+    size = 8 * 1024**4
+    found = list(plan([ZeroExtent(0, size, True, True)], Rules(zero=False)))
+    assert actions(found) == [(SKIP, 0, size)]
