@@ -19,6 +19,7 @@ from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.backends.reply import Reply
 from ovirt_imageio.client.pipeline import Frame, Pipeline
 from ovirt_imageio.client.plan import COPY, Request
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.relay import Progress, Sink
 from ovirt_imageio.storage import buffers
 from ovirt_imageio.storage.zero import is_zero
@@ -37,7 +38,8 @@ SMALL = 256 * 1024
 PASSING = frozenset([408, 429, 502, 503, 504])
 
 OpenLocal = Callable[[], Backend]
-OpenRemote = Callable[[], HttpBackend]
+# Who cuts the line ends the wait for a server.
+OpenRemote = Callable[[Lifeline], HttpBackend]
 
 
 class RemoteLane(abc.ABC):
@@ -54,7 +56,8 @@ class RemoteLane(abc.ABC):
         self._remote: Optional[HttpBackend] = None
         self._pipeline: Optional[Pipeline] = None
         self._pending: deque[Request] = deque()
-        self._is_interrupted = False
+        # Held while a connection is made.
+        self._line = Lifeline()
 
     @property
     def is_busy(self) -> bool:
@@ -100,7 +103,7 @@ class RemoteLane(abc.ABC):
 
     def interrupt(self) -> None:
         """Wake whatever blocks. Threads: any."""
-        self._is_interrupted = True
+        self._line.cut()
         for end in (self._local, self._remote):
             if end is not None:
                 end.interrupt()
@@ -117,9 +120,9 @@ class RemoteLane(abc.ABC):
         if self._local is None:
             self._local = self._open_local()
         if self._remote is None:
-            self._remote = self._open_remote()
+            self._remote = self._open_remote(self._line)
             self._pipeline = Pipeline(self._remote)
-        if self._is_interrupted:
+        if self._line.is_cut:
             raise errors.OperationCanceled()
         assert self._pipeline is not None
         return self._local, self._remote, self._pipeline

@@ -9,6 +9,7 @@ import logging
 import os
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
@@ -19,6 +20,7 @@ from ovirt_imageio.backends.peer import Lost
 from ovirt_imageio.backends.tunnel import choose
 from ovirt_imageio.client import pace
 from ovirt_imageio.client.lanes import is_passing
+from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.extent import Extent
 
 __all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRIES", "Remote"]
@@ -59,7 +61,6 @@ class Remote:
         self._writable = writable
         self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
         self._retries = retries
-        self._throttle = pace.Throttle(None)
         self._lock = threading.Lock()
         self._spare: Optional[HttpBackend] = None
 
@@ -67,7 +68,7 @@ class Remote:
         """Make the first connection, and so decide which URL to use."""
         for number, url in enumerate(self._urls):
             try:
-                backend = self._open(url)
+                backend = self._open(url, Lifeline())
             except (errors.BackendUnavailable, errors.BackendTimeout) as error:
                 if number == len(self._urls) - 1 or isinstance(error, errors.BackendUntrusted):
                     raise
@@ -77,11 +78,11 @@ class Remote:
                 return backend
         raise AssertionError("there is always one URL")
 
-    def open(self) -> HttpBackend:
-        """Return a connection: the spare one, or another one."""
+    def open(self, line: Optional[Lifeline] = None) -> HttpBackend:
+        """Return a connection: the spare one, or another one. Who cuts the line ends the wait for that."""
         with self._lock:
             spare, self._spare = self._spare, None
-        return spare or self._open(self._urls[0])
+        return spare or self._open(self._urls[0], line or Lifeline())
 
     def extents(self, backend: HttpBackend, context: str, retries: int) -> Iterator[Extent]:
         """Yield the extents of the image, going on where a lost connection left off.
@@ -105,7 +106,7 @@ class Remote:
                 if pause is None or not is_passing(error):
                     raise
                 log.warning("Trying again in %.1f seconds: %s", pause, error)
-            self._throttle.pause(pause)
+            time.sleep(pause)
             extents = self._rest(backend, context, position)
 
     def _rest(self, backend: HttpBackend, context: str, position: int) -> Iterator[Extent]:
@@ -125,24 +126,26 @@ class Remote:
         if spare is not None:
             spare.close()
 
-    def _open(self, url: str) -> HttpBackend:
+    def _open(self, url: str, line: Lifeline) -> HttpBackend:
         """Connect; a connection that is lost on the way is made again, one that is refused is not."""
         for pause in pace.backoff(self._retries):
             try:
-                return self._try(url)
+                return self._try(url, line)
             except errors.OriginError as error:
                 if not is_passing(error):
                     raise
                 log.warning("Trying again in %.1f seconds: %s", pause, error)
             except Lost as error:
                 log.warning("Trying again in %.1f seconds: %s", pause, error)
-            self._throttle.pause(pause)
-        return self._try(url)
+            is_cut = threading.Event()
+            with line.waking(is_cut.set):
+                is_cut.wait(pause)
+        return self._try(url, line)
 
-    def _try(self, url: str) -> HttpBackend:
+    def _try(self, url: str, line: Lifeline) -> HttpBackend:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
         return HttpBackend(
-            url, writable=self._writable, dirty=True, context=self._context, tunnel=tunnel, **self._timeouts
+            url, writable=self._writable, dirty=True, context=self._context, tunnel=tunnel, line=line, **self._timeouts
         )
 
 

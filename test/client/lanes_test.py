@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from fakes.origin import DiskOrigin, ScriptedOrigin
 
@@ -10,6 +12,7 @@ from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client import lanes
 from ovirt_imageio.client.plan import COPY, ZERO, Request
+from ovirt_imageio.client.remote import Remote
 
 MiB = 1024**2
 DATA = bytes(range(256)) * (4 * MiB // 256)
@@ -28,7 +31,7 @@ def zero(start: int, length: int) -> Request:
 
 
 def upload(origin, data: bytes = DATA, moved=ignore) -> lanes.Upload:
-    return lanes.Upload(lambda: MemoryBackend(data), lambda: HttpBackend(origin.url), moved)
+    return lanes.Upload(lambda: MemoryBackend(data), lambda line: HttpBackend(origin.url), moved)
 
 
 def run(lane, *requests: Request) -> None:
@@ -59,7 +62,7 @@ def test_upload_that_looks_for_zeroes():
     data = DATA[:MiB] + bytes(MiB) + DATA[:MiB]
     moved: list[int] = []
     with DiskOrigin(b"x" * len(data)) as origin:
-        open_local, open_remote = (lambda: MemoryBackend(data)), (lambda: HttpBackend(origin.url))
+        open_local, open_remote = (lambda: MemoryBackend(data)), (lambda line: HttpBackend(origin.url))
         lane = lanes.Upload(open_local, open_remote, moved.append, detect_zeroes=True)
         run(lane, copy(0, MiB), copy(MiB, MiB), copy(2 * MiB, MiB))
         assert origin.data == data
@@ -76,7 +79,7 @@ def test_upload_to_a_server_that_cannot_zero_or_flush():
 
 
 def download(origin, disk: bytearray, moved=ignore) -> lanes.Download:
-    return lanes.Download(lambda: MemoryBackend(disk), lambda: HttpBackend(origin.url, writable=False), moved)
+    return lanes.Download(lambda: MemoryBackend(disk), lambda line: HttpBackend(origin.url, writable=False), moved)
 
 
 def test_download_writes_the_parts_alone():
@@ -135,7 +138,7 @@ def test_does_not_recover_from_a_fault_here():
             raise errors.BackendUnavailable("open", "qemu-nbd died")
 
     with DiskOrigin(DATA) as origin:
-        lane = lanes.Download(lambda: Dead(b""), lambda: HttpBackend(origin.url), ignore)
+        lane = lanes.Download(lambda: Dead(b""), lambda line: HttpBackend(origin.url), ignore)
         lane.begin(copy(0, 10))
         with pytest.raises(errors.BackendUnavailable, match="lost"):
             lane.recover(errors.BackendUnavailable("read", "lost"))
@@ -162,6 +165,22 @@ def test_interrupt_wakes_a_lane_that_waits():
         lane.interrupt()
         with pytest.raises(errors.OperationCanceled):
             lane.finish()
+        lane.close()
+
+
+def test_interrupt_wakes_a_lane_that_waits_for_a_connection():
+    def stall(wire) -> None:
+        wire.read_head()
+        wire.stall()
+
+    with ScriptedOrigin(stall) as origin, ThreadPoolExecutor(1) as pool:
+        open_remote = Remote(f"http://127.0.0.1:{origin.port}/images/x", None, retries=5).open
+        lane = lanes.Download(lambda: MemoryBackend(bytearray(100)), open_remote, ignore)
+        job = pool.submit(lane.begin, copy(0, 10))
+        assert origin.stalled.wait(20)
+        lane.interrupt()
+        with pytest.raises((errors.OperationCanceled, OSError)):
+            job.result(20)
         lane.close()
 
 
