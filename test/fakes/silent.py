@@ -40,10 +40,11 @@ def tcp(is_full: bool = False) -> Iterator[Silent]:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0 if is_full else 10))
         address = listener.getsockname()
         if is_full:
-            for _ in range(2):
-                fill = stack.enter_context(socket.socket())
-                fill.setblocking(False)
-                fill.connect_ex(address)
+            # One waits to be accepted, the next one waits for its place.
+            stack.enter_context(socket.create_connection(address, DEADLINE))
+            fill = stack.enter_context(socket.socket())
+            fill.setblocking(False)
+            fill.connect_ex(address)
             before = count_waiting(address[1])
             wait = lambda: wait_until(lambda: count_waiting(address[1]) > before)  # noqa: E731
         else:

@@ -149,19 +149,28 @@ def test_replaced(running, storage, connect, tmp_path):
 
 def test_expired(running, storage, connect, tmp_path):
     """Whoever purges tickets does not hang: another transfer that stands still is aborted."""
-    client, ticket_id = connect(timeout=0)
-    running.control("PATCH", f"/tickets/{ticket_id}", {"timeout": 300})
+    client, ticket_id = connect()
     assert client.ask("GET", SMALL)[0] == 206
+    # The end of the request makes it live longer.
+    wait_until(lambda: not json.loads(running.control("GET", f"/tickets/{ticket_id}")[1])["active"])
     storage.hang()
     running.control("PATCH", f"/tickets/{ticket_id}", {"timeout": 0})
     wait_until(lambda: running.control("GET", f"/tickets/{ticket_id}")[0] == 404)
     other = tmp_path / "other"
     other.write_bytes(bytes(64 * 1024**2))
-    url = running.add_ticket(url=f"file://{other}", size=64 * 1024**2, timeout=1)
+    stalled_id = running.add_ticket(url=f"file://{other}", size=64 * 1024**2).rpartition("/")[2]
+
+    def is_aborted():
+        # What was still on its way to fill the buffers made it live longer.
+        status, body = running.control("GET", f"/tickets/{stalled_id}")
+        if status == 200 and json.loads(body)["remaining"] > 1:
+            running.control("PATCH", f"/tickets/{stalled_id}", {"timeout": 1})
+        return "it stood still until its ticket expired" in running.log()
+
     with contextlib.closing(running.connect()) as stalled:
-        stalled.request("GET", "/images/" + url.rpartition("/")[2])
+        stalled.request("GET", f"/images/{stalled_id}")
         response = stalled.getresponse()
-        running.wait_log("it stood still until its ticket expired")
+        wait_until(is_aborted, running.log)
         with pytest.raises((http.client.IncompleteRead, OSError)):
             response.read()
 
