@@ -6,7 +6,21 @@
     ProgressBar                         shows how far a transfer is
     Error ...                           everything that is raised; see errors.py
 
-Everything else in this package may change.
+Everything else in this package may change. What upload and download both take:
+
+    url             the transfer URL
+    cafile          the certificates that the server is verified with; None: those of the system
+    buffer_size     accepted for old callers: buffers are small, and there are several
+    secure          False: trust anybody who answers
+    progress        a callable that gets numbers of bytes, or an object like ProgressBar
+    proxy_url       the same image on a proxy, used if nobody can be reached at `url`
+    max_workers     connections, at most as many as the server allows
+    resume          continue where an earlier call for the same image stopped, as a file beside it tells (or one at
+                    the path given); that is deleted when all is done
+    verify          compare checksums of both ends after the copy
+    retries         how often a lost connection is made again without success in between
+    bandwidth       the limit of all connections together, in bytes per second
+    connect_timeout, read_timeout   seconds until the server must have answered the call, and until anything moved
 """
 
 from ovirt_imageio.client.api import checksum, download, extents, info, measure, upload

@@ -11,6 +11,7 @@ Arguments after `*` are newer than those before; callers ask inspect.signature()
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any, Optional, Union
 
@@ -26,9 +27,12 @@ from ovirt_imageio.extent import Extent
 
 __all__ = ["checksum", "download", "extents", "info", "measure", "upload"]
 
+# Where an image is.
+Path = Union[str, os.PathLike[str]]
+
 
 def upload(
-    filename: str,
+    filename: Path,
     url: str,
     cafile: Optional[str],
     buffer_size: int = BUFFER_SIZE,
@@ -42,7 +46,7 @@ def upload(
     *,
     format: Optional[str] = None,
     detect_zeroes: bool = False,
-    resume: Union[bool, str] = False,
+    resume: Union[bool, Path] = False,
     verify: bool = False,
     retries: int = RETRIES,
     bandwidth: Optional[float] = None,
@@ -52,47 +56,26 @@ def upload(
     """Upload an image, of any format that qemu reads, as the raw data that a guest sees.
 
     filename        the image, or with `member` the archive (a tar or OVA, not compressed) that it is in
-    url             the transfer URL; proxy_url: the same image on a proxy, used if the first cannot be reached
-    cafile          the certificates that the server is verified with; None: those of the system
-    buffer_size     accepted for old callers: buffers are small, and there are several
-    secure          False: trust anybody who answers
-    progress        a callable that gets numbers of bytes, or an object like ProgressBar
-    max_workers     connections, at most as many as the server allows
     backing_chain   False: upload only the top layer, for a snapshot whose lower layers are there already
     disk_is_zero    the image on the server reads as zero, so zeroes need not be sent
-    format          the format of the image. Without it qemu looks, which an untrusted raw image can abuse: its guest
-                    may have written the header of another format there, which names any file of this host
+    format          what the image is; without it qemu looks, which is dangerous for images of strangers
     detect_zeroes   look for zeroes in what is allocated, and do not send them: for preallocated images
-    resume          continue where an earlier call with the same image stopped, as a file beside it tells (or one at
-                    the path given); it is deleted when all is done
-    verify          compare checksums of both ends after the copy
-    retries         how often a lost connection is made again without success in between
-    bandwidth       the limit of all connections together, in bytes per second
-    connect_timeout, read_timeout   seconds until the server must have answered the call, and until anything moved
 
-    What is beyond the end of a smaller image becomes zero on the server. Raises the errors of ovirt_imageio.client.
+    The other arguments are those of download(), too: help(ovirt_imageio.client) has them. What is beyond the end of a
+    smaller image becomes zero on the server. Raises the errors of ovirt_imageio.client.
     """
     options = transfer.Options(
-        secure=secure,
-        progress=progress,
-        proxy_url=proxy_url,
-        max_workers=max_workers,
-        resume=resume,
-        verify=verify,
-        retries=retries,
-        bandwidth=bandwidth,
-        connect_timeout=connect_timeout,
-        read_timeout=read_timeout,
+        secure, progress, proxy_url, max_workers, resume, verify, retries, bandwidth, connect_timeout, read_timeout
     )
     with translated():
         transfer.Upload(
-            filename, url, cafile, options, member, backing_chain, disk_is_zero, format, detect_zeroes
+            os.fspath(filename), url, cafile, options, member, backing_chain, disk_is_zero, format, detect_zeroes
         ).run()
 
 
 def download(
     url: str,
-    filename: str,
+    filename: Path,
     cafile: Optional[str],
     fmt: str = "qcow2",
     incremental: bool = False,
@@ -101,11 +84,11 @@ def download(
     progress: Optional[Progress] = None,
     proxy_url: Optional[str] = None,
     max_workers: int = MAX_WORKERS,
-    backing_file: Optional[str] = None,
+    backing_file: Optional[Path] = None,
     backing_format: Optional[str] = None,
     *,
     overwrite: bool = True,
-    resume: Union[bool, str] = False,
+    resume: Union[bool, Path] = False,
     verify: bool = False,
     retries: int = RETRIES,
     bandwidth: Optional[float] = None,
@@ -119,42 +102,35 @@ def download(
     backing_file    what the new image stands on, and its format; zeroes that hide data of it are written
     overwrite       False: raise ImageExists if there is something at filename
 
-    The other arguments are those of upload(). If it fails, no part of an image is left behind; with `resume` it is
-    left, and a file beside it tells that it is not complete. Raises the errors of ovirt_imageio.client.
+    The other arguments are those of upload(), too: help(ovirt_imageio.client) has them. If it fails, no part of an
+    image is left behind; with `resume` it is left, and a file beside it tells that it is not complete. Raises the
+    errors of ovirt_imageio.client.
     """
     options = transfer.Options(
-        secure=secure,
-        progress=progress,
-        proxy_url=proxy_url,
-        max_workers=max_workers,
-        resume=resume,
-        verify=verify,
-        retries=retries,
-        bandwidth=bandwidth,
-        connect_timeout=connect_timeout,
-        read_timeout=read_timeout,
+        secure, progress, proxy_url, max_workers, resume, verify, retries, bandwidth, connect_timeout, read_timeout
     )
+    below = os.fspath(backing_file) if backing_file else None
     with translated():
         transfer.Download(
-            url, filename, cafile, options, fmt, incremental, backing_file, backing_format, overwrite
+            url, os.fspath(filename), cafile, options, fmt, incremental, below, backing_format, overwrite
         ).run()
 
 
-def info(filename: str, member: Optional[str] = None) -> dict[str, Any]:
+def info(filename: Path, member: Optional[str] = None) -> dict[str, Any]:
     """Return what qemu-img knows of an image: "format", "virtual-size", "actual-size" ...
 
     For a member of an archive also "member-offset" and "member-size".
     """
-    return images.info(filename, member)
+    return images.info(os.fspath(filename), member)
 
 
-def measure(filename: str, dst_fmt: str, member: Optional[str] = None) -> dict[str, Any]:
+def measure(filename: Path, dst_fmt: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return how much space an image needs in the format `dst_fmt`: "required" and "fully-allocated"."""
-    return images.measure(filename, dst_fmt, member)
+    return images.measure(os.fspath(filename), dst_fmt, member)
 
 
 def checksum(
-    filename: str,
+    filename: Path,
     member: Optional[str] = None,
     block_size: int = checksums.BLOCK_SIZE,
     algorithm: str = checksums.DEFAULT_ALGORITHM,
@@ -178,18 +154,15 @@ def checksum(
         raise InvalidArgument("algorithm", algorithm, f"one of {', '.join(checksums.algorithms())}")
     if block_size <= 0:
         raise InvalidArgument("block_size", block_size, "a positive number of bytes")
-    with translated(), contextlib.ExitStack() as stack:
-        if is_url(filename):
-            backend = stack.enter_context(there(filename, cafile, secure, proxy_url, read_timeout))
-        else:
-            backend = stack.enter_context(images.opened(images.find(filename, member)))
+    place = opened(filename, member, None, cafile, secure, proxy_url, read_timeout)
+    with translated(), place as backend:
         operation = checksums.Checksum(backend, algorithm, block_size)
         operation.run()
     return {"algorithm": algorithm, "block_size": block_size, "checksum": operation.result}
 
 
 def extents(
-    filename: str,
+    filename: Path,
     member: Optional[str] = None,
     bitmap: Optional[str] = None,
     *,
@@ -204,24 +177,32 @@ def extents(
     filename may be the transfer URL of an image on a server; then `dirty` asks for the dirty ones. Nothing is opened
     before the first extent is asked for; all is closed after the last one, or when the generator is.
     """
-    with translated(), contextlib.ExitStack() as stack:
-        if is_url(filename):
-            backend = stack.enter_context(there(filename, cafile, secure, proxy_url, read_timeout))
-        else:
-            backend = stack.enter_context(images.opened(images.find(filename, member), bitmap=bitmap))
+    place = opened(filename, member, bitmap, cafile, secure, proxy_url, read_timeout)
+    with translated(), place as backend:
         yield from backend.extents("dirty" if dirty or bitmap is not None else "zero")
+
+
+@contextlib.contextmanager
+def opened(
+    filename: Path,
+    member: Optional[str],
+    bitmap: Optional[str],
+    cafile: Optional[str],
+    secure: bool,
+    proxy_url: Optional[str],
+    read_timeout: float,
+) -> Iterator[Backend]:
+    """Open an image to look at it: one here, or the one at a transfer URL."""
+    path = os.fspath(filename)
+    if is_url(path):
+        remote = Remote(path, cafile, secure=secure, proxy_url=proxy_url, read_timeout=read_timeout)
+        with contextlib.closing(remote.connect()) as backend:
+            yield backend
+    else:
+        with images.opened(images.find(path, member), bitmap=bitmap) as backend:
+            yield backend
 
 
 def is_url(text: str) -> bool:
     """Is it the URL of an image on a server?"""
-    return str(text).startswith(("http://", "https://"))
-
-
-@contextlib.contextmanager
-def there(
-    url: str, cafile: Optional[str], secure: bool, proxy_url: Optional[str], read_timeout: float
-) -> Iterator[Backend]:
-    """Open an image on a server."""
-    remote = Remote(url, cafile, secure=secure, proxy_url=proxy_url, read_timeout=read_timeout)
-    with contextlib.closing(remote.connect()) as backend:
-        yield backend
+    return text.startswith(("http://", "https://"))

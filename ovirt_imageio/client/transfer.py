@@ -6,10 +6,11 @@ Knows servers, images and the order in which things must be checked; the rules o
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
@@ -18,7 +19,7 @@ from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client import images, lanes, pace, plan, verify
 from ovirt_imageio.client import resume as resuming
-from ovirt_imageio.client.copy import Copier
+from ovirt_imageio.client.copy import MAX_WORKERS, Copier, OpenLane
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
 from ovirt_imageio.client.images import Image
 from ovirt_imageio.client.pipeline import Pipeline
@@ -42,13 +43,13 @@ DOWNLOAD_GAP = 128 * 1024
 
 @dataclass(frozen=True)
 class Options:
-    """What upload and download have in common; see api.upload()."""
+    """What upload and download have in common; the package describes it."""
 
     secure: bool = True
     progress: Optional[Progress] = None
     proxy_url: Optional[str] = None
-    max_workers: int = 4
-    resume: Union[bool, str] = False
+    max_workers: int = MAX_WORKERS
+    resume: Union[bool, str, os.PathLike[str]] = False
     verify: bool = False
     retries: int = RETRIES
     bandwidth: Optional[float] = None
@@ -81,11 +82,34 @@ class Options:
         """Return how many workers there will be, when the server allows so many."""
         return max(1, min(limit, self.max_workers))
 
+    def copy(
+        self,
+        requests: Iterable[plan.Request],
+        open_lane: OpenLane,
+        workers: int,
+        journal: Optional[resuming.Journal],
+        *,
+        name: str,
+        is_lister_shared: bool = False,
+    ) -> None:
+        """Carry out the requests; see Copier."""
+        copier = Copier(
+            open_lane,
+            workers,
+            self.reporter,
+            throttle=self.throttle,
+            retries=self.retries,
+            journal=journal,
+            is_lister_shared=is_lister_shared,
+            name=name,
+        )
+        copier.run(requests)
+
     def journal(self, filename: str, transfer: dict[str, Any]) -> Optional[resuming.Journal]:
         """Return the journal of a transfer that can be resumed, None for others."""
         if not self.resume:
             return None
-        path = self.resume if isinstance(self.resume, str) else f"{filename}.resume"
+        path = f"{filename}.resume" if self.resume is True else os.fspath(self.resume)
         return resuming.Journal(path, transfer)
 
 
@@ -124,15 +148,8 @@ class Upload:
             options.reporter.begin(max(size, available))
             done = journal.done if journal else ()
             requests = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(first))
-            Copier(
-                lambda moved: lanes.Upload(open_local, remote.open, moved, detect_zeroes=self.detect_zeroes),
-                workers,
-                options.reporter,
-                throttle=options.throttle,
-                retries=options.retries,
-                journal=journal,
-                name="upload",
-            ).run(requests)
+            open_lane = functools.partial(lanes.Upload, open_local, remote.open, detect_zeroes=self.detect_zeroes)
+            options.copy(requests, open_lane, workers, journal, name="upload")
             if options.verify:
                 with contextlib.closing(remote.open()) as there:
                     verify.compare(lister, there)
@@ -213,16 +230,9 @@ class Download:
             open_local = stack.enter_context(images.served(image, writable=True, connections=workers + 1))
             options.reporter.begin(size)
             requests = plan.plan(extents, self._rules(), journal.done if journal else ())
-            Copier(
-                lambda moved: lanes.Download(open_local, remote.open, moved),
-                workers,
-                options.reporter,
-                throttle=options.throttle,
-                retries=options.retries,
-                journal=journal,
-                is_lister_shared=True,
-                name="download",
-            ).run(spare_after(requests, remote, first))
+            open_lane = functools.partial(lanes.Download, open_local, remote.open)
+            listed = spare_after(requests, remote, first)
+            options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=True)
             if options.verify:
                 with contextlib.closing(open_local()) as here, contextlib.closing(remote.open()) as there:
                     verify.compare(here, there)
@@ -236,6 +246,10 @@ class Download:
             raise InvalidArgument("verify", True, "a backing_file: changes alone are no disk to compare")
         if not self.overwrite and not self.options.resume and os.path.lexists(self.filename):
             raise ImageExists(self.filename)
+        if os.path.exists(self.filename) and not (
+            os.path.isfile(self.filename) or images.is_block_device(self.filename)
+        ):
+            raise InvalidArgument("filename", self.filename, "a file, or a block device")
 
     def _rules(self) -> plan.Rules:
         # A new image reads as zero, but not one with a backing file, nor a device with whatever was on it before.
@@ -258,12 +272,11 @@ class Download:
         journal = self.options.journal(self.filename, transfer)
         if journal is not None:
             journal.load()
-            if journal.done:
-                if os.path.exists(self.filename):
-                    with images.opened(Image(self.filename, self.format)) as here:
-                        trust_or_forget(journal, here, there)
-                else:
-                    journal.forget()
+            if journal.done and not os.path.exists(self.filename):
+                journal.forget()
+            elif journal.done:
+                with images.opened(Image(self.filename, self.format)) as here:
+                    trust_or_forget(journal, here, there)
             if not journal.done and not self.overwrite and os.path.lexists(self.filename):
                 raise ImageExists(self.filename)
         return journal
@@ -274,16 +287,20 @@ class Download:
         if journal is not None and journal.done:
             yield
             return
-        if journal is not None:
-            journal.begin()
-        is_device = images.is_block_device(self.filename)
+        # What is there already is not touched before qemu agrees to create the image.
+        is_ours = not os.path.exists(self.filename)
         try:
+            if journal is not None:
+                journal.begin()
             create(self.filename, self.format, size, self.backing_file, self.backing_format)
+            is_ours = True
             yield
         except BaseException:
-            if journal is None and not is_device:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.filename)
+            if journal is None:
+                if is_ours and not images.is_block_device(self.filename):
+                    remove(self.filename)
+            elif not is_ours:
+                journal.remove()
             raise
 
 
@@ -301,6 +318,12 @@ def create(path: str, format: str, size: int, backing_file: Optional[str], backi
         backing_file=backing_file,
         backing_format=backing_format if backing_file else None,
     )
+
+
+def remove(path: str) -> None:
+    """Delete a part of an image, not the link to it."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.realpath(path))
 
 
 def check_size(there: HttpBackend, size: int) -> int:

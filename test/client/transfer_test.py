@@ -105,6 +105,47 @@ def test_failed_download_leaves_nothing(tmp_path):
 
 
 @pytest.mark.storage
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("wrong", [{"format": "nope"}, {"format": "qcow2", "backing_file": "/no/such/file"}])
+def test_existing_file_is_kept_when_qemu_refuses(tmp_path, wrong, resume):
+    path = tmp_path / "copy"
+    path.write_bytes(b"precious")
+    with DiskOrigin(DATA) as origin, pytest.raises(errors.StorageError):
+        download(origin, str(path), Options(resume=resume), **wrong)
+    assert path.read_bytes() == b"precious"
+    assert [item.name for item in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.mark.storage
+def test_new_image_on_top_of_itself(tmp_path):
+    full = tmp_path / "full.qcow2"
+    with DiskOrigin(DATA) as origin:
+        download(origin, str(full), format="qcow2")
+        before = full.read_bytes()
+        with pytest.raises(errors.StorageError):
+            download(origin, str(full), format="qcow2", backing_file=str(full), backing_format="qcow2")
+    assert full.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev"])
+def test_what_is_no_image_is_left_alone(path):
+    with DiskOrigin(DATA) as origin, pytest.raises(client_errors.InvalidArgument, match="block device"):
+        download(origin, path)
+    assert origin.requests == []
+
+
+@pytest.mark.storage
+def test_failed_download_keeps_the_link_to_the_image(tmp_path):
+    link, path = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(path)
+    with DiskOrigin(DATA) as origin:
+        origin.refusals[("GET", "")] = (403, "No such ticket", {})
+        with pytest.raises(errors.OriginError):
+            download(origin, str(link))
+    assert [item.name for item in tmp_path.iterdir()] == ["link"]
+
+
+@pytest.mark.storage
 def test_failed_download_that_may_be_resumed_is_marked(tmp_path):
     with DiskOrigin(DATA) as origin:
         origin.refusals[("GET", "")] = (403, "No such ticket", {})
@@ -124,6 +165,12 @@ def test_state_file_where_the_caller_wants_it(tmp_path):
         with pytest.raises(errors.OriginError):
             download(origin, str(tmp_path / "copy"), Options(resume=str(state)))
     assert state.exists()
+
+
+def test_state_file_may_be_a_path_object(tmp_path):
+    journal = Options(resume=tmp_path / "elsewhere").journal("image", {})
+    assert journal is not None
+    assert journal.path == str(tmp_path / "elsewhere")
 
 
 def test_device_that_is_too_small(block_storage):
