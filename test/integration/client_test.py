@@ -7,7 +7,9 @@ import glob
 import inspect
 import json
 import os
+import socket
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,6 +231,30 @@ def test_upload_from_an_archive(served, tmp_path, fmt):
     info = client.info(str(ova), member="member")
     assert info["member-size"] == (tmp_path / "member").stat().st_size
     assert info["virtual-size"] == SIZE
+
+
+def test_upload_of_what_is_no_image(plain, tmp_path):
+    good = make(tmp_path / "good.qcow2", "qcow2")
+    disk = make(tmp_path / "disk.raw", "raw", pattern=False)
+    corrupt = tmp_path / "corrupt.qcow2"
+    data = bytearray(good.read_bytes())
+    data[40:48] = b"\xff" * 8  # Where the L1 table is.
+    corrupt.write_bytes(data)
+    compressed, cut = tmp_path / "good.tar.gz", tmp_path / "cut.tar"
+    for path, mode in ((compressed, "w:gz"), (cut, "w:")):
+        with tarfile.open(path, mode) as archive:
+            archive.add(good, "disk")
+    os.truncate(cut, cut.stat().st_size // 2)
+    with exported(plain, disk, "raw") as url:
+        with pytest.raises(client.StorageError, match="L1 table"):
+            client.upload(str(corrupt), url, plain.ca_file)
+        with pytest.raises(client.NotAnArchive, match="gzip"):
+            client.upload(str(compressed), url, plain.ca_file, member="disk")
+        with pytest.raises((client.NotAnArchive, client.MemberNotFound)):
+            client.upload(str(cut), url, plain.ca_file, member="disk")
+        with pytest.raises(client.StorageError, match="regular file"):
+            client.upload(str(tmp_path), url, plain.ca_file)
+    assert not disk.read_bytes().strip(b"\0")
 
 
 def test_upload_to_a_larger_disk_zeroes_its_tail(served, tmp_path):
@@ -462,6 +488,20 @@ def test_wrong_host_name(plain, tmp_path):
         wrong = url.replace("localhost", "127.0.0.2")
         with pytest.raises(client.BackendUnavailable):
             client.download(wrong, str(tmp_path / "image"), plain.ca_file)
+
+
+def test_address_of_ipv6_in_the_url(tmp_path):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6: {error}")
+    disk = make(tmp_path / "disk.raw", "raw")
+    text = "[local]\nenable = false\n[remote]\nhost = ::1\n"
+    with daemon.running(tmp_path, text) as running, exported(running, disk, "raw") as url:
+        literal = url.replace("localhost", "[::1]")
+        client.download(literal, str(tmp_path / "image"), running.ca_file, fmt="raw")
+        client.upload(str(tmp_path / "image"), literal, running.ca_file, verify=True)
+    compare(disk, tmp_path / "image")
 
 
 def test_missing_cafile_is_told(plain, tmp_path):
