@@ -44,7 +44,9 @@ IN_BASE = {
     "qemu_img",
     "ranges",
     "stats",
+    "timeouts",
     "tls",
+    "tls_socket",
     "units",
     "version",
 }

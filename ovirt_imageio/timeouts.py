@@ -1,0 +1,50 @@
+"""Time-outs that the kernel keeps: a socket that blocks, but not for longer than it may.
+
+Python's own time-outs ask the kernel before each receive and send whether it would block: twice the system calls.
+
+Knows sockets; knows nothing of who waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import Optional
+
+__all__ = ["get_timeout", "is_timeout", "set_timeout", "timeval"]
+
+# The kernel takes zero for ever.
+SHORTEST = 0.001
+
+TIMEVAL = struct.Struct("@ll")
+FOR_EVER = TIMEVAL.pack(0, 0)
+
+
+def set_timeout(sock: socket.socket, seconds: Optional[float]) -> None:
+    """Let each receive and each send on the socket wait for that long; then it raises what is_timeout() knows.
+
+    A send that could place a part returns how much that was. None: wait for ever.
+    """
+    sock.settimeout(None)
+    value = FOR_EVER if seconds is None else timeval(seconds)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def get_timeout(sock: socket.socket) -> float:
+    """Return what set_timeout() set."""
+    seconds, micros = TIMEVAL.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.size))
+    return float(seconds + micros / 1_000_000)
+
+
+def is_timeout(error: OSError) -> bool:
+    """True if the error tells that nothing happened in time, whoever kept the time."""
+    # Python 3.9 has one time-out error for sockets, and another one for everything else.
+    return isinstance(error, (TimeoutError, socket.timeout)) or error.errno == errno.EAGAIN
+
+
+def timeval(seconds: float) -> bytes:
+    """Return a struct timeval."""
+    seconds = max(seconds, SHORTEST)
+    return TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))

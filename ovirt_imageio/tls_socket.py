@@ -1,0 +1,157 @@
+"""TLS over a socket, with few system calls: many records leave, and many arrive, with one.
+
+    plain text ──> SSLObject ──> ciphertext in memory ──> one send() of up to 256 KiB
+    plain text <── SSLObject <── ciphertext in memory <── one recv() of up to 64 KiB
+
+OpenSSL on a socket makes a system call for each record of 16 KiB that it sends, and two for each that it receives; each
+is a packet, wakes the peer, and costs the interpreter's lock. Here a download takes a third less of the processor, and
+a small request one call in each direction.
+
+Knows sockets and OpenSSL; knows nothing of what is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from typing import Callable, Optional, Union
+
+__all__ = ["Data", "TLSSocket"]
+
+Data = Union[bytes, bytearray, memoryview]
+
+# So much is encrypted before it is sent. More needs fewer calls, but leaves the processor's cache, and memory for each
+# connection.
+SEND_STEP = 256 * 1024
+
+# So much is received at once: below what the allocator asks the system for each time.
+RECEIVE_STEP = 64 * 1024
+
+
+class TLSSocket:
+    """A connected socket on which both sides speak TLS, after handshake().
+
+    How long it blocks is up to the socket: every method raises what the socket raises when that is too long, and may
+    then be called again with the same arguments. Other failures are OSErrors, ssl.SSLError among them.
+
+    Threads: one at a time.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: Optional[str] = None,
+        send: Optional[Callable[[Data], int]] = None,
+    ) -> None:
+        self._sock = sock
+        # What sends ciphertext, if the owner knows better how to wait for the peer.
+        self._send = send or sock.send
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        # Ciphertext on its way, and how many bytes of the caller are in it.
+        self._unsent = memoryview(b"")
+        self._accepted = 0
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket below; its bytes are not for anybody else."""
+        return self._sock
+
+    def handshake(self, before_receive: Callable[[], None] = lambda: None) -> None:
+        """Agree on how to encrypt. Raises ssl.SSLError, ssl.SSLCertVerificationError and what before_receive raises."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                return self._flush()
+            except ssl.SSLWantReadError:
+                self._flush()
+                before_receive()
+                if not self._receive():
+                    raise ConnectionResetError("The peer left during the TLS handshake") from None
+            except ssl.SSLError:
+                # The peer should learn why.
+                with contextlib.suppress(OSError):
+                    self._flush()
+                raise
+
+    def recv_into(self, view: memoryview) -> int:
+        """Read at least one byte into view, as many as are here; return how many, 0 at the end."""
+        if not view:
+            return 0
+        read = self._tls.read
+        size = len(view)
+        done = 0
+        while True:
+            try:
+                # With nothing received, and nothing left of the last record, OpenSSL would only complain.
+                while self._incoming.pending or self._tls.pending():
+                    count = read(size - done, view[done:])
+                    done += int(count)
+                    if done == size or not count:
+                        return done
+            except ssl.SSLWantReadError:
+                pass
+            if done:
+                return done
+            if not self._receive():
+                return 0
+
+    def recv(self, size: int) -> bytes:
+        """Return up to `size` bytes, at least one, b"" at the end."""
+        while True:
+            try:
+                if self._incoming.pending or self._tls.pending():
+                    return self._tls.read(size)
+            except ssl.SSLWantReadError:
+                pass
+            if not self._receive():
+                return b""
+
+    def send(self, data: Data) -> int:
+        """Send some of data; return how much.
+
+        After an error that says to wait, the next call must begin with the same bytes: they are encrypted already.
+        """
+        if not self._unsent:
+            self._accepted = self._tls.write(data if len(data) <= SEND_STEP else memoryview(data)[:SEND_STEP])
+        self._flush()
+        count, self._accepted = self._accepted, 0
+        return count
+
+    def sendall(self, data: Data) -> None:
+        """Send all of data."""
+        done = 0
+        while done < len(data):
+            done += self.send(memoryview(data)[done:])
+
+    def pending(self) -> int:
+        """How many bytes, at least, were received and not read: without them, wait for the socket before reading."""
+        return self._tls.pending() + self._incoming.pending
+
+    def end(self) -> None:
+        """Tell the peer that nothing more will come, if it can be told at once; reading goes on."""
+        with contextlib.suppress(OSError, ValueError):
+            # This also waits for the peer to say the same, in vain.
+            self._tls.unwrap()
+        with contextlib.suppress(OSError):
+            self._sock.send(self._outgoing.read(), socket.MSG_DONTWAIT)
+
+    def _receive(self) -> bool:
+        """Take what the peer sent; return False if that was all."""
+        data = self._sock.recv(RECEIVE_STEP)
+        self._incoming.write(data)
+        return bool(data)
+
+    def _flush(self) -> None:
+        """Send what is encrypted."""
+        if not self._unsent:
+            self._unsent = memoryview(self._outgoing.read())
+        while self._unsent:
+            self._unsent = self._unsent[self._send(self._unsent) :]
