@@ -11,11 +11,12 @@ import functools
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Callable, Optional, Union
+
+from ovirt_imageio.timeouts import is_timeout, set_timeout
 
 __all__ = ["Address", "Lifeline", "connect"]
 
@@ -140,14 +141,14 @@ def connect_unix(path: str, timeout: float, line: Lifeline) -> socket.socket:
         while True:
             line.check()
             left = max(deadline - time.monotonic(), 0.001)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time_value(min(left, QUEUE_STEP)))
+            set_timeout(sock, min(left, QUEUE_STEP))
             try:
                 sock.connect(path)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time_value(0))
+        set_timeout(sock, None)
         sock.settimeout(timeout)
         return sock
     except OSError as e:
@@ -161,13 +162,8 @@ def shut_down(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def time_value(seconds: float) -> bytes:
-    """Return a struct timeval."""
-    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
-
-
 def as_timeout(error: OSError) -> OSError:
     """Return the error, as a TimeoutError if that is what it means."""
-    if isinstance(error, (TimeoutError, socket.timeout)) or error.errno == errno.EAGAIN:
+    if is_timeout(error):
         return TimeoutError(errno.ETIMEDOUT, "The server does not answer in time")
     return error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import ssl
 import threading
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from ovirt_imageio.backends.peer import Data, Lost, Peer
 from ovirt_imageio.backends.reply import Reply
 from ovirt_imageio.backends.tunnel import open_tunnel
 from ovirt_imageio.connect import Address, Lifeline, connect
+from ovirt_imageio.timeouts import is_timeout
+from ovirt_imageio.tls_socket import TLSSocket
 
 __all__ = ["Origin", "Refused", "Upload"]
 
@@ -223,9 +224,11 @@ class Origin:
                 with self._line.holding(sock):
                     if self._tunnel is not None:
                         open_tunnel(sock, self._host, self._port)
-                    # Takes over the descriptor, and closes it when the handshake fails.
-                    sock = stack.enter_context(context.wrap_socket(sock, server_hostname=self._host))
-            peer = Peer(sock, self._read_timeout)
+                    secure = TLSSocket(sock, context, server_hostname=self._host)
+                    secure.handshake()
+                    peer = Peer(secure, self._read_timeout)
+            else:
+                peer = Peer(sock, self._read_timeout)
             stack.pop_all()
             return peer
 
@@ -294,7 +297,7 @@ def connect_error(operation: str, error: Exception) -> errors.Error:
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"the certificate of the origin cannot be trusted: {error.verify_message}"
         return errors.BackendUntrusted(operation, reason)
-    if isinstance(error, (TimeoutError, socket.timeout)):
+    if isinstance(error, OSError) and is_timeout(error):
         return errors.BackendTimeout(operation, "the origin cannot be reached in time")
     if isinstance(error, ssl.SSLError):
         return errors.BackendUntrusted(operation, f"the origin does not speak TLS with us: {error.reason or error}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import ssl
+from collections.abc import Iterator
 from typing import Optional, Union
 
 from ovirt_imageio import errors
+from ovirt_imageio.timeouts import is_timeout, set_timeout
+from ovirt_imageio.tls_socket import TLSSocket
 
 __all__ = ["BUFFER_SIZE", "Data", "Lost", "Peer"]
 
@@ -34,7 +36,7 @@ class Lost(errors.BackendUnavailable):
 
 
 class Peer:
-    """The server at the other end of a socket.
+    """The server at the other end of a socket, plain or with TLS.
 
     `operation` names what is going on, for the errors: errors.BackendTimeout, Lost, errors.BackendUntrusted if what
     came is no HTTP, and errors.OperationCanceled after `interrupt`.
@@ -42,31 +44,35 @@ class Peer:
     Threads: one at a time, but for `interrupt`.
     """
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
+    def __init__(self, sock: Union[socket.socket, TLSSocket], timeout: float) -> None:
         self._sock = sock
+        # What the bytes of both kinds pass through.
+        self._wire = sock.socket if isinstance(sock, TLSSocket) else sock
         self._timeout = timeout
+        # How long the kernel was told to wait.
+        self._told: Optional[float] = timeout
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self._start = 0
         self._end = 0
         self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._poll.register(self._wire, select.POLLIN)
         self._poll_both = select.poll()
-        self._poll_both.register(sock, select.POLLIN | select.POLLOUT)
+        self._poll_both.register(self._wire, select.POLLIN | select.POLLOUT)
         self._is_interrupted = False
         self._is_unheard = False
         self.operation = "connect"
-        sock.settimeout(timeout)
+        set_timeout(self._wire, timeout)
 
     @property
     def socket(self) -> Optional[socket.socket]:
         """The plain socket, if the next bytes to read are still in it; None over TLS."""
-        return None if isinstance(self._sock, ssl.SSLSocket) or self._start < self._end else self._sock
+        return self._wire if self._sock is self._wire and self._start == self._end else None
 
     @property
     def is_same_host(self) -> bool:
         """True if both ends have the same address."""
         try:
-            return bool(self._sock.getsockname()[0] == self._sock.getpeername()[0])
+            return bool(self._wire.getsockname()[0] == self._wire.getpeername()[0])
         except OSError:  # It left already.
             return False
 
@@ -74,7 +80,11 @@ class Peer:
         """Begin a request, whose answer may take as long as it likes if `is_patient`."""
         self.operation = operation
         self._is_unheard = True
-        self._sock.settimeout(None if is_patient else self._timeout)
+        timeout = None if is_patient else self._timeout
+        # Most often it stays what it is: telling the kernel costs two system calls.
+        if timeout != self._told:
+            set_timeout(self._wire, timeout)
+            self._told = timeout
 
     def send(self, data: Data) -> None:
         """Send all of data."""
@@ -90,34 +100,28 @@ class Peer:
         view = memoryview(data)
         if self._start < self._end:
             return False
-        self._sock.settimeout(0)
         try:
-            while view:
-                if self._poll.poll(0) and self._take_input():
-                    return False
-                try:
-                    view = view[self._sock.send(view[:SEND_STEP]) :]
-                except (BlockingIOError, ssl.SSLWantWriteError):
-                    self._wait(self._poll_both)
-                except ssl.SSLWantReadError:
-                    self._wait(self._poll)
+            with self._without_waiting():
+                while view:
+                    if self._poll.poll(0) and self._take_input():
+                        return False
+                    try:
+                        view = view[self._sock.send(view[:SEND_STEP]) :]
+                    except BlockingIOError:
+                        self._wait(self._poll_both)
         except OSError as e:
             raise self._failure(e) from e
-        finally:
-            self._sock.settimeout(self._timeout)
         return True
 
     def has_input(self) -> bool:
         """Return True if something came, or the server left. Does not wait."""
         if self._start < self._end:
             return True
-        if not self._poll.poll(0):
+        is_here = isinstance(self._sock, TLSSocket) and self._sock.pending()
+        if not is_here and not self._poll.poll(0):
             return False
-        self._sock.settimeout(0)
-        try:
+        with self._without_waiting():
             return self._take_input()
-        finally:
-            self._sock.settimeout(self._timeout)
 
     def read_until(self, mark: bytes) -> bytes:
         """Return what comes before mark; mark is dropped."""
@@ -148,7 +152,7 @@ class Peer:
     def fill(self, view: memoryview) -> int:
         """Read until view is full; return how much was read, less than that only at the end.
 
-        Over TLS each call of the system gives 16 KiB at most: this loop is where most bytes of a proxy pass.
+        This loop is where most bytes of a proxy pass.
         """
         done = self.readinto(view)
         receive, size = self._sock.recv_into, len(view)
@@ -165,27 +169,23 @@ class Peer:
     def end_requests(self) -> None:
         """Tell the server that nothing more will come, while its answer still may."""
         try:
-            if isinstance(self._sock, ssl.SSLSocket):
-                # Sends our half of the farewell; the other half comes after the answer.
-                self._sock.settimeout(0)
-                with contextlib.suppress(ssl.SSLError, BlockingIOError):
-                    self._sock.unwrap()
+            if isinstance(self._sock, TLSSocket):
+                # Our half of the farewell; the other half comes after the answer.
+                self._sock.end()
             else:
                 self._sock.shutdown(socket.SHUT_WR)
-            self._sock.settimeout(self._timeout)
-        except (OSError, ValueError) as e:
+        except OSError as e:
             raise self.lost(str(e)) from e
 
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""
         self._is_interrupted = True
-        # Not SSLSocket.shutdown: it drops the TLS layer first, and the owner's next bytes would leave in clear text.
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            self._wire.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket; harmless when repeated."""
-        self._sock.close()
+        self._wire.close()
 
     def lost(self, reason: str) -> errors.Error:
         """Return the error for a connection that ended."""
@@ -203,13 +203,22 @@ class Peer:
         """Take what can be read; False if there is nothing. Over TLS it may be the ticket of a TLS session only."""
         try:
             self._start, self._end = 0, self._sock.recv_into(self._buffer)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except BlockingIOError:
             return False
         except OSError:
             return True
         if self._end:
             self._is_unheard = False
         return True
+
+    @contextlib.contextmanager
+    def _without_waiting(self) -> Iterator[None]:
+        """Let what would wait raise BlockingIOError instead."""
+        self._wire.setblocking(False)
+        try:
+            yield
+        finally:
+            self._wire.setblocking(True)
 
     def _wait(self, poll: select.poll) -> None:
         if not poll.poll(self._timeout * 1000):
@@ -233,6 +242,6 @@ class Peer:
         return count
 
     def _failure(self, error: OSError) -> errors.Error:
-        if isinstance(error, (TimeoutError, socket.timeout)) and not self._is_interrupted:
+        if is_timeout(error) and not self._is_interrupted:
             return errors.BackendTimeout(self.operation, "the origin does not answer in time")
         return self.lost(error.strerror or str(error))

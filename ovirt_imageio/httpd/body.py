@@ -50,8 +50,8 @@ class Body:
     def socket(self) -> Optional[sockets.socket]:
         """The plain socket whose next bytes are ours, or None: over TLS, and while some were received ahead.
 
-        It is in non-blocking mode under Python's hood: splice() on it may have to wait for poll(), up to the socket's
-        gettimeout(). No more than what is left of `length` may be taken, and it must be told to advance().
+        It blocks, for as long as timeouts.get_timeout() says. No more than what is left of `length` may be taken, and
+        it must be told to advance().
         """
         if self._stream.is_tls or self._stream.ahead or not self._left:
             return None

@@ -44,8 +44,8 @@ class BodySink:
     def socket(self) -> Optional[sockets.socket]:
         """The plain socket that takes our next bytes, None over TLS.
 
-        It is in non-blocking mode under Python's hood: splice() on it may have to wait for poll(), up to the socket's
-        gettimeout(). No more than what is left of the length may be put there, and it must be told to advance().
+        It blocks, for as long as timeouts.get_timeout() says. No more than what is left of the length may be put there,
+        and it must be told to advance().
         """
         if self._stream.is_tls:
             return None

@@ -1,6 +1,7 @@
 """The bytes of one client, in and out, with what was received ahead of its use.
 
-A time-out bounds the wait for progress, never the time of a large buffer: who is slow but steady is served.
+A time-out bounds the wait for progress, never the time of a large buffer: who is slow but steady is served. The kernel
+keeps it, so that a small request costs one system call to receive and one to send.
 
 Knows sockets; knows nothing of HTTP, and leaves TLS to secure.py.
 """
@@ -17,6 +18,7 @@ from typing import Union
 
 from ovirt_imageio import errors, relay
 from ovirt_imageio.httpd.refusal import ClientGone
+from ovirt_imageio.timeouts import is_timeout, set_timeout
 
 __all__ = ["RECEIVE", "Data", "Stream", "Timeout"]
 
@@ -47,7 +49,7 @@ class Stream:
         self._sock = sock
         self._lock = threading.Lock()
         self._timeout = timeout
-        sock.settimeout(timeout)
+        set_timeout(sock, timeout)
         # True if the bytes on the socket are not ours: nobody else may touch them.
         self.is_tls = False
         # How many bytes the client gave and took.
@@ -60,7 +62,7 @@ class Stream:
 
     @property
     def socket(self) -> sockets.socket:
-        """The socket itself; its timeout is the one that was set here."""
+        """The socket itself; it blocks, for as long as the time-out says."""
         return self._sock
 
     @property
@@ -73,7 +75,7 @@ class Stream:
         # It is set again with each request; telling the kernel costs a system call.
         if seconds != self._timeout:
             self._timeout = seconds
-            self._apply_timeout(seconds)
+            set_timeout(self._sock, seconds)
 
     def receive(self) -> bytes:
         """Return the next bytes, b"" at the end. Raises Timeout, ClientGone, OperationCanceled."""
@@ -83,10 +85,8 @@ class Stream:
             return data
         try:
             data = self._receive()
-        except Timeout:
-            raise
         except OSError as error:
-            raise self._failure(error) from None
+            raise self._receive_failure(error) from None
         if not data:
             self._note_end()
         self._moved += len(data)
@@ -101,10 +101,8 @@ class Stream:
             return count
         try:
             count = self._receive_into(view)
-        except Timeout:
-            raise
         except OSError as error:
-            raise self._failure(error) from None
+            raise self._receive_failure(error) from None
         if not count and len(view):
             self._note_end()
         self._moved += count
@@ -159,9 +157,6 @@ class Stream:
         if count < len(data):
             self.send(data[count:])
 
-    def _apply_timeout(self, seconds: float) -> None:
-        self._sock.settimeout(seconds)
-
     def _receive(self) -> bytes:
         return self._sock.recv(RECEIVE)
 
@@ -170,7 +165,10 @@ class Stream:
 
     def _send_some(self, data: Data) -> int:
         if len(data) <= JOIN_LIMIT:
-            return self._sock.send(data)
+            try:
+                return self._sock.send(data)
+            except BlockingIOError:
+                pass  # A buffer without room for that is rare: the client has one more time-out to show that it lives.
         return self._retry_slow(functools.partial(self._sock.send, data))
 
     def _retry_slow(self, send: Callable[[], int]) -> int:
@@ -179,7 +177,7 @@ class Stream:
         while True:
             try:
                 return send()
-            except Timeout:
+            except BlockingIOError:
                 left = relay.unsent(self._sock)
                 if left >= before:
                     raise
@@ -204,12 +202,16 @@ class Stream:
         if self.is_aborted:
             raise errors.OperationCanceled()
 
+    def _receive_failure(self, error: OSError) -> Exception:
+        """Return what tells that nothing came in time, or what happened to the client."""
+        return Timeout("timed out") if is_timeout(error) and not self.is_aborted else self._failure(error)
+
     def _failure(self, error: OSError) -> errors.Error:
         """Return the error that tells what happened to the client."""
         self.is_ended = True
         if self.is_aborted:
             return errors.OperationCanceled()
-        if isinstance(error, Timeout):
+        if is_timeout(error):
             return ClientGone(f"it took nothing for {self._timeout:g} seconds")
         return ClientGone(error.strerror or str(error))
 
@@ -233,8 +235,7 @@ class Stream:
         if self.ahead or self.is_aborted or self.is_ended:
             return bool(self.ahead)
         try:
-            self._sock.settimeout(0)
-            return bool(sockets.socket.recv(self._sock, 1, sockets.MSG_PEEK))
+            return bool(self._sock.recv(1, sockets.MSG_PEEK | sockets.MSG_DONTWAIT))
         except OSError:
             return False
 
@@ -254,8 +255,8 @@ class Stream:
             if left <= 0:
                 return
             try:
-                self._sock.settimeout(left)
-                count = sockets.socket.recv_into(self._sock, sink)
+                set_timeout(self._sock, left)
+                count = self._sock.recv_into(sink)
             except OSError:
                 return
             if not count:
@@ -275,7 +276,6 @@ class Stream:
 
 
 def shut_down(sock: sockets.socket, how: int) -> None:
-    """Shut down the connection below TLS: SSLSocket.shutdown would drop the TLS layer that another thread uses."""
-    # It fails if the peer did it before us.
+    """Shut down the connection, if the peer did not do it before us."""
     with contextlib.suppress(OSError):
-        sockets.socket.shutdown(sock, how)
+        sock.shutdown(how)

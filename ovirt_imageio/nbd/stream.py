@@ -6,16 +6,16 @@ Knows sockets and TLS; knows nothing of the protocol.
 from __future__ import annotations
 
 import contextlib
-import errno
 import select
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Iterator
 from typing import Optional, Union
 
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
+from ovirt_imageio.timeouts import is_timeout, set_timeout
+from ovirt_imageio.tls_socket import TLSSocket
 
 __all__ = ["Stream"]
 
@@ -29,14 +29,15 @@ Buffer = Union[bytes, memoryview]
 class Stream:
     """A connected socket. Every failure is a errors.ConnectionDead: half a message may have been sent or received.
 
-    A plain socket blocks, with the kernel's own time-outs: then one system call moves a whole buffer, and what counts
-    is that something moves. TLS needs the time-outs of Python.
+    The socket blocks, with the kernel's own time-outs: then one system call moves a whole buffer, and what counts is
+    that something moves.
 
     Threads: one, but for `interrupt`, which any thread may call.
     """
 
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._socket = sock
+        self._tls: Optional[TLSSocket] = None
         self._is_tcp = sock.family != socket.AF_UNIX
         # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
         self._lock = threading.Lock()
@@ -52,33 +53,28 @@ class Stream:
     def set_timeout(self, seconds: float) -> None:
         """Let the server stand still for so long."""
         self._timeout = seconds
-        if isinstance(self._socket, ssl.SSLSocket):
-            self._socket.settimeout(seconds)
-            return
-        self._socket.settimeout(None)
-        limit = struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, limit)
+        set_timeout(self._socket, seconds)
 
     @property
     def socket(self) -> Optional[socket.socket]:
         """The socket, if bytes are what they look like there; None if they are encrypted."""
-        return None if isinstance(self._socket, ssl.SSLSocket) else self._socket
+        return self._socket if self._tls is None else None
 
     def start_tls(self, context: ssl.SSLContext, hostname: Optional[str]) -> None:
         """Speak TLS from now on."""
         with self.mapped_errors("start TLS"):
-            self._socket.settimeout(self._timeout)
-            self._socket = context.wrap_socket(self._socket, server_hostname=hostname)
+            tls = TLSSocket(self._socket, context, server_hostname=hostname)
+            tls.handshake()
+            self._tls = tls
 
     def send(self, header: Buffer, payload: Optional[memoryview] = None) -> None:
         """Send a header and its payload, together where possible."""
         with self.mapped_errors("take a request"):
-            if payload is None:
+            if self._tls is not None:
+                self._tls.sendall(header)
+                self._tls.sendall(payload or b"")
+            elif payload is None:
                 self._socket.sendall(header)
-            elif isinstance(self._socket, ssl.SSLSocket):
-                self._socket.sendall(header)
-                self._socket.sendall(payload)
             else:
                 sent = self._socket.sendmsg([header, payload])
                 if sent < len(header):  # a signal came
@@ -100,23 +96,24 @@ class Stream:
                 # do after 40 ms, to save a packet. It forgets this now and then.
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             while view:
-                count = self._socket.recv_into(view, 0, self._flags)
+                count = self._receive_some(view)
                 if count == 0:
                     raise Disconnected("the NBD server closed the connection")
                 view = view[count:]
 
     def is_ready(self) -> bool:
         """Return True if receive() has something to begin with."""
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+        if self._tls is not None and self._tls.pending():
             return True
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    @property
-    def _flags(self) -> int:
-        """The kernel gathers all that we want before it wakes us; TLS cannot be asked that."""
-        return 0 if isinstance(self._socket, ssl.SSLSocket) else socket.MSG_WAITALL
+    def _receive_some(self, view: memoryview) -> int:
+        if self._tls is not None:
+            return self._tls.recv_into(view)
+        # The kernel gathers all that we want before it wakes us.
+        return self._socket.recv_into(view, 0, socket.MSG_WAITALL)
 
     @contextlib.contextmanager
     def mapped_errors(self, what: str) -> Iterator[None]:
@@ -126,8 +123,7 @@ class Stream:
         except ConnectionDead:
             raise
         except OSError as e:
-            is_late = isinstance(e, (TimeoutError, socket.timeout)) or e.errno == errno.EAGAIN
-            if is_late:
+            if is_timeout(e):
                 raise TimedOut(f"the NBD server did not {what} within {self._timeout:g} seconds") from e
             raise Disconnected(f"the NBD server did not {what}: {e.strerror or e}") from e
 

@@ -14,10 +14,11 @@ import select
 import socket as sockets
 import termios
 from collections.abc import Iterator
-from typing import Callable, Optional
+from typing import Callable
 
 from ovirt_imageio.relay.stream import Progress, Sink
 from ovirt_imageio.relay.worker import run_ahead
+from ovirt_imageio.timeouts import get_timeout
 
 __all__ = ["Pipe", "splice_ahead", "unsent"]
 
@@ -37,8 +38,8 @@ class Pipe:
             while pipe.fill(source, count):
                 pipe.drain(sink, progress)
 
-    Sockets with a time-out do not block under Python's hood: then we wait for them, as long as their time-out says.
-    Both ends raise OSError, TimeoutError when nothing moves in time; then what is in the pipe is lost: close it.
+    The sockets block, as long as the kernel was told: see timeouts.py. Both ends raise OSError, TimeoutError when
+    nothing moves in time; then what is in the pipe is lost: close it.
 
     Threads: one.
     """
@@ -64,7 +65,7 @@ class Pipe:
     def fill(self, source: sockets.socket, count: int) -> int:
         """Move bytes into the empty pipe, up to `count`, once there are some; return how many, 0 at the end."""
         assert self._level == 0, "a full pipe would block for ever"
-        self._level = self._splice(source, select.POLLIN, source.fileno(), self._write_end, count)
+        self._level = splice(source, source.fileno(), self._write_end, count)
         return self._level
 
     def gather(self, source: sockets.socket, count: int, progress: Progress) -> int:
@@ -81,9 +82,9 @@ class Pipe:
             except BlockingIOError:
                 if is_stuck:
                     break  # There are bytes, and they do not fit.
-                is_stuck = is_ready(source, select.POLLIN, 0)
-                if not is_stuck:
-                    wait(source, select.POLLIN)
+                is_stuck = is_ready(source, 0)
+                if not is_stuck and not is_ready(source, get_timeout(source)):
+                    raise late() from None
                 continue
             if moved == 0:
                 break
@@ -114,20 +115,9 @@ class Pipe:
     def drain(self, sink: sockets.socket, progress: Progress) -> None:
         """Move all that is in the pipe to the sink; `progress` is told of each part."""
         while self._level:
-            moved = self._splice(sink, select.POLLOUT, self._read_end, sink.fileno(), self._level)
+            moved = splice(sink, self._read_end, sink.fileno(), self._level)
             self._level -= moved
             progress(moved)
-
-    def _splice(self, sock: sockets.socket, event: int, source: int, target: int, count: int) -> int:
-        """Splice once, after waiting for the socket if it does not block by itself."""
-        while True:
-            try:
-                return os.splice(source, target, count)
-            except BlockingIOError:
-                if sock.gettimeout() is None:
-                    # It has waited already, as long as the kernel was told.
-                    raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time") from None
-                wait(sock, event)
 
     def close(self) -> None:
         """Close both ends; harmless when repeated."""
@@ -172,18 +162,26 @@ def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
         offset = stop
 
 
-def wait(sock: sockets.socket, event: int) -> None:
-    """Wait until the socket is ready, as long as its time-out says; raises TimeoutError.
+def splice(sock: sockets.socket, source: int, target: int, count: int) -> int:
+    """Move up to `count` bytes between two descriptors, of which the socket is one; raises TimeoutError.
 
     The kernel calls a socket writable when a third of its buffer is free, more than a slow reader takes in one
     time-out: that one counts only if the reader took nothing meanwhile.
     """
     before = unsent(sock)
-    while not is_ready(sock, event, sock.gettimeout()):
-        left = unsent(sock)
-        if left >= before:
-            raise TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
-        before = left
+    while True:
+        try:
+            return os.splice(source, target, count)
+        except BlockingIOError:
+            left = unsent(sock)
+            if left >= before:
+                raise late() from None
+            before = left
+
+
+def late() -> TimeoutError:
+    """Return the error of a peer that stands still."""
+    return TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
 
 
 def unsent(sock: sockets.socket) -> int:
@@ -197,8 +195,8 @@ def unsent(sock: sockets.socket) -> int:
     return count[0]
 
 
-def is_ready(sock: sockets.socket, event: int, timeout: Optional[float]) -> bool:
-    """Return True if the socket is ready, broken or at its end within `timeout` seconds; None waits for ever."""
+def is_ready(sock: sockets.socket, seconds: float) -> bool:
+    """Return True if the socket has something to read, is broken or at its end within so many seconds."""
     poll = select.poll()
-    poll.register(sock, event)
-    return bool(poll.poll(None if timeout is None else timeout * 1000))
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

@@ -13,17 +13,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import Optional
 
 from fakes.waiting import DEADLINE
+
+from ovirt_imageio.timeouts import set_timeout
 
 
 class PlainSink:
     """A relay.Sink; a thread takes what arrives at the other end."""
 
-    def __init__(self, timeout: Optional[float] = DEADLINE) -> None:
+    def __init__(self, timeout: float = DEADLINE) -> None:
         self.socket, self._far = socket.socketpair()
-        self.socket.settimeout(timeout)
+        set_timeout(self.socket, timeout)
         self._far.settimeout(DEADLINE)
         self.advanced = 0
         self._data = bytearray()
@@ -60,9 +61,9 @@ class PlainSink:
 class PlainSource:
     """A relay.Source of data that a thread sends, in pieces of `step` bytes, and then ends."""
 
-    def __init__(self, data: bytes, step: int = 2**20, timeout: Optional[float] = DEADLINE) -> None:
+    def __init__(self, data: bytes, step: int = 2**20, timeout: float = DEADLINE) -> None:
         self.socket, self._far = socket.socketpair()
-        self.socket.settimeout(timeout)
+        set_timeout(self.socket, timeout)
         self._far.settimeout(DEADLINE)
         self.advanced = 0
         self._data = memoryview(data)

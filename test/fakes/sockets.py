@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 from collections.abc import Iterable
 from typing import Union
 
@@ -19,7 +18,6 @@ class ScriptedSocket:
     def __init__(self, pieces: Iterable[Union[bytes, Exception]] = (), capacity: int = 1 << 30) -> None:
         self._pieces = list(pieces)
         self._capacity = capacity
-        self._timeout = None
         self.writes: list[bytes] = []
         self.failure = None
 
@@ -32,10 +30,10 @@ class ScriptedSocket:
         return -1
 
     def settimeout(self, seconds):
-        self._timeout = seconds
+        pass
 
-    def gettimeout(self):
-        return self._timeout
+    def setsockopt(self, level, name, value):
+        pass
 
     def recv(self, size, flags=0):
         if not self._pieces:
@@ -77,4 +75,5 @@ def reset() -> OSError:
     return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
-timeout = socket.timeout("timed out")
+# What a socket raises whose time the kernel keeps.
+timeout = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")

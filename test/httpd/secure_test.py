@@ -7,6 +7,7 @@ import socket
 import threading
 
 import pytest
+from fakes.sockets import timeout
 from fakes.waiting import DEADLINE
 from real import certificates
 
@@ -121,21 +122,31 @@ def test_slow_client_is_not_a_dead_one():
     # The kernel sees room when a third of its buffer is free: a slow client needs many time-outs for that.
     with secure_pair() as (stream, client):
         stream.timeout = 0.01
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         turns = list(range(5))
 
-        class Kernel:
-            """Never says that there is room; meanwhile the client reads, five times."""
+        class Reluctant:
+            """Has no room any more, once its buffer is full; meanwhile the client reads, five times."""
 
-            def poll(self, _milliseconds):
+            fileno = stream.socket.fileno
+            is_full = False
+
+            def send(self, data):
+                if not self.is_full:
+                    try:
+                        return sock.send(data)
+                    except BlockingIOError:
+                        self.is_full = True
                 if turns:
                     turns.pop()
-                    before = unsent(stream.socket)
-                    while unsent(stream.socket) >= before:
+                    before = unsent(self)
+                    while unsent(self) >= before:
                         client.recv(16 * 1024)
-                return []
+                raise timeout
 
-        stream._writable = Kernel()
+            def close(self):
+                sock.close()
+
+        sock, stream._sock = stream.socket, Reluctant()
         with pytest.raises(ClientGone, match="took nothing"):
             while True:
                 stream.send(bytes(1 << 20))

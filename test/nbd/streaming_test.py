@@ -18,12 +18,13 @@ from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, RequestFailed
 from ovirt_imageio.nbd.streaming import Streamer
 from ovirt_imageio.nbd.wire import Command, Mode
 from ovirt_imageio.relay import Pipe
+from ovirt_imageio.timeouts import set_timeout
 
 KIB = 1024
 SIZE = 5 * PIECE + 12345
 
 # Python 3.9 has one for sockets.
-TIMEOUT = (TimeoutError, socket.timeout)
+TIMEOUT = (TimeoutError, BlockingIOError)
 
 WAYS = ["slot", pytest.param("pipe", marks=pytest.mark.skipif(not Pipe.is_supported, reason="Python has no splice()"))]
 
@@ -79,7 +80,7 @@ class Scene:
         self.nbd = nbd
         self.streamer = Streamer()
         near, self.far = socket.socketpair()
-        near.settimeout(DEADLINE)
+        set_timeout(near, DEADLINE)
         self.far.settimeout(DEADLINE)
         self.near = near
         self.end = SocketEnd(near, way == "pipe")
@@ -299,7 +300,7 @@ def test_source_ends_early(way, disk, available):
 
 def test_source_stands_still(way, disk):
     with scene(serving(disk), way) as s:
-        s.near.settimeout(0.05)
+        set_timeout(s.near, 0.05)
         s.far.sendall(b"x" * 1000)
         with pytest.raises(TIMEOUT):
             s.streamer.receive(s.nbd, s.end, 0, SIZE, s.progress.append)
@@ -339,7 +340,7 @@ def test_sink_is_gone(way, disk):
 
 def test_sink_takes_nothing(way, disk):
     with scene(serving(disk), way) as s:
-        s.near.settimeout(0.05)
+        set_timeout(s.near, 0.05)
         with pytest.raises(TIMEOUT):
             s.streamer.send(s.nbd, s.end, 0, SIZE, s.progress.append)
         s.check_connection(disk)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import select
+import os
 import socket
-import struct
 import threading
 
 import pytest
@@ -14,7 +13,8 @@ from fakes.plainsocket import PlainSink
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import relay
-from ovirt_imageio.relay import Pipe, pipe
+from ovirt_imageio.relay import Pipe
+from ovirt_imageio.timeouts import set_timeout
 
 needs_splice = pytest.mark.skipif(not Pipe.is_supported, reason="Python has no splice()")
 
@@ -22,13 +22,11 @@ needs_splice = pytest.mark.skipif(not Pipe.is_supported, reason="Python has no s
 class Way:
     """A pipe between two socket pairs: the test writes to `source`, and reads from `sink`."""
 
-    def __init__(self, timeout):
+    def __init__(self):
         self.source, self.entry = socket.socketpair()
         self.exit, self.sink = socket.socketpair()
         for sock in self.sockets:
-            sock.settimeout(DEADLINE)
-        self.entry.settimeout(timeout)
-        self.exit.settimeout(timeout)
+            set_timeout(sock, DEADLINE)
         self.pipe = Pipe()
         self.drained = []
 
@@ -51,9 +49,9 @@ class Way:
             sock.close()
 
 
-@pytest.fixture(params=[None, DEADLINE], ids=["blocking", "with-timeout"])
-def way(request):
-    with contextlib.closing(Way(request.param)) as way:
+@pytest.fixture
+def way():
+    with contextlib.closing(Way()) as way:
         yield way
 
 
@@ -136,22 +134,13 @@ def test_pipe_is_full(way):
 @pytest.mark.parametrize("take", ["fill", "gather"])
 @pytest.mark.parametrize("available", [0, 1])
 def test_pipe_waits_in_vain(way, take, available):
-    way.entry.settimeout(0.02)
+    set_timeout(way.entry, 0.02)
     way.source.sendall(b"x" * available)
     if take == "fill" and available:
         assert way.pipe.fill(way.entry, 10) == 1
         return
     with pytest.raises(TimeoutError):
         way.take(take, 10)
-
-
-@needs_splice
-def test_pipe_waits_in_vain_in_the_kernel(way):
-    """The time-out of a blocking socket is the kernel's."""
-    way.entry.settimeout(None)
-    way.entry.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 20_000))
-    with pytest.raises(TimeoutError):
-        way.pipe.fill(way.entry, 10)
 
 
 @needs_splice
@@ -166,7 +155,7 @@ def test_pipe_to_nobody(way):
 
 @needs_splice
 def test_pipe_to_somebody_who_takes_nothing(way):
-    way.exit.settimeout(0.02)
+    set_timeout(way.exit, 0.02)
     way.source.setblocking(False)
     with pytest.raises(TimeoutError):
         while True:
@@ -268,35 +257,32 @@ def test_capacity(way):
 
 
 @needs_splice
-@pytest.mark.parametrize("way", [DEADLINE], indirect=True)
 def test_a_reader_who_is_slow_but_steady_is_waited_for(way, monkeypatch):
     """It takes less in one time-out than the kernel wants to be free before it calls the socket writable."""
-    size = 64 * 1024
-    way.exit.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-    data = pattern(8 * size)
-    is_ready = pipe.is_ready
-    outcomes = []
+    data = pattern(512 * 1024)
+    splice = os.splice
+    refused = []
     received = bytearray()
 
-    def look(sock, event, timeout):
-        """Instead of waiting for room, take a bit: as much as the reader does in one time-out."""
-        if event == select.POLLOUT:
-            before = relay.unsent(sock)
-            while relay.unsent(sock) >= before:
-                received.extend(way.sink.recv(4096))
-            outcomes.append(is_ready(sock, event, 0))
-            return outcomes[-1]
-        return is_ready(sock, event, timeout)
+    def reluctant(source, target, count, **options):
+        """Two of three times there is no room, and time runs out; meanwhile the reader takes a bit."""
+        before = relay.unsent(way.exit)
+        if target != way.exit.fileno() or not before or len(refused) % 3 == 2:
+            refused.append(False)
+            return splice(source, target, count, **options)
+        refused.append(True)
+        while relay.unsent(way.exit) >= before:
+            received.extend(way.sink.recv(4096))
+        raise BlockingIOError
 
-    monkeypatch.setattr(pipe, "is_ready", look)
+    monkeypatch.setattr(os, "splice", reluctant)
     feeder = threading.Thread(target=way.source.sendall, args=(data,))
     feeder.start()
     done = 0
     while done < len(data):
-        done += way.take("fill", len(data) - done)
+        done += way.take("fill", min(64 * 1024, len(data) - done))
         way.pipe.drain(way.exit, way.drained.append)
     feeder.join()
-    # Several in a row did not make it give up.
-    assert outcomes.count(False) > outcomes.count(True) > 0, outcomes
+    assert any(refused)
     assert sum(way.drained) == len(data)
     assert received == data[: len(received)]
