@@ -22,7 +22,7 @@ from ovirt_imageio.client.plan import Request
 from ovirt_imageio.client.progress import Reporter
 from ovirt_imageio.client.work import Closed, Queue
 
-__all__ = ["MAX_WORKERS", "Copier", "Journal", "Lane"]
+__all__ = ["MAX_WORKERS", "Copier", "Journal", "Lane", "OpenLane"]
 
 log = logging.getLogger(__name__)
 
