@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Optional
 
-__all__ = ["get_timeout", "is_timeout", "set_timeout", "timeval"]
+__all__ = ["get_timeout", "is_timeout", "set_receive_timeout", "set_send_timeout", "set_timeout"]
 
 # The kernel takes zero for ever.
 SHORTEST = 0.001
@@ -27,13 +27,22 @@ def set_timeout(sock: socket.socket, seconds: Optional[float]) -> None:
     A send that could place a part returns how much that was. None: wait for ever.
     """
     sock.settimeout(None)
-    value = FOR_EVER if seconds is None else timeval(seconds)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+    set_receive_timeout(sock, seconds)
+    set_send_timeout(sock, seconds)
+
+
+def set_receive_timeout(sock: socket.socket, seconds: Optional[float]) -> None:
+    """Let each receive wait for that long, on a socket that blocks."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval(seconds))
+
+
+def set_send_timeout(sock: socket.socket, seconds: Optional[float]) -> None:
+    """Let each send wait for that long, on a socket that blocks."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval(seconds))
 
 
 def get_timeout(sock: socket.socket) -> float:
-    """Return what set_timeout() set."""
+    """Return what set_receive_timeout() set."""
     seconds, micros = TIMEVAL.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.size))
     return float(seconds + micros / 1_000_000)
 
@@ -44,7 +53,9 @@ def is_timeout(error: OSError) -> bool:
     return isinstance(error, (TimeoutError, socket.timeout)) or error.errno == errno.EAGAIN
 
 
-def timeval(seconds: float) -> bytes:
+def timeval(seconds: Optional[float]) -> bytes:
     """Return a struct timeval."""
+    if seconds is None:
+        return FOR_EVER
     seconds = max(seconds, SHORTEST)
     return TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))

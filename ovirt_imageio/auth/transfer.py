@@ -91,7 +91,7 @@ class Transfer:
             now = self._clock()
             if self._lease.is_expired(now):
                 self._observe(now)
-            if (self._state, Event.BEGIN) not in TRANSITIONS or self._lease.is_expired(now):
+            if self._state is not State.OPEN or self._lease.is_expired(now):
                 raise errors.NoSuchTicket()
         if not self.ticket.can(operation):
             raise errors.NotPermitted(operation)
@@ -280,7 +280,7 @@ class Transfer:
         self._changed.notify_all()
 
     def _require_open(self) -> None:
-        if (self._state, Event.BEGIN) not in TRANSITIONS:
+        if self._state is not State.OPEN:
             raise errors.NoSuchTicket()
 
     def _settle(self) -> None:

@@ -5,12 +5,12 @@ Knows URLs and the NBD client; knows nothing of requests, tickets and configurat
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Optional
+from types import TracebackType
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
@@ -93,8 +93,8 @@ class NBDBackend(Backend):
         self._lock = threading.Lock()
         self._client: Optional[Client] = None
         self._streamer = Streamer()
-        with mapped_errors("open"):
-            export = self._connected().export
+        with self._request("open") as nbd:
+            export = nbd.export
         self.block_size = export.minimum_block
         self.max_readers = max_connections
         self.max_writers = max_connections if export.can_multi_conn else 1
@@ -103,8 +103,10 @@ class NBDBackend(Backend):
 
     def size(self) -> int:
         """Return the size of the export."""
-        with self._request("size") as nbd:
-            return nbd.export.size
+        if self._is_closed or self._client is None:
+            raise errors.ClosedBackend(self.name)
+        # It is that of the last connection: asking for a new one would not make it truer.
+        return self._client.export.size
 
     def readinto(self, offset: int, view: memoryview) -> int:
         """Fill view with the bytes at offset."""
@@ -121,7 +123,8 @@ class NBDBackend(Backend):
 
     def write(self, offset: int, view: memoryview) -> None:
         """Write all of view at offset."""
-        with self._change("write", offset, len(view)) as nbd:
+        with self._request("write") as nbd:
+            self._check_change(nbd, "write", offset, len(view))
             head, body = aligned(nbd.export, offset, len(view))
             if (head, body) == (0, len(view)):
                 nbd.write(offset, view)
@@ -142,7 +145,8 @@ class NBDBackend(Backend):
             if size:
                 self.write(odd, memoryview(bytes(size)))
         if start < end:
-            with self._change("zero", start, end - start) as nbd:
+            with self._request("zero") as nbd:
+                self._check_change(nbd, "zero", start, end - start)
                 nbd.zero(start, end - start, punch_hole=self._sparse)
 
     def flush(self) -> None:
@@ -202,29 +206,25 @@ class NBDBackend(Backend):
         """Write a range from the source, with several requests under way."""
         if self.block_size > 1:
             return super().receive_from(source, offset, length, progress)
-        with self._change("write", offset, length) as nbd:
+        with self._request("write") as nbd:
+            self._check_change(nbd, "write", offset, length)
             self._streamer.receive(nbd, source, offset, length, progress)
 
     # --- The connection ----------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _request(self, operation: str) -> Iterator[Client]:
-        """Give a connection, and turn what goes wrong with it into errors of ours."""
+    def _request(self, operation: str) -> Request:
+        """Return what gives a connection in a with block, and turns what goes wrong with it into errors of ours."""
         if self._is_closed:
             raise errors.ClosedBackend(self.name)
-        with mapped_errors(operation):
-            yield self._connected()
+        return Request(operation, self._connected)
 
-    @contextlib.contextmanager
-    def _change(self, operation: str, offset: int, length: int) -> Iterator[Client]:
-        """Give a connection that may be used to change a range of the disk."""
-        with self._request(operation) as nbd:
-            if not self._writable:
-                raise errors.StorageError(operation, "the disk was opened for reading only", errno.EROFS)
-            if not 0 <= offset <= offset + length <= nbd.export.size:
-                raise errors.RangeNotSatisfiable(offset, length, nbd.export.size)
-            self._has_writes = True
-            yield nbd
+    def _check_change(self, nbd: Client, operation: str, offset: int, length: int) -> None:
+        """Raise unless this connection may be used to change a range of the disk; from now on it has writes."""
+        if not self._writable:
+            raise errors.StorageError(operation, "the disk was opened for reading only", errno.EROFS)
+        if not 0 <= offset <= offset + length <= nbd.export.size:
+            raise errors.RangeNotSatisfiable(offset, length, nbd.export.size)
+        self._has_writes = True
 
     def _connected(self) -> Client:
         """Return the connection, a new one if the last one broke."""
@@ -270,15 +270,36 @@ def aligned(export: Export, offset: int, length: int) -> tuple[int, int]:
     return head, end - offset + head if length else 0
 
 
-@contextlib.contextmanager
-def mapped_errors(operation: str) -> Iterator[None]:
-    """Turn errors of the NBD client into ours."""
-    try:
-        yield
-    except RequestFailed as e:
-        kind = errors.NoSpace if e.errno == errno.ENOSPC else errors.StorageError
-        raise kind(operation, e.reason, e.errno) from e
-    except TimedOut as e:
-        raise errors.BackendTimeout(operation, str(e), errno.ETIMEDOUT) from e
-    except ConnectionDead as e:
-        raise errors.StorageError(operation, str(e), errno.ENOTCONN) from e
+class Request:
+    """A with block that has a connection; errors of the NBD client in it become ours.
+
+    A class, and no generator: small requests are many.
+    """
+
+    __slots__ = ("_connect", "_operation")
+
+    def __init__(self, operation: str, connect: Callable[[], Client]) -> None:
+        self._operation = operation
+        self._connect = connect
+
+    def __enter__(self) -> Client:
+        try:
+            return self._connect()
+        except ConnectionDead as e:
+            raise translated(self._operation, e) from e
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if isinstance(error, (RequestFailed, ConnectionDead)):
+            raise translated(self._operation, error) from error
+
+
+def translated(operation: str, error: Union[RequestFailed, ConnectionDead]) -> errors.Error:
+    """Return our error for one of the NBD client."""
+    if isinstance(error, RequestFailed):
+        kind = errors.NoSpace if error.errno == errno.ENOSPC else errors.StorageError
+        return kind(operation, error.reason, error.errno)
+    if isinstance(error, TimedOut):
+        return errors.BackendTimeout(operation, str(error), errno.ETIMEDOUT)
+    return errors.StorageError(operation, str(error), errno.ENOTCONN)

@@ -58,7 +58,7 @@ class SecureStream(Stream):
             if is_timeout(error):
                 raise ClientGone(f"its TLS handshake took longer than {timeout:g} seconds") from None
             raise ClientGone(f"its TLS handshake failed: {describe(error)}") from None
-        set_timeout(self._sock, self._timeout)
+        set_timeout(self._sock, self.timeout)
         self._tls = tls
         self.is_tls = True
         return True

@@ -18,7 +18,7 @@ from typing import Union
 
 from ovirt_imageio import errors, relay
 from ovirt_imageio.httpd.refusal import ClientGone
-from ovirt_imageio.timeouts import is_timeout, set_timeout
+from ovirt_imageio.timeouts import is_timeout, set_receive_timeout, set_send_timeout, set_timeout
 
 __all__ = ["RECEIVE", "Data", "Stream", "Timeout"]
 
@@ -43,12 +43,16 @@ class Stream:
     Threads: one at a time, but for `abort`, `is_aborted` and `activity`, any.
     """
 
-    __slots__ = ("_lock", "_moved", "_sock", "_timeout", "ahead", "is_aborted", "is_ended", "is_tls")
+    __slots__ = (
+        *("_lock", "_moved", "_receive_timeout", "_send_timeout", "_sock"),
+        *("ahead", "is_aborted", "is_ended", "is_tls", "timeout"),
+    )
 
     def __init__(self, sock: sockets.socket, timeout: float) -> None:
         self._sock = sock
         self._lock = threading.Lock()
-        self._timeout = timeout
+        # It may change with each request. Telling the kernel costs a system call, so that is done when it matters.
+        self.timeout = self._receive_timeout = self._send_timeout = timeout
         set_timeout(sock, timeout)
         # True if the bytes on the socket are not ours: nobody else may touch them.
         self.is_tls = False
@@ -63,19 +67,9 @@ class Stream:
     @property
     def socket(self) -> sockets.socket:
         """The socket itself; it blocks, for as long as the time-out says."""
+        self._prepare_receive()
+        self._prepare_send()
         return self._sock
-
-    @property
-    def timeout(self) -> float:
-        """Seconds to wait for progress."""
-        return self._timeout
-
-    @timeout.setter
-    def timeout(self, seconds: float) -> None:
-        # It is set again with each request; telling the kernel costs a system call.
-        if seconds != self._timeout:
-            self._timeout = seconds
-            set_timeout(self._sock, seconds)
 
     def receive(self) -> bytes:
         """Return the next bytes, b"" at the end. Raises Timeout, ClientGone, OperationCanceled."""
@@ -83,6 +77,7 @@ class Stream:
         if data:
             self.ahead = b""
             return data
+        self._prepare_receive()
         try:
             data = self._receive()
         except OSError as error:
@@ -99,6 +94,7 @@ class Stream:
             view[:count] = self.ahead[:count]
             self.ahead = self.ahead[count:]
             return count
+        self._prepare_receive()
         try:
             count = self._receive_into(view)
         except OSError as error:
@@ -150,12 +146,24 @@ class Stream:
 
     def send_ahead(self, data: bytes) -> None:
         """Send bytes that more will follow at once, put into the plain socket by somebody else. Raises as send()."""
+        self._prepare_send()
         try:
             count = self._sock.send(data, sockets.MSG_MORE)
         except OSError as error:
             raise self._failure(error) from None
         if count < len(data):
             self.send(data[count:])
+
+    def _prepare_receive(self) -> None:
+        """Let the kernel know how long we wait."""
+        if self.timeout != self._receive_timeout:
+            set_receive_timeout(self._sock, self.timeout)
+            self._receive_timeout = self.timeout
+
+    def _prepare_send(self) -> None:
+        if self.timeout != self._send_timeout:
+            set_send_timeout(self._sock, self.timeout)
+            self._send_timeout = self.timeout
 
     def _receive(self) -> bytes:
         return self._sock.recv(RECEIVE)
@@ -164,6 +172,7 @@ class Stream:
         return self._sock.recv_into(view)
 
     def _send_some(self, data: Data) -> int:
+        self._prepare_send()
         if len(data) <= JOIN_LIMIT:
             try:
                 return self._sock.send(data)
@@ -185,6 +194,7 @@ class Stream:
 
     def _send_message(self, parts: Sequence[Data], size: int) -> None:
         """Send parts with one system call, what that leaves with more."""
+        self._prepare_send()
         try:
             done = self._retry_slow(functools.partial(self._sock.sendmsg, parts))
         except OSError as error:
@@ -212,7 +222,7 @@ class Stream:
         if self.is_aborted:
             return errors.OperationCanceled()
         if is_timeout(error):
-            return ClientGone(f"it took nothing for {self._timeout:g} seconds")
+            return ClientGone(f"it took nothing for {self.timeout:g} seconds")
         return ClientGone(error.strerror or str(error))
 
     def note_moved(self, count: int) -> None:
@@ -255,7 +265,7 @@ class Stream:
             if left <= 0:
                 return
             try:
-                set_timeout(self._sock, left)
+                set_receive_timeout(self._sock, left)
                 count = self._sock.recv_into(sink)
             except OSError:
                 return

@@ -25,7 +25,7 @@ from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
 from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
-from ovirt_imageio.nbd.stream import Stream
+from ovirt_imageio.nbd.stream import GATHER, Stream
 from ovirt_imageio.nbd.wire import CommandFlag
 
 __all__ = ["PIECE", "WINDOW", "Client", "connect", "steps_of"]
@@ -151,13 +151,16 @@ class Client:
 
     def run(self, commands: Iterable[Command]) -> None:
         """Run commands, a window of them at a time; when one fails, wait for those under way and raise its error."""
-        with self.settled():
+        try:
             for command in commands:
                 while len(self._replies) >= WINDOW:
                     self.finish()
                 self.submit(command)
             while self._replies:
                 self.finish()
+        except BaseException as e:
+            self._recover(e)
+            raise
 
     def submit(self, command: Command) -> None:
         """Send a command. Its reply is expected from now on; see `advance`."""
@@ -175,12 +178,15 @@ class Client:
         mode = self.export.mode
         return wire.encode_request(mode, flags, command.kind, command.cookie, command.offset, command.length)
 
-    def advance(self) -> Union[Data, Hole, Done]:
-        """Receive until something happens to one of the commands. What Data announces must be received next."""
+    def advance(self, gather: bool = True) -> Union[Data, Hole, Done]:
+        """Receive until something happens to one of the commands. What Data announces must be received next.
+
+        Who takes that from the socket must not let others `gather` it.
+        """
         for step in self._replies:
             if not isinstance(step, memoryview):
                 return step
-            self.stream.receive(step)
+            self.stream.receive(step, gather and self._replies.payload <= GATHER)
         raise AssertionError("replies end only when they raise")
 
     def store(self, step: Union[Data, Hole]) -> None:
@@ -212,18 +218,19 @@ class Client:
         """
         try:
             yield
+        except BaseException as e:
+            self._recover(e)
+            raise
+
+    def _recover(self, error: BaseException) -> None:
+        """Leave no command under way after an error."""
+        if isinstance(error, ConnectionDead) or not isinstance(error, Exception):
+            self._die()
+            return
+        try:
+            self._settle()
         except ConnectionDead:
             self._die()
-            raise
-        except Exception:
-            try:
-                self._settle()
-            except ConnectionDead:
-                self._die()
-            raise
-        except BaseException:
-            self._die()
-            raise
 
     def _settle(self) -> None:
         while self._replies:

@@ -129,6 +129,8 @@ class Replies:
     def __init__(self, export: Export) -> None:
         self._export = export
         self._pending: dict[int, Command] = {}
+        # How many bytes are to be read by all of them.
+        self.payload = 0
         # How many of them may have a simple reply.
         self._simple_count = 0
         self._next_cookie = 0
@@ -144,6 +146,7 @@ class Replies:
         self._next_cookie = (self._next_cookie + 1) & 0xFFFF_FFFF_FFFF_FFFF
         self._pending[command.cookie] = command
         self._simple_count += self._may_be_simple(command)
+        self.payload += payload_of(command)
 
     def __iter__(self) -> Iterator[Step]:
         return self
@@ -176,6 +179,7 @@ class Replies:
             if command is not None:
                 del self._pending[command.cookie]
                 self._simple_count -= self._may_be_simple(command)
+                self.payload -= payload_of(command)
                 yield Done(command)
 
     def _find(self, cookie: int) -> Command:
@@ -292,6 +296,11 @@ class Replies:
             raise ProtocolError(f"the reply to {command} ended before all of its bytes came")
         if command.kind == wire.Command.BLOCK_STATUS and len(command.extents) != len(self._export.contexts):
             raise ProtocolError(f"the reply to {command} ended before all of its extents came")
+
+
+def payload_of(command: Command) -> int:
+    """Return how many bytes the reply of a command brings that go to its view."""
+    return command.length if command.kind == wire.Command.READ else 0
 
 
 def rest(view: memoryview, filled: int) -> Iterator[memoryview]:

@@ -12,6 +12,7 @@ Knows the client, sinks and sources; knows nothing of HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import socket as sockets
 from collections import deque
 from collections.abc import Iterator
@@ -26,8 +27,9 @@ from ovirt_imageio.relay import Pipe, Progress, Sink, Source, fill
 
 __all__ = ["Streamer"]
 
-# A shorter range costs less through a slot: its bytes leave together with the head of the response.
-SPLICE_MINIMUM = 64 * 1024
+# Below this one request, through a slot, costs the least: its bytes leave together with the head of the response, and
+# there is nothing to overlap.
+SMALL = 64 * 1024
 
 
 class Streamer:
@@ -42,13 +44,39 @@ class Streamer:
 
     def send(self, client: Client, sink: Sink, offset: int, length: int, progress: Progress) -> None:
         """Send a range of the export to the sink."""
+        if length < SMALL:
+            with self.slot() as slot:
+                client.read(offset, slot[:length])
+                sink.write(slot[:length])
+            progress(length)
+            return
         with client.settled():
             Sending(self, client, sink, progress).run(offset, length)
 
     def receive(self, client: Client, source: Source, offset: int, length: int, progress: Progress) -> None:
         """Write a range of the export from the source. Raises errors.PartialContent if that ends before."""
+        if length < SMALL:
+            self._receive_small(client, source, offset, length, progress)
+            return
         with client.settled():
             Receiving(self, client, progress).run(source, offset, length)
+
+    def _receive_small(self, client: Client, source: Source, offset: int, length: int, progress: Progress) -> None:
+        with self.slot() as slot:
+            count = fill(source, slot[:length])
+            client.write(offset, slot[:count])
+        progress(count)
+        if count < length:
+            raise errors.PartialContent(length, count)
+
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[memoryview]:
+        """Lend a slot."""
+        slot = self.take_slot()
+        try:
+            yield slot
+        finally:
+            self.give_slot(slot)
 
     def take_slot(self) -> memoryview:
         """Return a slot that nobody uses."""
@@ -95,10 +123,10 @@ class Sending:
     def run(self, offset: int, length: int) -> None:
         """Send the range."""
         pieces = self._client.pieces(offset, length)
-        self._can_splice = Pipe.is_supported and length >= SPLICE_MINIMUM and self._client.stream.socket is not None
+        self._can_splice = Pipe.is_supported and self._client.stream.socket is not None
         try:
             while self._ask(pieces, offset):
-                step = self._client.advance()
+                step = self._client.advance(gather=not self._can_splice)
                 if isinstance(step, Done):
                     self._finish(step.command)
                 elif step.command is self._window[0] and step.start == self._sent:
@@ -211,7 +239,7 @@ class Receiving:
     def run(self, source: Source, offset: int, length: int) -> None:
         """Write the range."""
         piece = self._client.piece
-        self._can_splice = Pipe.is_supported and length >= SPLICE_MINIMUM and self._client.stream.socket is not None
+        self._can_splice = Pipe.is_supported and self._client.stream.socket is not None
         position, end = offset, offset + length
         while position < end:
             self._make_room()
