@@ -75,7 +75,7 @@ class Server:
     offset: Optional[int] = None
     size: Optional[int] = None
     # For the start, and for the end before we get rough.
-    timeout: float = 10.0
+    timeout: float = 30.0
     _scope: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
     _address: Optional[Listen] = field(default=None, init=False, repr=False)
     _process: Optional[subprocess.Popen[bytes]] = field(default=None, init=False, repr=False)
