@@ -35,8 +35,8 @@ MAX_BLOCK_SIZE = 16 * 1024**2
 # More threads than this only wait for the storage.
 MAX_THREADS = 4
 
-# Buffers beside those that are hashed: digests are taken in order, so some wait for an earlier one while the next blocks
-# are read. With one instead of four a checksum takes a fifth longer.
+# Buffers beside those that are hashed: digests are taken in order, so some wait for an earlier one while the next
+# blocks are read. With one instead of four a checksum takes a fifth longer.
 SPARE = 4
 
 # As many bytes as fit in an address; keeps the digests of all blocks short.

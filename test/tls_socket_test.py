@@ -136,6 +136,19 @@ def test_the_end(read_some):
         assert read_some(server) in (0, b"")
 
 
+@pytest.mark.parametrize("size", [4, 5, 100])
+def test_the_end_comes_with_the_last_bytes(size):
+    with pair() as (server, client, counting):
+        client.send(b"last")
+        client.end()
+        view = memoryview(bytearray(size))
+        assert server.recv_into(view) == 4
+        assert server.recv_into(view) == 0
+        assert server.recv(size) == b""
+        # Nobody waits for more.
+        assert counting.receives == 1
+
+
 def test_what_does_not_fit_is_sent_by_the_next_call():
     data = os.urandom(100_000)
     with pair() as (server, client, counting):
