@@ -144,7 +144,7 @@ class TLSSocket:
 
     def _receive(self, wanted: int) -> None:
         """Take what the peer sent, for somebody who wants so many bytes."""
-        data = self._sock.recv(RECEIVE_STEP if wanted >= RECEIVE_STEP else SMALL_STEP)
+        data = self._sock.recv(RECEIVE_STEP if wanted >= SMALL_STEP else SMALL_STEP)
         self._incoming.write(data)
         self._is_over = not data
 
