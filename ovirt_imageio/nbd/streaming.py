@@ -31,6 +31,11 @@ __all__ = ["Streamer"]
 # there is nothing to overlap.
 SMALL = 64 * 1024
 
+# Bytes that stay in the kernel do not pass the processor's cache: then fewer and larger requests are cheaper, a tenth
+# for a download from a memory disk. That the sink can take them so shows when the first ones have left.
+SPLICED_PIECE = 1024 * 1024
+SPLICED_WINDOW = 2
+
 
 class Streamer:
     """The slots and the pipe with which one client streams; they are used again and again.
@@ -78,9 +83,10 @@ class Streamer:
         finally:
             self.give_slot(slot)
 
-    def take_slot(self) -> memoryview:
+    def take_slot(self, size: int = PIECE) -> memoryview:
         """Return a slot that nobody uses."""
-        return self._slots.pop() if self._slots else memoryview(bytearray(PIECE))
+        slot = self._slots.pop() if self._slots else memoryview(b"")
+        return slot if len(slot) >= size else memoryview(bytearray(max(size, PIECE)))
 
     def give_slot(self, slot: memoryview) -> None:
         """Take a slot back."""
@@ -119,13 +125,18 @@ class Sending:
         # How much of the first command has left.
         self._sent = 0
         self._can_splice = False
+        self._piece = client.piece
+        self._window_size = WINDOW
+        # What was not asked for yet.
+        self._position = 0
+        self._end = 0
 
     def run(self, offset: int, length: int) -> None:
         """Send the range."""
-        pieces = self._client.pieces(offset, length)
+        self._position, self._end = offset, offset + length
         self._can_splice = Pipe.is_supported and self._client.stream.socket is not None
         try:
-            while self._ask(pieces, offset):
+            while self._ask():
                 step = self._client.advance(gather=not self._can_splice)
                 if isinstance(step, Done):
                     self._finish(step.command)
@@ -137,15 +148,14 @@ class Sending:
             for slot in self._slots.values():
                 self._streamer.give_slot(slot)
 
-    def _ask(self, pieces: Iterator[tuple[int, int]], offset: int) -> bool:
+    def _ask(self) -> bool:
         """Keep the window full; return False when there is nothing to wait for."""
-        while len(self._window) < WINDOW:
-            piece = next(pieces, None)
-            if piece is None:
-                break
-            command = Command(wire.Command.READ, offset + piece[0], piece[1])
+        while len(self._window) < self._window_size and self._position < self._end:
+            size = min(self._piece - self._position % self._piece, self._end - self._position)
+            command = Command(wire.Command.READ, self._position, size)
             self._client.submit(command)
             self._window.append(command)
+            self._position += size
         return bool(self._window)
 
     def _pass(self, step: Union[Data, Hole]) -> None:
@@ -160,6 +170,8 @@ class Sending:
             self._write(self._stored(step.command, step.start, step.length))
         else:
             self._splice(sock, step.length)
+            self._piece = min(SPLICED_PIECE, self._client.export.maximum_block)
+            self._window_size = SPLICED_WINDOW
 
     def _splice(self, sock: sockets.socket, length: int) -> None:
         """Move bytes from the server to the sink without looking at them."""
@@ -199,7 +211,7 @@ class Sending:
         """Put what is not next in line, or must pass through us, into its slot."""
         command = step.command
         if command.view is None:
-            slot = self._slots[command] = self._streamer.take_slot()
+            slot = self._slots[command] = self._streamer.take_slot(command.length)
             command.view = slot[: command.length]
         self._client.store(step)
 
