@@ -165,7 +165,7 @@ class NBDBackend(Backend):
         """Yield the extents of a range; see Backend.extents. The server is asked while they are taken."""
         if context not in ("zero", "dirty"):
             raise errors.UnsupportedContext(context)
-        with self._request("extents") as nbd:
+        with self._request("list the extents") as nbd:
             if length is None:
                 length = nbd.export.size - offset
             assert 0 <= offset <= offset + length <= nbd.export.size
@@ -176,7 +176,7 @@ class NBDBackend(Backend):
         return self._listed(found)
 
     def _listed(self, found: Iterator[Extent]) -> Iterator[Extent]:
-        with self._request("extents"):
+        with self._request("list the extents"):
             yield from found
 
     def _bitmap(self, export: Export) -> str:

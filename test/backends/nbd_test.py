@@ -147,7 +147,7 @@ def test_silent_server():
         ("write", lambda backend: backend.write(0, memoryview(b"x"))),
         ("zero", lambda backend: backend.zero(0, 10)),
         ("flush", lambda backend: backend.flush()),
-        ("extents", lambda backend: list(backend.extents())),
+        ("list the extents", lambda backend: list(backend.extents())),
         ("read", lambda backend: backend.send_to(Collector(), 0, 100_000, lambda count: None)),
     ],
 )

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.client import cli
 
@@ -117,8 +118,8 @@ def test_signals(image, number, status):
     with ScriptedOrigin(stall) as origin:
         command = [sys.executable, "-m", "ovirt_imageio.client.cli", "upload", "-f", "raw", image, origin.url]
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-            assert origin.stalled.wait(10)
+            assert origin.stalled.wait(DEADLINE)
             process.send_signal(number)
-            _, said = process.communicate(timeout=10)
+            _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == status
     assert b"Traceback" not in said

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.client import pace
@@ -118,11 +119,11 @@ def test_first_error_of_a_worker_is_raised_and_wakes_the_others():
 
     def fail(lane, what):
         if what == ("finish", 0):
-            is_waiting.wait(5)
+            is_waiting.wait(DEADLINE)
             raise Broken("first")
         if what[0] == "finish":
             is_waiting.set()
-            assert lane.interrupted.wait(5)
+            assert lane.interrupted.wait(DEADLINE)
             raise errors.OperationCanceled()
 
     def make(moved):

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.http import HttpBackend
@@ -177,7 +178,7 @@ def test_interrupt_wakes_a_lane_that_waits_for_a_connection():
         open_remote = Remote(f"http://127.0.0.1:{origin.port}/images/x", None, retries=5).open
         lane = lanes.Download(lambda: MemoryBackend(bytearray(100)), open_remote, ignore)
         job = pool.submit(lane.begin, copy(0, 10))
-        assert origin.stalled.wait(20)
+        assert origin.stalled.wait(DEADLINE)
         lane.interrupt()
         with pytest.raises((errors.OperationCanceled, OSError)):
             job.result(20)

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from fakes.clock import FakeClock
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.pace import MAX_BACKOFF, Throttle, backoff
@@ -49,7 +50,7 @@ def test_stop_wakes():
     thread = threading.Thread(target=throttle.take, args=(10**9,))
     thread.start()
     throttle.stop()
-    thread.join(5)
+    thread.join(DEADLINE)
     assert not thread.is_alive()
 
 

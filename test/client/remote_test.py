@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 
 import pytest
+from fakes import ports
 from fakes.origin import DiskOrigin, ScriptedOrigin
 from real import certificates
 
@@ -19,9 +19,11 @@ def hasty(monkeypatch):
     monkeypatch.setattr(pace, "BACKOFF", 0.001)
 
 
-def closed_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/images/x"
+@pytest.fixture
+def nobody():
+    """The URL of a server that does not run."""
+    with ports.reserved() as port:
+        yield f"http://127.0.0.1:{port}/images/x"
 
 
 def test_query_is_dropped():
@@ -45,18 +47,18 @@ def test_proxy_is_never_asked_when_the_server_answers():
         second.close()
 
 
-def test_proxy_is_asked_when_nobody_answers():
+def test_proxy_is_asked_when_nobody_answers(nobody):
     with DiskOrigin(b"bb") as proxy:
-        remote = Remote(closed_port(), None, proxy_url=proxy.url)
+        remote = Remote(nobody, None, proxy_url=proxy.url)
         first, second = remote.connect(), remote.open()
         assert (first.size(), second.size()) == (2, 2)
         first.close()
         second.close()
 
 
-def test_nobody_answers_anywhere():
+def test_nobody_answers_anywhere(nobody):
     with pytest.raises(errors.BackendUnavailable, match="reached"):
-        Remote(closed_port(), None, proxy_url=closed_port(), retries=2).connect()
+        Remote(nobody, None, proxy_url=nobody, retries=2).connect()
 
 
 def test_refusal_is_final():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.client.work import Closed, Queue
 
@@ -41,7 +42,7 @@ def test_full_queue_waits_for_room():
     thread = threading.Thread(target=queue.put, args=(2,))
     thread.start()
     assert [queue.get(), queue.get()] == [1, 2]
-    thread.join(5)
+    thread.join(DEADLINE)
     assert not thread.is_alive()
 
 
@@ -60,5 +61,5 @@ def test_close_wakes_whoever_waits(method):
     thread = threading.Thread(target=wait)
     thread.start()
     queue.close()
-    thread.join(5)
+    thread.join(DEADLINE)
     assert ended == [True]

@@ -17,6 +17,9 @@ from real import certificates
 
 __all__ = ["StorageDaemon", "nbdinfo", "nbdkit", "tls_folder", "uri"]
 
+# How long a program may take to end by itself.
+PATIENCE = 2
+
 
 @contextlib.contextmanager
 def nbdkit(*arguments: str) -> Iterator[str]:
@@ -112,10 +115,10 @@ class StorageDaemon:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a program to end, and insist when it does not."""
+    """Ask a program to end, and insist when it does not: nbdkit waits for its clients, who may be waiting for us."""
     process.terminate()
     try:
-        process.wait(DEADLINE)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
 
