@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import Optional
+import time
+from typing import Callable, Optional
 
-__all__ = ["get_timeout", "is_timeout", "set_receive_timeout", "set_send_timeout", "set_timeout"]
+__all__ = ["end_after", "get_timeout", "is_timeout", "set_receive_timeout", "set_send_timeout", "set_timeout"]
 
 # The kernel takes zero for ever.
 SHORTEST = 0.001
@@ -45,6 +46,17 @@ def get_timeout(sock: socket.socket) -> float:
     """Return what set_receive_timeout() set."""
     seconds, micros = TIMEVAL.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.size))
     return float(seconds + micros / 1_000_000)
+
+
+def end_after(seconds: float) -> Callable[[], None]:
+    """Return what raises TimeoutError once so many seconds are over: for many receives, each of which is in time."""
+    deadline = time.monotonic() + seconds
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, f"It took longer than {seconds:g} seconds")
+
+    return check
 
 
 def is_timeout(error: OSError) -> bool:

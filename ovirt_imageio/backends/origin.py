@@ -18,7 +18,7 @@ from ovirt_imageio.backends.peer import Data, Lost, Peer
 from ovirt_imageio.backends.reply import Reply
 from ovirt_imageio.backends.tunnel import open_tunnel
 from ovirt_imageio.connect import Address, Lifeline, connect
-from ovirt_imageio.timeouts import is_timeout
+from ovirt_imageio.timeouts import end_after, is_timeout
 from ovirt_imageio.tls_socket import TLSSocket
 
 __all__ = ["Origin", "Refused", "Upload"]
@@ -225,7 +225,7 @@ class Origin:
                     if self._tunnel is not None:
                         open_tunnel(sock, self._host, self._port)
                     secure = TLSSocket(sock, context, server_hostname=self._host)
-                    secure.handshake()
+                    secure.handshake(end_after(self._connect_timeout))
                     peer = Peer(secure, self._read_timeout)
             else:
                 peer = Peer(sock, self._read_timeout)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Optional, Union
 
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
-from ovirt_imageio.timeouts import is_timeout, set_timeout
+from ovirt_imageio.timeouts import end_after, is_timeout, set_timeout
 from ovirt_imageio.tls_socket import TLSSocket
 
 __all__ = ["GATHER", "Stream"]
@@ -75,7 +75,7 @@ class Stream:
         """Speak TLS from now on."""
         with self.mapped_errors("start TLS"):
             tls = TLSSocket(self._socket, context, server_hostname=hostname)
-            tls.handshake()
+            tls.handshake(end_after(self._timeout))
             self._tls = tls
 
     def send(self, header: Buffer, payload: Optional[memoryview] = None) -> None:
