@@ -4,7 +4,7 @@
     plain text <── SSLObject <── ciphertext in memory <── one recv() of up to 256 KiB
 
 OpenSSL on a socket makes a system call for each record of 16 KiB that it sends, and two for each that it receives; each
-is a packet, wakes the peer, and costs the interpreter's lock. Here a download takes a third less of the processor, and
+is a packet, wakes the peer, and costs the interpreter's lock. Here a download takes a sixth less of the processor, and
 a small request one call in each direction.
 
 Knows sockets and OpenSSL; knows nothing of what is said.

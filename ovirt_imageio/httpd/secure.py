@@ -76,6 +76,10 @@ class SecureStream(Stream):
             self._tls.end()
         super().say_goodbye()
 
+    def has_more(self) -> bool:
+        """Return True if the client sent more than was asked for; it may have been received and not decrypted yet."""
+        return (self._tls is not None and self._tls.pending() > 0) or super().has_more()
+
     def _receive(self) -> bytes:
         return super()._receive() if self._tls is None else self._tls.recv(RECEIVE)
 

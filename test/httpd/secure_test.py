@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from fakes.sockets import timeout
-from fakes.waiting import DEADLINE
+from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
 from ovirt_imageio import errors, tls
@@ -279,6 +279,19 @@ def test_more_than_one_record_at_once():
         while received < 16384:
             received += stream.readinto(view)
         assert received == 16384
+
+
+def test_has_more():
+    with secure_pair() as (stream, client):
+        assert not stream.has_more()
+        # Two records; neither waits for the other to be acknowledged.
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(b"one")
+        client.sendall(b"two")
+        assert stream.receive() == b"one"
+        wait_until(stream.has_more)
+        assert stream.receive() == b"two"
+        assert not stream.has_more()
 
 
 def test_goodbye():
