@@ -13,6 +13,8 @@ Knows sockets and OpenSSL; knows nothing of what is said.
 from __future__ import annotations
 
 import contextlib
+import os
+import queue
 import socket
 import ssl
 from typing import Callable, Optional, Union
@@ -30,6 +32,13 @@ RECEIVE_STEP = 256 * 1024
 
 # And so much for everybody else: a whole request, and below what the allocator asks the system for each time.
 SMALL_STEP = 64 * 1024
+
+# Who encrypts or decrypts much takes one of these turns, as many as there are processors: OpenSSL gives up the
+# interpreter's lock for each record, and forty threads that take it from one another need twice the processor. At least
+# two, so that one that is lost to an interrupt stops nobody.
+turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+for _ in range(max(2, os.cpu_count() or 1)):
+    turns.put(None)
 
 
 class TLSSocket:
@@ -93,13 +102,21 @@ class TLSSocket:
         done = 0
         while size and not done and not self._is_over:
             # With nothing received, and nothing left of the last record, OpenSSL would only complain.
-            with contextlib.suppress(ssl.SSLWantReadError):
-                while done < size and not self._is_over and self.pending():
-                    count = int(self._tls.read(size - done, view[done:]))
-                    self._is_over = not count
-                    done += count
+            if self.pending():
+                done = self._decrypt(view)
             if not done and not self._is_over:
                 self._receive(size)
+        return done
+
+    def _decrypt(self, view: memoryview) -> int:
+        """Decrypt into view what was received; return how many bytes that are."""
+        size = len(view)
+        done = 0
+        with taking_turns(size), contextlib.suppress(ssl.SSLWantReadError):
+            while done < size and not self._is_over and self.pending():
+                count = int(self._tls.read(size - done, view[done:]))
+                self._is_over = not count
+                done += count
         return done
 
     def recv(self, size: int) -> bytes:
@@ -119,7 +136,8 @@ class TLSSocket:
         After an error that says to wait, the next call must begin with the same bytes: they are encrypted already.
         """
         if not self._unsent:
-            self._accepted = self._tls.write(data if len(data) <= SEND_STEP else memoryview(data)[:SEND_STEP])
+            with taking_turns(len(data)):
+                self._accepted = self._tls.write(data if len(data) <= SEND_STEP else memoryview(data)[:SEND_STEP])
         self._flush()
         count, self._accepted = self._accepted, 0
         return count
@@ -154,3 +172,24 @@ class TLSSocket:
             self._unsent = memoryview(self._outgoing.read())
         while self._unsent:
             self._unsent = self._unsent[self._send(self._unsent) :]
+
+
+class Turn:
+    """A with block in which no more threads encrypt or decrypt than there are processors."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        turns.get()
+
+    def __exit__(self, *_: object) -> None:
+        turns.put(None)
+
+
+TURN = Turn()
+AT_ONCE = contextlib.nullcontext()
+
+
+def taking_turns(size: int) -> contextlib.AbstractContextManager[None]:
+    """Return the with block for so many bytes: a few are not worth to wait."""
+    return TURN if size >= SMALL_STEP else AT_ONCE

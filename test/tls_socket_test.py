@@ -37,6 +37,9 @@ class Counting:
         self.receives += 1
         return self._sock.recv(size)
 
+    def shut_down(self):
+        self._sock.shutdown(socket.SHUT_RDWR)
+
 
 @contextlib.contextmanager
 def pair():
@@ -88,6 +91,32 @@ def test_many_records_arrive_with_one_call():
         client.sendall(data)
         assert read(server, len(data)) == data
         assert counting.receives == 1
+
+
+def test_many_at_once():
+    """More connections than there are turns, in both directions, some of which stand still in between."""
+    data = os.urandom(1 << 20)
+    received = []
+
+    def exchange():
+        with pair() as (server, client, _):
+            for sender, reader in ((server, client), (client, server)):
+                thread = threading.Thread(target=lambda reader=reader: received.append(read(reader, len(data))))
+                thread.start()
+                sender.sendall(data)
+                thread.join(DEADLINE)
+
+    with pair() as (idle, _, _):
+        waiting = threading.Thread(target=idle.recv, args=(1 << 20,))
+        waiting.start()
+        threads = [threading.Thread(target=exchange) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        idle.socket.shut_down()
+        waiting.join(DEADLINE)
+    assert received == [data] * 16
 
 
 @pytest.mark.parametrize("size", [1, 100, 16384, 16385])

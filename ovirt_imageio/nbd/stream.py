@@ -24,7 +24,7 @@ __all__ = ["GATHER", "Stream"]
 BUFFER_SIZE = 4 * 1024 * 1024
 
 # Small replies are received at once, header and payload, and copied: cheaper than a system call for each part.
-GATHER = 64 * 1024
+GATHER = 16 * 1024
 
 Buffer = Union[bytes, memoryview]
 

@@ -12,10 +12,8 @@ Knows the client, sinks and sources; knows nothing of HTTP.
 
 from __future__ import annotations
 
-import contextlib
 import socket as sockets
 from collections import deque
-from collections.abc import Iterator
 from typing import Optional, Union
 
 from ovirt_imageio import errors
@@ -45,14 +43,15 @@ class Streamer:
 
     def __init__(self) -> None:
         self._slots: list[memoryview] = []
+        self._small = memoryview(b"")
         self._pipe: Optional[Pipe] = None
 
     def send(self, client: Client, sink: Sink, offset: int, length: int, progress: Progress) -> None:
         """Send a range of the export to the sink."""
         if length < SMALL:
-            with self.slot() as slot:
-                client.read(offset, slot[:length])
-                sink.write(slot[:length])
+            view = self._small_slot()[:length]
+            client.read(offset, view)
+            sink.write(view)
             progress(length)
             return
         with client.settled():
@@ -67,21 +66,17 @@ class Streamer:
             Receiving(self, client, progress).run(source, offset, length)
 
     def _receive_small(self, client: Client, source: Source, offset: int, length: int, progress: Progress) -> None:
-        with self.slot() as slot:
-            count = fill(source, slot[:length])
-            client.write(offset, slot[:count])
+        slot = self._small_slot()
+        count = fill(source, slot[:length])
+        client.write(offset, slot[:count])
         progress(count)
         if count < length:
             raise errors.PartialContent(length, count)
 
-    @contextlib.contextmanager
-    def slot(self) -> Iterator[memoryview]:
-        """Lend a slot."""
-        slot = self.take_slot()
-        try:
-            yield slot
-        finally:
-            self.give_slot(slot)
+    def _small_slot(self) -> memoryview:
+        """Return the slot of what needs no window: hundreds of connections may have one."""
+        self._small = self._small or memoryview(bytearray(SMALL))
+        return self._small
 
     def take_slot(self, size: int = PIECE) -> memoryview:
         """Return a slot that nobody uses."""
@@ -102,6 +97,7 @@ class Streamer:
         """Release everything; harmless when repeated."""
         self.close_pipe()
         self._slots.clear()
+        self._small = memoryview(b"")
 
     def close_pipe(self) -> None:
         """Drop the pipe with what is in it."""
