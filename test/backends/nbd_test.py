@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from backends.contract import Bytes, Contract, Disk
 from fakes.nbdpeer import FLAGS, Peer
-from fakes.waiting import DEADLINE
+from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import nbd
@@ -389,12 +389,15 @@ def test_interrupt_while_the_server_hangs(was_connected):
         backend = None
         if was_connected:
             backend = stack.enter_context(contextlib.closing(NBDBackend(peer.url, line=line)))
+            # Else the first request would only learn that the server is gone.
+            wait_until(lambda: not backend._client.probe())
         cut = line.cut if backend is None else backend.interrupt
-        thread = threading.Thread(target=lambda: is_waiting.wait() and cut())
+        thread = threading.Thread(target=lambda: is_waiting.wait(DEADLINE) and cut())
         thread.start()
         with pytest.raises(errors.StorageError):
             NBDBackend(peer.url, line=line) if backend is None else read(backend)
-        thread.join()
+        thread.join(DEADLINE)
+        assert is_waiting.is_set()
         if backend is not None:
             with pytest.raises(errors.StorageError, match="Nobody waits"):
                 read(backend)
