@@ -110,7 +110,7 @@ class Peer:
                     try:
                         view = view[self._sock.send(view[:SEND_STEP]) :]
                     except BlockingIOError:
-                        self._wait(self._poll_both)
+                        self._wait()
         except OSError as e:
             raise self._failure(e) from e
         return True
@@ -222,8 +222,9 @@ class Peer:
         finally:
             self._wire.setblocking(True)
 
-    def _wait(self, poll: select.poll) -> None:
-        if not poll.poll(self._timeout * 1000):
+    def _wait(self) -> None:
+        """Wait until something came, or there is room to send. Raises TimeoutError."""
+        if not self._poll_both.poll(self._timeout * 1000):
             raise TimeoutError
 
     def _require_input(self) -> None:
