@@ -66,12 +66,18 @@ class Ranges:
             place = self._last_before(end)
             if place is None:
                 break
-            left, right = self._starts[place[0]][place[1]], self._ends[place[0]][place[1]]
+            chunk, index = place
+            left, right = self._starts[chunk][index], self._ends[chunk][index]
             if right < start:
                 break
-            self.total -= min(right, end) - max(left, start)
-            self._remove(*place)
-            start, end = min(left, start), max(right, end)
+            if left <= start:
+                # What moves on makes its island longer: no other one is touched.
+                self._ends[chunk][index] = max(right, end)
+                self.total -= min(right, end) - start
+                return
+            self.total -= min(right, end) - left
+            self._remove(chunk, index)
+            end = max(right, end)
         self._insert(start, end)
 
     def _last_before(self, offset: int) -> Optional[tuple[int, int]]:

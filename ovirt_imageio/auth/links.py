@@ -90,27 +90,20 @@ class Link:
 class Running:
     """One operation that runs now."""
 
-    __slots__ = ("_activity", "cut_reason", "link", "operation", "seen", "started")
+    __slots__ = ("_activity", "backend_name", "cut_reason", "is_write", "link", "operation", "seen", "started")
 
     def __init__(self, operation: Operation, link: Link, now: float) -> None:
         self.operation = operation
         self.link = link
         self.started = now
+        self.backend_name = link.backend.name if link.backend is not None else "none"
+        # Does it change the disk? Cut in the middle it leaves that half written.
+        self.is_write = operation.name in WRITES
         # How much of operation.done was accounted.
         self.seen = 0
         self._activity: Optional[int] = None
         # Why it was cut, once it was.
         self.cut_reason: Optional[str] = None
-
-    @property
-    def is_write(self) -> bool:
-        """True if it changes the disk: cut in the middle it leaves that half written."""
-        return self.operation.name in WRITES
-
-    @property
-    def backend_name(self) -> str:
-        """The name of the backend that it uses."""
-        return self.link.backend.name if self.link.backend is not None else "none"
 
     def is_client_active(self) -> bool:
         """Return True if the client gave or took something since the last look, though too little for a step."""

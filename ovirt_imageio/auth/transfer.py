@@ -68,8 +68,10 @@ class Transfer:
         self._clock = clock
         self._versions = versions or itertools.count(1)
         self._listener = listener or Listener()
-        # Guards everything below; notified when it changes.
-        self._changed = threading.Condition(threading.Lock())
+        # Guards everything below. Who waits for a change of it counts as watching: most changes interest nobody.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._watching = 0
         self._state = State.OPEN
         self._born = clock()
         self._lease = Lease.begin(ticket.timeout, self._born)
@@ -87,7 +89,7 @@ class Transfer:
 
     def authorize(self, operation: str) -> None:
         """Raise errors.NoSuchTicket or errors.NotPermitted unless the ticket allows to "read" or "write" now."""
-        with self._changed:
+        with self._lock:
             now = self._clock()
             if self._lease.is_expired(now):
                 self._observe(now)
@@ -101,7 +103,7 @@ class Transfer:
 
         Raises errors.NoSuchTicket if the ticket was canceled meanwhile, errors.StorageError if it cannot be opened.
         """
-        with self._changed:
+        with self._lock:
             self._require_open()
             found = self._links.find(connection)
             link = found or self._links.add(connection)
@@ -121,7 +123,7 @@ class Transfer:
 
         Raises what the operation raises; errors.OperationCanceled if it was cut.
         """
-        with self._changed:
+        with self._lock:
             self._require_open()
             now = self._clock()
             link = self._links.find(connection)
@@ -153,19 +155,19 @@ class Transfer:
 
     def touch(self) -> None:
         """Note that the client is alive."""
-        with self._changed:
+        with self._lock:
             self._lease.touch(self._clock())
 
     def is_alive(self) -> bool:
         """True while the ticket can be used."""
-        with self._changed:
+        with self._lock:
             return self._state is State.OPEN and not self._lease.is_expired(self._clock())
 
     # --- For the control service -------------------------------------------------------------------------------------
 
     def extend(self, changes: Changes) -> None:
         """Change how long the ticket lives, from now on, and how long its connections may stand still."""
-        with self._changed:
+        with self._lock:
             now = self._clock()
             # What moved until now belongs to the old lease: it must not lengthen the new one.
             self._observe(now)
@@ -178,7 +180,7 @@ class Transfer:
 
     def info(self) -> dict[str, Any]:
         """Return the state of the transfer, as the control service shows it."""
-        with self._changed:
+        with self._lock:
             now = self._clock()
             self._observe(now)
             return self._info(now)
@@ -189,7 +191,7 @@ class Transfer:
         is_over is asked now and then whether there is still somebody who waits.
         """
         deadline = time.monotonic() + seconds
-        with self._changed:
+        with self._lock:
             if since is None:
                 self._observe(self._clock())
                 since = self._version
@@ -198,7 +200,7 @@ class Transfer:
                 left = deadline - time.monotonic()
                 if self._version != since or left <= 0 or is_over():
                     return
-                self._changed.wait(min(left, POLL_SECONDS))
+                self._wait(min(left, POLL_SECONDS))
 
     # --- Cancel ------------------------------------------------------------------------------------------------------
 
@@ -213,7 +215,7 @@ class Transfer:
         An operation for which the client has done everything is never cut. What is idle is closed when this returns,
         unless that takes more than `patience` seconds. Harmless when repeated; an earlier end of the grace holds.
         """
-        with self._changed:
+        with self._lock:
             now = self._clock()
             ends = now + grace
             if self._state is State.OPEN:
@@ -229,12 +231,15 @@ class Transfer:
 
     def wait_drained(self, seconds: float) -> bool:
         """Wait for a canceled transfer to end; return False if something still runs after so many seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self.is_drained, seconds)
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            while not self.is_drained and (left := deadline - time.monotonic()) > 0:
+                self._wait(left)
+            return self.is_drained
 
     def describe_running(self) -> list[str]:
         """Return a line for each thing that still runs: what, and since when."""
-        with self._changed:
+        with self._lock:
             return self._links.describe(self._clock())
 
     def tick(self) -> float:
@@ -242,7 +247,7 @@ class Transfer:
 
         Return for how many seconds the ticket is expired and nothing runs on it; negative while it lives.
         """
-        with self._changed:
+        with self._lock:
             now = self._clock()
             self._observe(now)
             if self._state is State.CANCELING:
@@ -259,7 +264,7 @@ class Transfer:
 
     def describe_state(self) -> str:
         """Return "idle", "active", "expired" or "canceled"."""
-        with self._changed:
+        with self._lock:
             if self._state is not State.OPEN:
                 return "canceled"
             if self._links.running:
@@ -275,9 +280,18 @@ class Transfer:
             self._note_change()
 
     def _note_change(self) -> None:
-        assert self._changed._is_owned()  # type: ignore[attr-defined]
+        assert self._lock.locked()
         self._version = next(self._versions)
-        self._changed.notify_all()
+        if self._watching:
+            self._changed.notify_all()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for a change, at most so many seconds."""
+        self._watching += 1
+        try:
+            self._changed.wait(seconds)
+        finally:
+            self._watching -= 1
 
     def _require_open(self) -> None:
         if self._state is not State.OPEN:
@@ -336,14 +350,14 @@ class Transfer:
     # --- Without the lock --------------------------------------------------------------------------------------------
 
     def _open(self, link: Link) -> Backend:
-        with self._changed:
+        with self._lock:
             self._require_open()
             line = self._links.begin_opening(link, self._clock())
         try:
             with contextlib.ExitStack() as undo:
                 backend = self._open_backend(self.ticket, line)
                 undo.callback(backend.close)
-                with self._changed:
+                with self._lock:
                     line.check()
                     link.backend, link.was_opened = backend, True
                     self._note_change()
@@ -352,17 +366,17 @@ class Transfer:
         except (errors.Error, OSError) as e:
             if line.is_cut:
                 raise errors.NoSuchTicket() from e
-            with self._changed:
+            with self._lock:
                 self._progress.last_error = describe_error(e, self.ticket.uuid)
             raise
         finally:
-            with self._changed:
+            with self._lock:
                 self._links.end_opening(link)
                 self._settle()
 
     def _finish(self, running: Running, error: Optional[BaseException]) -> None:
         """Account for an operation that ended, and close its backend if nobody should use that again."""
-        with self._changed:
+        with self._lock:
             self._progress.account(running)
             self._links.running.discard(running)
             if running.cut_reason is None:
@@ -372,8 +386,8 @@ class Transfer:
             elif error is not None:
                 self._progress.last_error = f"The operation was cut: {running.cut_reason}"
             self._listener.operation_finished(running.backend_name, running.operation.name, error)
-            is_spoiled = running.cut_reason is not None or _is_spoiling(error)
-            is_spoiled = is_spoiled or self._state is not State.OPEN
+            is_over = self._state is not State.OPEN or running.cut_reason is not None
+            is_spoiled = is_over or (error is not None and _is_spoiling(error))
             backends = self._links.take_backends([running.link], self._clock()) if is_spoiled else []
             self._note_change()
             self._settle()
@@ -381,7 +395,7 @@ class Transfer:
 
     def _release(self, link: Link) -> None:
         """The request that used this backend is over."""
-        with self._changed:
+        with self._lock:
             link.is_in_use = False
             is_over = self._state is not State.OPEN
             backends = self._links.take_backends([link], self._clock()) if is_over else []
@@ -389,7 +403,7 @@ class Transfer:
         self._close(backends)
 
     def _disconnect(self, link: Link) -> None:
-        with self._changed:
+        with self._lock:
             self._links.remove(link)
             backends = self._links.take_backends([link], self._clock())
             self._note_change()
@@ -409,11 +423,11 @@ class Transfer:
             except Exception:
                 log.exception("Cannot close a backend transfer=%s", self.id)
             finally:
-                with self._changed:
+                with self._lock:
                     self._links.end_closing(backend)
                     self._settle()
 
 
-def _is_spoiling(error: Optional[BaseException]) -> bool:
+def _is_spoiling(error: BaseException) -> bool:
     """True if a backend that raised this may be broken for good; opening it again costs little."""
-    return error is not None and (isinstance(error, errors.StorageError) or not isinstance(error, errors.Error))
+    return isinstance(error, errors.StorageError) or not isinstance(error, errors.Error)

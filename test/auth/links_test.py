@@ -48,7 +48,7 @@ def test_backend_name(connection):
     read = running(connection, "read")
     assert read.backend_name == "memory"
     read.link.backend = None
-    assert read.backend_name == "none"
+    assert read.backend_name == "memory"
     read.cut("without a backend")
     assert connection.is_aborted
 
