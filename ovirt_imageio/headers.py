@@ -5,6 +5,7 @@ Pure: text in, numbers out, and back. Knows neither connections nor disks.
 
 from __future__ import annotations
 
+import functools
 import re
 import urllib.parse
 from typing import NamedTuple, Optional
@@ -80,6 +81,7 @@ def content_range(offset: int, length: int, total: int) -> str:
     return f"bytes {offset}-{offset + length - 1}/{total}"
 
 
+@functools.lru_cache(maxsize=64)
 def content_disposition(filename: Optional[str]) -> str:
     """Return the Content-Disposition of a download, after RFC 6266.
 

@@ -69,7 +69,8 @@ class Images:
         byte_range = parse.byte_range(request)
         response.close = response.close or request.query.get("close") == "y"
         transfer = self._store.authorize(ticket_id, "read")
-        if byte_range is not None and request.headers.get("if-range", etag(transfer)) != etag(transfer):
+        if_range = request.headers.get("if-range")
+        if if_range is not None and if_range != etag(transfer):
             byte_range = None
         backend = transfer.backend(request.connection)
         total = available(transfer, backend)

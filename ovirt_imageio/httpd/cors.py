@@ -5,7 +5,7 @@ Pure: imports no socket, file, thread, time or logging.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -24,6 +24,13 @@ EXPOSED = (
     "Retry-After",
 )
 
+ORIGIN = "origin"
+ASKS_HEADERS = "access-control-request-headers"
+ASKS_METHOD = "access-control-request-method"
+
+# What only browsers send.
+ASKING = frozenset([ORIGIN, ASKS_HEADERS, ASKS_METHOD])
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -38,27 +45,26 @@ class Policy:
     # Seconds that a browser may remember the answer to a preflight; most remember for less.
     max_age: int = 86400
 
-    def headers(self, request: Headers, verbs: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Yield the response headers for a request to a resource that has the verbs; none for what is no browser."""
-        origin = request.get("origin")
-        asks_headers = "access-control-request-headers" in request
-        asks_method = "access-control-request-method" in request
-        if origin is None and not asks_headers and not asks_method:
-            return
-        if origin is not None:
-            allowed = self._allowed_origin(origin)
+    def headers(self, request: Headers, verbs: Sequence[str]) -> dict[str, str]:
+        """Return the response headers for a request to a resource that has the verbs; none for what is no browser."""
+        if ASKING.isdisjoint(request):
+            return {}
+        answer = {}
+        if ORIGIN in request:
+            allowed = self._allowed_origin(request[ORIGIN])
             if allowed is not None:
-                yield "access-control-allow-origin", allowed
+                answer["access-control-allow-origin"] = allowed
             if "*" not in self.origins:
                 # A cache must not give one origin's answer to another one.
-                yield "vary", "Origin"
-        if asks_headers:
-            yield "access-control-allow-headers", ",".join(self.request_headers)
-        if asks_method:
-            yield "access-control-allow-methods", ",".join(verbs)
+                answer["vary"] = "Origin"
+        if ASKS_HEADERS in request:
+            answer["access-control-allow-headers"] = ",".join(self.request_headers)
+        if ASKS_METHOD in request:
+            answer["access-control-allow-methods"] = ",".join(verbs)
         else:
-            yield "access-control-expose-headers", ", ".join(self.exposed)
-        yield "access-control-max-age", str(self.max_age)
+            answer["access-control-expose-headers"] = ", ".join(self.exposed)
+        answer["access-control-max-age"] = str(self.max_age)
+        return answer
 
     def _allowed_origin(self, origin: str) -> Optional[str]:
         if "*" in self.origins:

@@ -10,7 +10,7 @@ Pure: imports no socket, file, thread, time or logging.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Union
 from urllib.parse import parse_qsl, unquote
 
 from ovirt_imageio.httpd.refusal import Refusal
@@ -40,24 +40,8 @@ TOKEN_BYTES = frozenset(code for code in range(128) if re.fullmatch(TOKEN, chr(c
 Buffer = Union[bytes, bytearray]
 
 
-class Headers:
-    """The header fields of a request; names are looked up in any case, repeated fields are joined by a comma."""
-
-    __slots__ = ("_fields",)
-
-    def __init__(self, fields: Optional[dict[str, str]] = None) -> None:
-        # Keys are lower case.
-        self._fields = fields or {}
-
-    def get(self, name: str, default: Optional[str] = None) -> Optional[str]:
-        """Return the value of the field, or default."""
-        return self._fields.get(name.lower(), default)
-
-    def __contains__(self, name: str) -> bool:
-        return name.lower() in self._fields
-
-    def __len__(self) -> int:
-        return len(self._fields)
+# The header fields of a request by their names, which are in lower case; repeated fields are joined by a comma.
+Headers = dict[str, str]
 
 
 class Head(NamedTuple):
@@ -101,14 +85,14 @@ def parse(data: bytes) -> Head:
     method, target, major, minor = match.groups()
     if major != "1":
         raise bad_request_line(line)
-    return Head(method, target, (1, int(minor)), Headers(parse_fields(fields)))
+    return Head(method, target, (1, int(minor)), parse_fields(fields))
 
 
-def parse_fields(lines: list[str]) -> dict[str, str]:
-    """Return lower-case names and values. Raises Refusal."""
+def parse_fields(lines: list[str]) -> Headers:
+    """Return names and values. Raises Refusal."""
     if len(lines) >= FIELDS_LIMIT:
         raise Refusal(431, f"The request has {FIELDS_LIMIT} header fields or more", close=True)
-    fields: dict[str, str] = {}
+    fields: Headers = {}
     for line in lines:
         if len(line) > FIELD_LIMIT:
             raise Refusal(431, f"A header line is longer than {FIELD_LIMIT} bytes", close=True)

@@ -120,7 +120,7 @@ class Application:
             if route is None:
                 raise self._no_route(request, response)
             if route.cors is not None:
-                response.headers.update(route.cors.headers(request.headers, tuple(route.verbs)))
+                response.headers.update(route.cors.headers(request.headers, list(route.verbs)))
             verb = route.verbs.get(request.method)
             if verb is None:
                 text = f"This resource has no such method, only {route.allow}"
@@ -164,9 +164,7 @@ class Application:
             raise errors.OperationCanceled()
         policy = route.cors if route else self._cors
         # The headers of what did not happen go, those that let a page read the error stay.
-        response.headers = (
-            dict(policy.headers(request.headers, list(route.verbs) if route else VERBS)) if policy else {}
-        )
+        response.headers = policy.headers(request.headers, list(route.verbs) if route else VERBS) if policy else {}
         response.headers.update(refusal.headers)
         response.close = response.close or refusal.close
         response.send_text(refusal.text, refusal.status)

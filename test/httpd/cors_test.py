@@ -10,7 +10,7 @@ VERBS = ("OPTIONS", "GET", "PUT")
 
 def answer(policy=None, **fields):
     request = Headers({name.replace("_", "-"): value for name, value in fields.items()})
-    return dict((policy or cors.Policy()).headers(request, VERBS))
+    return (policy or cors.Policy()).headers(request, VERBS)
 
 
 def test_no_browser():
