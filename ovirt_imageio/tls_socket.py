@@ -19,6 +19,8 @@ import socket
 import ssl
 from typing import Callable, Optional, Union
 
+from ovirt_imageio.eager import EagerSocket
+
 __all__ = ["Data", "TLSSocket"]
 
 Data = Union[bytes, bytearray, memoryview]
@@ -33,9 +35,9 @@ RECEIVE_STEP = 256 * 1024
 # And so much for everybody else: a whole request, and below what the allocator asks the system for each time.
 SMALL_STEP = 64 * 1024
 
-# Who encrypts or decrypts much takes one of these turns, as many as there are processors: OpenSSL gives up the
-# interpreter's lock for each record, and forty threads that take it from one another need twice the processor. At least
-# two, so that one that is lost to an interrupt stops nobody.
+# Who encrypts or decrypts more than that takes one of these turns, as many as there are processors: OpenSSL gives up
+# the interpreter's lock for each record, and forty threads that take it from one another need twice the processor. At
+# least two, so that one that is lost to an interrupt stops nobody.
 turns: queue.SimpleQueue[None] = queue.SimpleQueue()
 for _ in range(max(2, os.cpu_count() or 1)):
     turns.put(None)
@@ -60,6 +62,7 @@ class TLSSocket:
         send: Optional[Callable[[Data], int]] = None,
     ) -> None:
         self._sock = sock
+        self._eager = EagerSocket(sock)
         # What sends ciphertext, if the owner knows better how to wait for the peer.
         self._send = send or sock.send
         self._incoming = ssl.MemoryBIO()
@@ -110,21 +113,32 @@ class TLSSocket:
 
     def _decrypt(self, view: memoryview) -> int:
         """Decrypt into view what was received; return how many bytes that are."""
+        if len(view) >= SMALL_STEP:
+            with TURN:
+                return self._decrypt_records(view)
+        return self._decrypt_records(view)
+
+    def _decrypt_records(self, view: memoryview) -> int:
         size = len(view)
         done = 0
-        with taking_turns(size), contextlib.suppress(ssl.SSLWantReadError):
+        try:
             while done < size and not self._is_over and self.pending():
                 count = int(self._tls.read(size - done, view[done:]))
                 self._is_over = not count
                 done += count
+        except ssl.SSLWantReadError:
+            pass  # The last record is not here yet, or it was none with data.
         return done
 
     def recv(self, size: int) -> bytes:
         """Return up to `size` bytes, at least one, b"" at the end."""
         while not self._is_over:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                if self.pending():
+            if self.pending():
+                try:
                     data = self._tls.read(size)
+                except ssl.SSLWantReadError:
+                    pass  # The record is not here yet, or it was none with data.
+                else:
                     self._is_over = not data
                     return data
             self._receive(size)
@@ -136,8 +150,11 @@ class TLSSocket:
         After an error that says to wait, the next call must begin with the same bytes: they are encrypted already.
         """
         if not self._unsent:
-            with taking_turns(len(data)):
-                self._accepted = self._tls.write(data if len(data) <= SEND_STEP else memoryview(data)[:SEND_STEP])
+            if len(data) < SMALL_STEP:
+                self._accepted = self._tls.write(data)
+            else:
+                with TURN:
+                    self._accepted = self._tls.write(memoryview(data)[:SEND_STEP])
         self._flush()
         count, self._accepted = self._accepted, 0
         return count
@@ -161,8 +178,10 @@ class TLSSocket:
             self._sock.send(self._outgoing.read(), socket.MSG_DONTWAIT)
 
     def _receive(self, wanted: int) -> None:
-        """Take what the peer sent, for somebody who wants so many bytes."""
-        data = self._sock.recv(RECEIVE_STEP if wanted >= SMALL_STEP else SMALL_STEP)
+        """Take what the peer sent, for somebody who wants so many bytes, 0 if there is no hurry."""
+        data = self._eager.recv(SMALL_STEP) if 0 < wanted < SMALL_STEP else None
+        if data is None:
+            data = self._sock.recv(RECEIVE_STEP if wanted >= SMALL_STEP else SMALL_STEP)
         self._incoming.write(data)
         self._is_over = not data
 
@@ -187,9 +206,3 @@ class Turn:
 
 
 TURN = Turn()
-AT_ONCE = contextlib.nullcontext()
-
-
-def taking_turns(size: int) -> contextlib.AbstractContextManager[None]:
-    """Return the with block for so many bytes: a few are not worth to wait."""
-    return TURN if size >= SMALL_STEP else AT_ONCE

@@ -37,6 +37,7 @@ LAYERS: dict[str, set[str]] = {
 IN_BASE = {
     "",
     "connect",
+    "eager",
     "errors",
     "extent",
     "headers",

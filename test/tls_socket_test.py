@@ -18,7 +18,7 @@ from ovirt_imageio.tls_socket import TLSSocket
 
 
 class Counting:
-    """A socket that counts what is asked of it, and sends `room` bytes at most."""
+    """A socket that counts what it did, and sends `room` bytes at most."""
 
     def __init__(self, sock):
         self._sock = sock
@@ -33,9 +33,10 @@ class Counting:
         self.room -= sent
         return sent
 
-    def recv(self, size):
+    def recv(self, size, flags=0):
+        data = self._sock.recv(size, flags)
         self.receives += 1
-        return self._sock.recv(size)
+        return data
 
     def shut_down(self):
         self._sock.shutdown(socket.SHUT_RDWR)

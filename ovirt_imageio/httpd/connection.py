@@ -14,7 +14,7 @@ import logging
 import time
 from typing import Callable, Optional
 
-from ovirt_imageio import errors, stats
+from ovirt_imageio import eager, errors, stats
 from ovirt_imageio.httpd import head
 from ovirt_imageio.httpd.body import Body, open_body
 from ovirt_imageio.httpd.limits import Limits
@@ -94,9 +94,7 @@ class Connection:
     def serve(self, handler: Handler) -> None:
         """Answer requests until somebody closes."""
         try:
-            while not self.is_stopping and self._serve_one(handler):
-                # First this, then the question: who stops us sets its flag, then looks whether we are busy.
-                self.is_busy = False
+            self._serve_all(handler)
         except (ClientGone, errors.OperationCanceled) as error:
             log.debug("%s connection=%s client=%s", error, self.id, self.client)
         else:
@@ -133,6 +131,15 @@ class Connection:
             self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
         else:
             self._stream.say_goodbye()
+
+    def _serve_all(self, handler: Handler) -> None:
+        try:
+            while not self.is_stopping and self._serve_one(handler):
+                # First this, then the question: who stops us sets its flag, then looks whether we are busy.
+                self.is_busy = False
+                eager.end_work()
+        finally:
+            eager.end_work()
 
     def _serve_one(self, handler: Handler) -> bool:
         """Answer one request; return True if another one may follow."""
@@ -171,6 +178,7 @@ class Connection:
         if not data:
             return None
         self.is_busy = True
+        eager.begin_work()
         # Most often all of it is here at once.
         end = data.find(head.END)
         if end > 0 and data[0] > 0x20:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Union
 
 from ovirt_imageio import errors, relay
+from ovirt_imageio.eager import EagerSocket
 from ovirt_imageio.httpd.refusal import ClientGone
 from ovirt_imageio.timeouts import is_timeout, set_receive_timeout, set_send_timeout, set_timeout
 
@@ -44,12 +45,13 @@ class Stream:
     """
 
     __slots__ = (
-        *("_lock", "_moved", "_receive_timeout", "_send_timeout", "_sock"),
+        *("_eager", "_lock", "_moved", "_receive_timeout", "_send_timeout", "_sock"),
         *("ahead", "is_aborted", "is_ended", "is_tls", "timeout"),
     )
 
     def __init__(self, sock: sockets.socket, timeout: float) -> None:
         self._sock = sock
+        self._eager = EagerSocket(sock)
         self._lock = threading.Lock()
         # It may change with each request. Telling the kernel costs a system call, so that is done when it matters.
         self.timeout = self._receive_timeout = self._send_timeout = timeout
@@ -166,7 +168,8 @@ class Stream:
             self._send_timeout = self.timeout
 
     def _receive(self) -> bytes:
-        return self._sock.recv(RECEIVE)
+        data = self._eager.recv(RECEIVE)
+        return self._sock.recv(RECEIVE) if data is None else data
 
     def _receive_into(self, view: memoryview) -> int:
         return self._sock.recv_into(view)

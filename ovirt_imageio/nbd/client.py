@@ -82,6 +82,8 @@ class Client:
 
     def read(self, offset: int, view: memoryview) -> None:
         """Fill view with the bytes at offset."""
+        if self._is_one_piece(offset, len(view)):
+            return self.run_one(Command(wire.Command.READ, offset, len(view), view))
         self.run(
             Command(wire.Command.READ, offset + start, length, view[start : start + length])
             for start, length in self.pieces(offset, len(view))
@@ -91,10 +93,13 @@ class Client:
         """Write all of view at offset; with `fua` it is on the storage when this returns."""
         self._check_writable(wire.Command.WRITE)
         flags = CommandFlag.FUA if fua and self.export.can_fua else CommandFlag.NONE
-        self.run(
-            Command(wire.Command.WRITE, offset + start, length, view[start : start + length], flags)
-            for start, length in self.pieces(offset, len(view))
-        )
+        if self._is_one_piece(offset, len(view)):
+            self.run_one(Command(wire.Command.WRITE, offset, len(view), view, flags))
+        else:
+            self.run(
+                Command(wire.Command.WRITE, offset + start, length, view[start : start + length], flags)
+                for start, length in self.pieces(offset, len(view))
+            )
         if fua and not self.export.can_fua:
             self.flush()
 
@@ -114,7 +119,7 @@ class Client:
     def flush(self) -> None:
         """Make what was written survive a power failure; a server that does not offer it has nothing to flush."""
         if self.export.can_flush:
-            self.run([Command(wire.Command.FLUSH, 0, 0)])
+            self.run_one(Command(wire.Command.FLUSH, 0, 0))
 
     def block_status(self, offset: int, length: int) -> dict[int, memoryview]:
         """Return the extents at offset, packed as they came, by the number of their context.
@@ -125,7 +130,7 @@ class Client:
         if not self.export.contexts:
             raise Unsupported(str(wire.Command.BLOCK_STATUS))
         command = Command(wire.Command.BLOCK_STATUS, offset, length)
-        self.run([command])
+        self.run_one(command)
         return command.extents
 
     @property
@@ -143,6 +148,10 @@ class Client:
             yield 0, first
         yield from ((first + start, size) for start, size in steps_of(length - first, self.piece))
 
+    def _is_one_piece(self, offset: int, length: int) -> bool:
+        """True if pieces() would not split the range."""
+        return 0 < length <= self.piece - offset % self.piece
+
     def _check_writable(self, command: wire.Command) -> None:
         if self.export.is_read_only:
             raise Unsupported(str(command), message="the export is read-only")
@@ -158,6 +167,16 @@ class Client:
                 self.submit(command)
             while self._replies:
                 self.finish()
+        except BaseException as e:
+            self._recover(e)
+            raise
+
+    def run_one(self, command: Command) -> None:
+        """Run a command while no other is under way."""
+        assert not self._replies
+        try:
+            self.submit(command)
+            self.finish()
         except BaseException as e:
             self._recover(e)
             raise
@@ -297,8 +316,11 @@ def connect(
         stream = Stream(sock, connect_timeout)
         stack.callback(stream.close)
         steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure)
-        with stream.mapped_errors("negotiate"), line.holding(sock):
-            export = drive(steps, stream, location, ca_file)
+        try:
+            with line.holding(sock):
+                export = drive(steps, stream, location, ca_file)
+        except OSError as e:
+            raise stream.failure("negotiate", e) from e
         stream.set_timeout(reply_timeout)
         stack.pop_all()
     return Client(stream, export)

@@ -39,10 +39,21 @@ MAX_ERRORS = 1024
 MAX_EXTENTS = 1024 * 1024 - 1
 
 
+# What a server may answer with a simple reply, by what was negotiated.
+SIMPLE_KINDS = {
+    Mode.SIMPLE: frozenset(wire.Command),
+    Mode.STRUCTURED: frozenset(wire.Command) - {wire.Command.READ, wire.Command.BLOCK_STATUS},
+    Mode.EXTENDED: frozenset(),
+}
+
+
 class Command:
     """A request under way: what was asked for, and what came back so far."""
 
-    __slots__ = ("_covered", "cookie", "error", "error_count", "extents", "flags", "kind", "length", "offset", "view")
+    __slots__ = (
+        *("_covered", "cookie", "error", "error_count", "extents"),
+        *("flags", "kind", "length", "may_be_simple", "offset", "payload", "view"),
+    )
 
     def __init__(
         self, kind: wire.Command, offset: int, length: int, view: Optional[memoryview] = None, flags: int = 0
@@ -54,6 +65,10 @@ class Command:
         self.length = length
         # Where the bytes of a read go, or what a write sends. Who passes a read on without storing it leaves it None.
         self.view = view
+        # How many bytes of the reply go there.
+        self.payload = length if kind == wire.Command.READ else 0
+        # True if the server may answer with a simple reply.
+        self.may_be_simple = False
         self.cookie = 0
         self.error: Optional[RequestFailed] = None
         self.error_count = 0
@@ -73,6 +88,10 @@ class Command:
         if length == 0 or start < 0 or end > self.length:
             raise ProtocolError(f"{length} bytes at {start} do not belong to {self}")
         covered = self._covered
+        if not covered:
+            # Most replies are of one piece.
+            covered += (start, end)
+            return
         at = bisect.bisect_right(covered, start)
         # An odd index is inside of a part.
         if at % 2 or (at < len(covered) and covered[at] < end):
@@ -133,6 +152,7 @@ class Replies:
         self.payload = 0
         # How many of them may have a simple reply.
         self._simple_count = 0
+        self._simple_kinds = SIMPLE_KINDS[export.mode]
         self._next_cookie = 0
         self._steps = self._run()
 
@@ -145,41 +165,36 @@ class Replies:
         command.cookie = self._next_cookie
         self._next_cookie = (self._next_cookie + 1) & 0xFFFF_FFFF_FFFF_FFFF
         self._pending[command.cookie] = command
-        self._simple_count += self._may_be_simple(command)
-        self.payload += payload_of(command)
+        command.may_be_simple = command.kind in self._simple_kinds
+        self._simple_count += command.may_be_simple
+        self.payload += command.payload
 
     def __iter__(self) -> Iterator[Step]:
-        return self
-
-    def __next__(self) -> Step:
-        return next(self._steps)
-
-    def _may_be_simple(self, command: Command) -> bool:
-        """True if the server may answer the command with a simple reply."""
-        if self._export.mode is Mode.STRUCTURED:
-            return command.kind not in (wire.Command.READ, wire.Command.BLOCK_STATUS)
-        return self._export.mode is Mode.SIMPLE
+        """Return the steps; they go on where somebody stopped to take them."""
+        return self._steps
 
     def _run(self) -> Generator[Step, None, None]:
         """Yield the steps of one reply, or one chunk of a reply, after the other; for ever."""
         header = scratch(self._export.mode.header.size)
+        # A simple reply is the shortest: do not wait for more bytes where one may come.
+        simple, rest = header[: wire.SIMPLE_REPLY.size], header[wire.SIMPLE_REPLY.size :]
         magic = self._export.mode.magic
         while True:
-            # A simple reply is the shortest: do not wait for more bytes where one may come.
-            size = wire.SIMPLE_REPLY.size if self._simple_count else len(header)
-            yield header[:size]
+            is_short = self._simple_count > 0
+            yield simple if is_short else header
             found = int.from_bytes(header[:4], "big")
-            if found == wire.SIMPLE_REPLY_MAGIC and self._simple_count:
-                command: Optional[Command] = yield from self._simple(header[:size])
+            if found == wire.SIMPLE_REPLY_MAGIC and is_short:
+                command: Optional[Command] = yield from self._simple(simple)
             elif found == magic:
-                yield from rest(header, size)
+                if is_short and rest:
+                    yield rest
                 command = yield from self._chunk(header)
             else:
                 raise ProtocolError(f"a reply begins with {found:#010x}")
             if command is not None:
                 del self._pending[command.cookie]
-                self._simple_count -= self._may_be_simple(command)
-                self.payload -= payload_of(command)
+                self._simple_count -= command.may_be_simple
+                self.payload -= command.payload
                 yield Done(command)
 
     def _find(self, cookie: int) -> Command:
@@ -192,7 +207,7 @@ class Replies:
         """Understand a simple reply."""
         _, code, cookie = wire.SIMPLE_REPLY.unpack(header)
         command = self._find(cookie)
-        if not self._may_be_simple(command) or command.error:
+        if not command.may_be_simple or command.error:
             raise ProtocolError(f"a simple reply to {command}, or amid its chunks")
         if code:
             command.fail(code)
@@ -296,17 +311,6 @@ class Replies:
             raise ProtocolError(f"the reply to {command} ended before all of its bytes came")
         if command.kind == wire.Command.BLOCK_STATUS and len(command.extents) != len(self._export.contexts):
             raise ProtocolError(f"the reply to {command} ended before all of its extents came")
-
-
-def payload_of(command: Command) -> int:
-    """Return how many bytes the reply of a command brings that go to its view."""
-    return command.length if command.kind == wire.Command.READ else 0
-
-
-def rest(view: memoryview, filled: int) -> Iterator[memoryview]:
-    """Yield what is left of a view, if anything."""
-    if filled < len(view):
-        yield view[filled:]
 
 
 def scratch(size: int) -> memoryview:

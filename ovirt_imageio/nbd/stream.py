@@ -10,9 +10,9 @@ import select
 import socket
 import ssl
 import threading
-from types import TracebackType
 from typing import Optional, Union
 
+from ovirt_imageio.eager import EagerSocket
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
 from ovirt_imageio.timeouts import end_after, is_timeout, set_timeout
 from ovirt_imageio.tls_socket import TLSSocket
@@ -26,11 +26,13 @@ BUFFER_SIZE = 4 * 1024 * 1024
 # Small replies are received at once, header and payload, and copied: cheaper than a system call for each part.
 GATHER = 16 * 1024
 
+NOTHING = memoryview(b"")
+
 Buffer = Union[bytes, memoryview]
 
 
 class Stream:
-    """A connected socket. Every failure is a errors.ConnectionDead: half a message may have been sent or received.
+    """A connected socket. Every failure is an errors.ConnectionDead: half a message may have been sent or received.
 
     The socket blocks, with the kernel's own time-outs: then one system call moves a whole buffer, and what counts is
     that something moves.
@@ -42,13 +44,11 @@ class Stream:
         self._socket = sock
         self._tls: Optional[TLSSocket] = None
         # What was gathered and not asked for yet, and where that is.
-        self._gathered = memoryview(b"")
-        self._buffer = memoryview(b"")
+        self._gathered = NOTHING
+        self._buffer = NOTHING
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
-        # Reused, as every message needs them.
-        self._sending = self.mapped_errors("take a request")
-        self._receiving = self.mapped_errors("answer")
+        self._eager = EagerSocket(sock)
         self._is_tcp = sock.family != socket.AF_UNIX
         # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
         self._lock = threading.Lock()
@@ -73,14 +73,16 @@ class Stream:
 
     def start_tls(self, context: ssl.SSLContext, hostname: Optional[str]) -> None:
         """Speak TLS from now on."""
-        with self.mapped_errors("start TLS"):
+        try:
             tls = TLSSocket(self._socket, context, server_hostname=hostname)
             tls.handshake(end_after(self._timeout))
-            self._tls = tls
+        except OSError as e:
+            raise self.failure("start TLS", e) from e
+        self._tls = tls
 
     def send(self, header: Buffer, payload: Optional[memoryview] = None) -> None:
         """Send a header and its payload, together where possible."""
-        with self._sending:
+        try:
             if self._tls is not None:
                 self._tls.sendall(header)
                 self._tls.sendall(payload or b"")
@@ -93,43 +95,77 @@ class Stream:
                     sent = len(header)
                 if sent < len(header) + len(payload):
                     self._socket.sendall(payload[sent - len(header) :])
+        except OSError as e:
+            raise self.failure("take a request", e) from e
 
     def send_ahead(self, header: Buffer) -> None:
         """Send the header of what somebody else puts into the plain socket at once."""
-        with self._sending:
+        try:
             self._socket.sendall(header, socket.MSG_MORE)
+        except OSError as e:
+            raise self.failure("take a request", e) from e
 
     def receive(self, view: memoryview, gather: bool = False) -> None:
         """Fill all of view; with `gather`, take what follows, if it is here, so that it need not be fetched later."""
-        with self._receiving:
-            while view:
-                if self._gathered:
-                    count = min(len(view), len(self._gathered))
-                    view[:count] = self._gathered[:count]
-                    self._gathered = self._gathered[count:]
-                elif gather and self._tls is None and len(view) < GATHER:
-                    self._gather()
-                    continue
-                else:
-                    # The kernel waits for all that we want before it wakes us.
-                    count = self._receive_some(view, socket.MSG_WAITALL)
-                view = view[count:]
+        gather = gather and self._tls is None
+        while view:
+            if self._gathered:
+                view = view[self._take(view) :]
+            elif gather and len(view) < GATHER:
+                self._buffer = self._buffer or memoryview(bytearray(GATHER))
+                self._gathered = self._buffer[: self._receive(self._buffer, is_small=True)]
+            else:
+                view = view[self._receive(view) :]
 
-    def _gather(self) -> None:
-        """Receive what is here."""
-        self._buffer = self._buffer or memoryview(bytearray(GATHER))
-        self._gathered = self._buffer[: self._receive_some(self._buffer)]
+    def _take(self, view: memoryview) -> int:
+        """Copy what was gathered into view, as much as fits; return how much."""
+        gathered, count = self._gathered, len(view)
+        if count < len(gathered):
+            view[:] = gathered[:count]
+            self._gathered = gathered[count:]
+            return count
+        view[: len(gathered)] = gathered
+        self._gathered = NOTHING
+        return len(gathered)
 
-    def _receive_some(self, view: memoryview, flags: int = 0) -> int:
-        """Receive at least one byte."""
+    def _receive(self, view: memoryview, is_small: bool = False) -> int:
+        """Receive at least one byte, and not much more than that if what comes is small; return how many."""
+        try:
+            if self._tls is not None:
+                count = self._tls.recv_into(view)
+            elif is_small:
+                count = self._receive_small(view)
+            else:
+                count = self._receive_large(view)
+        except OSError as e:
+            raise self.failure("answer", e) from e
+        if count == 0:
+            raise Disconnected("the NBD server closed the connection")
+        return count
+
+    def _receive_small(self, view: memoryview) -> int:
+        count = self._eager.recv_into(view)
+        if count is None:
+            self._await_reply()
+            count = self._socket.recv_into(view)
+        return count
+
+    def _receive_large(self, view: memoryview) -> int:
+        if len(view) < GATHER:
+            self._await_reply()
+        # The kernel waits for all that we want before it wakes us.
+        return self._socket.recv_into(view, 0, socket.MSG_WAITALL)
+
+    def _await_reply(self) -> None:
+        """Wait for a reply to begin."""
         if self._is_tcp:
             # qemu holds its second small reply back until the first one is acknowledged, which the kernel would do
             # after 40 ms, to save a packet. It forgets this now and then.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        count = self._socket.recv_into(view, 0, flags) if self._tls is None else self._tls.recv_into(view)
-        if count == 0:
-            raise Disconnected("the NBD server closed the connection")
-        return count
+        elif not self._readable.poll(self._timeout * 1000):
+            # Who receives on a Unix socket is woken for nothing when the other side takes a request, as there is room
+            # for another one; both pay for that. Who polls is not.
+            raise TimeoutError
 
     def is_ready(self) -> bool:
         """Return True if receive() has something to begin with."""
@@ -137,9 +173,11 @@ class Stream:
             return True
         return bool(self._readable.poll(0))
 
-    def mapped_errors(self, what: str) -> MappedErrors:
-        """Return what turns errors of the system into ours in a with block."""
-        return MappedErrors(self, what)
+    def failure(self, what: str, error: OSError) -> ConnectionDead:
+        """Return our error for one of the system: the server did not do `what`."""
+        if is_timeout(error):
+            return TimedOut(f"the NBD server did not {what} within {self._timeout:g} seconds")
+        return Disconnected(f"the NBD server did not {what}: {error.strerror or error}")
 
     def interrupt(self) -> None:
         """Make whatever waits for the server fail now. Threads: any."""
@@ -150,26 +188,3 @@ class Stream:
         """Close the socket; harmless when repeated."""
         with self._lock:
             self._socket.close()
-
-
-class MappedErrors:
-    """Turns errors of the system in a with block into ours, again and again."""
-
-    __slots__ = ("_stream", "_what")
-
-    def __init__(self, stream: Stream, what: str) -> None:
-        self._stream = stream
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        if not isinstance(error, OSError) or isinstance(error, ConnectionDead):
-            return
-        if is_timeout(error):
-            seconds = self._stream.timeout
-            raise TimedOut(f"the NBD server did not {self._what} within {seconds:g} seconds") from error
-        raise Disconnected(f"the NBD server did not {self._what}: {error.strerror or error}") from error

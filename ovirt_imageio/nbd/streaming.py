@@ -177,8 +177,10 @@ class Sending:
         left = length
         try:
             while left:
-                with stream.mapped_errors("answer"):
+                try:
                     count = pipe.fill(stream.socket, left)
+                except OSError as e:
+                    raise stream.failure("answer", e) from e
                 if count == 0:
                     raise Disconnected("the NBD server closed the connection")
                 left -= count
@@ -300,8 +302,10 @@ class Receiving:
             assert stream.socket is not None
             try:
                 stream.send_ahead(self._client.start(command))
-                with stream.mapped_errors("take a request"):
-                    pipe.drain(stream.socket, ignore)
+                pipe.drain(stream.socket, ignore)
+            except OSError as e:
+                self._streamer.close_pipe()
+                raise stream.failure("take a request", e) from e
             except ConnectionDead:
                 self._streamer.close_pipe()
                 raise

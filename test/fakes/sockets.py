@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterable
 from typing import Union
 
@@ -38,6 +39,9 @@ class ScriptedSocket:
     def recv(self, size, flags=0):
         if not self._pieces:
             return b""
+        if flags & socket.MSG_DONTWAIT and isinstance(self._pieces[0], Exception):
+            # What happens while we wait did not happen yet.
+            raise BlockingIOError
         piece = self._pieces.pop(0)
         if isinstance(piece, Exception):
             raise piece
