@@ -29,11 +29,6 @@ __all__ = ["Streamer"]
 # there is nothing to overlap.
 SMALL = 64 * 1024
 
-# Bytes that stay in the kernel do not pass the processor's cache: then fewer and larger requests are cheaper, a tenth
-# for a download from a memory disk. That the sink can take them so shows when the first ones have left.
-SPLICED_PIECE = 1024 * 1024
-SPLICED_WINDOW = 2
-
 
 class Streamer:
     """The slots and the pipe with which one client streams; they are used again and again.
@@ -84,8 +79,9 @@ class Streamer:
         return slot if len(slot) >= size else memoryview(bytearray(max(size, PIECE)))
 
     def give_slot(self, slot: memoryview) -> None:
-        """Take a slot back."""
-        self._slots.append(slot)
+        """Take a slot back; one for a first piece is not needed again."""
+        if len(slot) == PIECE:
+            self._slots.append(slot)
 
     def pipe(self) -> Pipe:
         """Return the pipe."""
@@ -121,8 +117,6 @@ class Sending:
         # How much of the first command has left.
         self._sent = 0
         self._can_splice = False
-        self._piece = client.piece
-        self._window_size = WINDOW
         # What was not asked for yet.
         self._position = 0
         self._end = 0
@@ -146,8 +140,8 @@ class Sending:
 
     def _ask(self) -> bool:
         """Keep the window full; return False when there is nothing to wait for."""
-        while len(self._window) < self._window_size and self._position < self._end:
-            size = min(self._piece - self._position % self._piece, self._end - self._position)
+        while len(self._window) < WINDOW and self._position < self._end:
+            size = self._client.next_piece(self._position, self._end - self._position)
             command = Command(wire.Command.READ, self._position, size)
             self._client.submit(command)
             self._window.append(command)
@@ -162,12 +156,26 @@ class Sending:
                 self._write(ZEROES[:size])
         elif sock is None:
             self._can_splice = False
-            self._keep(step)
-            self._write(self._stored(step.command, step.start, step.length))
+            self._copy(step.length)
         else:
             self._splice(sock, step.length)
-            self._piece = min(SPLICED_PIECE, self._client.export.maximum_block)
-            self._window_size = SPLICED_WINDOW
+
+    def _copy(self, length: int) -> None:
+        """Receive bytes from the server, and write them to the sink."""
+        slot = self._streamer.take_slot()
+        left = length
+        try:
+            for _, size in steps_of(length, PIECE):
+                self._client.stream.receive(slot[:size])
+                left -= size
+                self._write(slot[:size])
+        except ConnectionDead:
+            raise
+        except Exception:
+            self._client.discard(left)
+            raise
+        finally:
+            self._streamer.give_slot(slot)
 
     def _splice(self, sock: sockets.socket, length: int) -> None:
         """Move bytes from the server to the sink without looking at them."""
@@ -248,13 +256,11 @@ class Receiving:
 
     def run(self, source: Source, offset: int, length: int) -> None:
         """Write the range."""
-        piece = self._client.piece
         self._can_splice = Pipe.is_supported and self._client.stream.socket is not None
         position, end = offset, offset + length
         while position < end:
             self._make_room()
-            # Pieces end at multiples of their size: see Client.pieces.
-            size = min(piece - position % piece, end - position)
+            size = self._client.next_piece(position, end - position)
             count = self._splice(source, position, size) or self._copy(source, position, size)
             if count == 0:
                 break
@@ -265,7 +271,7 @@ class Receiving:
 
     def _copy(self, source: Source, offset: int, size: int) -> int:
         """Write what the source has, through a slot; return how much that is, 0 at its end."""
-        slot = self._streamer.take_slot()
+        slot = self._streamer.take_slot(size)
         try:
             count = fill(source, slot[:size])
         except Exception:
@@ -282,9 +288,10 @@ class Receiving:
     def _splice(self, source: Source, offset: int, size: int) -> int:
         """Write what a plain socket has without looking at it; return how much that is, 0 if it has nothing for us.
 
-        The pipe is filled first: a client that goes away amid its body leaves no write half sent.
+        The pipe is filled first: a client that goes away amid its body leaves no write half sent. So a piece that is
+        larger than a pipe has to be copied.
         """
-        sock = source.socket if self._can_splice else None
+        sock = source.socket if self._can_splice and size <= PIECE else None
         if sock is None:
             return 0
         pipe, stream = self._streamer.pipe(), self._client.stream
@@ -329,8 +336,9 @@ class Receiving:
             self._finished.remove(command)
             if slot is not None:
                 self._streamer.give_slot(slot)
-            self._done += command.length
-            self._progress(command.length)
+            for _, size in steps_of(command.length, PIECE):
+                self._done += size
+                self._progress(size)
 
 
 def ignore(count: int) -> None:
