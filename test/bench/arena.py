@@ -1,8 +1,11 @@
-"""Where the daemons meet: ours and the released one, each started once for all lines, on the same disks.
+"""Where the daemons meet: ours and the released one, each started once for all lines.
 
     with arena.running():                       # around everything that is measured
         daemon = arena.daemon("ours")           # starts it when it is not there
-        url = daemon.add_ticket(**arena.disk("nbd-memory"))
+        url = arena.add_ticket("ours", "nbd-memory")
+
+They share the disks that are files. Each has a qemu-nbd of its own, with a disk of its own: how much memory that keeps,
+and so how fast it is, depends on what it was asked for before.
 
 Nothing is started before somebody asks for it, and nothing is left afterwards.
 """
@@ -37,7 +40,7 @@ LIFE = {"timeout": 36_000, "inactivity_timeout": 36_000}
 
 @dataclass(frozen=True)
 class Disk:
-    """One disk that both daemons serve."""
+    """One disk."""
 
     path: Path
     server: Optional[Server] = None
@@ -54,7 +57,7 @@ class Arena:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._daemons: dict[str, daemon.Daemon] = {}
-        self._disks: dict[str, Disk] = {}
+        self._disks: dict[tuple[str, str], Disk] = {}
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Arena]:
@@ -83,25 +86,29 @@ class Arena:
         """Return the daemons that were used until now."""
         return dict(self._daemons)
 
-    def disk(self, kind: str) -> Disk:
-        """Return a disk of 1 GiB: "file-memory", "nbd-memory", "file-disk", or "scratch" to write small things."""
-        if kind not in self._disks:
-            self._disks[kind] = self._make(kind)
-        return self._disks[kind]
+    def disk(self, kind: str, owner: str = "") -> Disk:
+        """Return a disk of 1 GiB: "file-memory", "file-disk", or one that is behind the qemu-nbd of its owner.
+
+        Those are "nbd-memory", and "scratch" to write small things.
+        """
+        key = (kind, "" if kind.startswith("file") else owner)
+        if key not in self._disks:
+            path = self.folder(STORAGE if kind == "file-disk" else MEMORY) / "disk"
+            fill(path)
+            server = None if kind.startswith("file") else self._stack.enter_context(serve(path))
+            self._disks[key] = Disk(path, server)
+        return self._disks[key]
 
     def add_ticket(self, kind: str, disk: str) -> str:
         """Add a ticket to a daemon; return its id."""
-        url = self.daemon(kind).add_ticket(url=self.disk(disk).url, size=SIZE, sparse=True, **LIFE)
+        url = self.daemon(kind).add_ticket(url=self.disk(disk, kind).url, size=SIZE, sparse=True, **LIFE)
         return url.rpartition("/")[2]
 
-    def _make(self, kind: str) -> Disk:
-        if kind == "nbd-memory":
-            # The same bytes, another way to them.
-            path = self.disk("file-memory").path
-            return Disk(path, self._stack.enter_context(serve(path)))
-        path = self.folder(STORAGE if kind == "file-disk" else MEMORY) / "disk"
-        fill(path)
-        return Disk(path, self._stack.enter_context(serve(path)) if kind == "scratch" else None)
+    def processes(self, kind: str, disk: str) -> dict[str, int]:
+        """Return the ids of a daemon, and of the qemu-nbd behind it."""
+        server = self.disk(disk, kind).server
+        pids = {"daemon": self.daemon(kind).process.pid}
+        return {**pids, "qemu-nbd": server.pid} if server else pids
 
 
 def local_socket(folder: Path) -> str:

@@ -38,9 +38,8 @@ def per_connection(kind: str) -> Side:
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as folder, start(Path(folder)) as running:
-            ticket = running.add_ticket(url=arena.disk("scratch").url, size=SIZE, sparse=True, **LIFE).rpartition("/")[
-                2
-            ]
+            url = arena.disk("scratch", kind).url
+            ticket = running.add_ticket(url=url, size=SIZE, sparse=True, **LIFE).rpartition("/")[2]
             step = SIZE // CONNECTIONS // MIB * MIB
             jobs = []
             for start_at in range(0, step * CONNECTIONS, step):

@@ -20,6 +20,8 @@ from bench.lines import Line, Side, Times
 from bench.peers import Nginx, dd, need, timed
 from real.nbd import uri
 
+from ovirt_imageio.nbd.server import Server
+
 __all__ = ["LINES", "transfer"]
 
 CLIENT = Path(__file__).with_name("client.py")
@@ -94,9 +96,7 @@ class Transfer:
 
     def processes(self) -> dict[str, int]:
         """Return the servers behind it."""
-        server = arena.disk(self._disk).server
-        pids = {"daemon": arena.daemon(self._kind).process.pid}
-        return {**pids, "qemu-nbd": server.pid} if server else pids
+        return arena.processes(self._kind, self._disk)
 
 
 def rate(run: Callable[[], float]) -> Callable[[], float]:
@@ -106,22 +106,24 @@ def rate(run: Callable[[], float]) -> Callable[[], float]:
 
 def nbdcopy(method: str) -> Side:
     """Return nbdcopy on the disk, one leg less than ours."""
-    disk = "nbd-memory"
+
+    def server() -> Server:
+        server = arena.disk("nbd-memory", "nbdcopy").server
+        assert server is not None
+        return server
 
     @contextlib.contextmanager
     def setup() -> Iterator[None]:
         need("nbdcopy")
-        arena.disk(disk)
+        server()
         yield
 
     def run() -> float:
-        server = arena.disk(disk).server
-        assert server is not None
-        source = uri(server.url.partition("unix:")[2])
-        pair = (source, "null:") if method == "GET" else ("--flush", arena.disk("scratch").path, source)
+        source = uri(server().url.partition("unix:")[2])
+        pair = (source, "null:") if method == "GET" else ("--flush", arena.disk("file-memory").path, source)
         return timed("nbdcopy", "--connections=1", *pair)
 
-    return Side("nbdcopy", rate(run), setup)
+    return Side("nbdcopy", rate(run), setup, lambda: {"qemu-nbd": server().pid})
 
 
 def direct_dd(method: str) -> Side:

@@ -118,17 +118,10 @@ class Checksum:
         return timed(*self._command)
 
 
-def processes(kind: str, disk: str) -> dict[str, int]:
-    """Return the servers behind a line."""
-    server = arena.disk(disk).server
-    pids = {"daemon": arena.daemon(kind).process.pid}
-    return {**pids, "qemu-nbd": server.pid} if server else pids
-
-
 def both(make: Callable[[str], Any], disk: str = "scratch") -> list[Side]:
     """Return both daemons, each measured by what is made for it."""
     pairs = [(kind, make(kind)) for kind in ("ours", "release")]
-    return [Side(kind, item.run, item.setup, lambda kind=kind: processes(kind, disk)) for kind, item in pairs]
+    return [Side(kind, item.run, item.setup, lambda kind=kind: arena.processes(kind, disk)) for kind, item in pairs]
 
 
 def line(name: str, script: str, about: str, *targets: Times, connections: int = 1, rounds: int = 3) -> Line:
