@@ -65,7 +65,10 @@ class Pipe:
     def fill(self, source: sockets.socket, count: int) -> int:
         """Move bytes into the empty pipe, up to `count`, once there are some; return how many, 0 at the end."""
         assert self._level == 0, "a full pipe would block for ever"
-        self._level = splice(source, source.fileno(), self._write_end, count)
+        try:
+            self._level = os.splice(source.fileno(), self._write_end, count)
+        except BlockingIOError:
+            raise late() from None
         return self._level
 
     def gather(self, source: sockets.socket, count: int, progress: Progress) -> int:
@@ -115,7 +118,7 @@ class Pipe:
     def drain(self, sink: sockets.socket, progress: Progress) -> None:
         """Move all that is in the pipe to the sink; `progress` is told of each part."""
         while self._level:
-            moved = splice(sink, self._read_end, sink.fileno(), self._level)
+            moved = put(self._read_end, sink, self._level)
             self._level -= moved
             progress(moved)
 
@@ -162,18 +165,18 @@ def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
         offset = stop
 
 
-def splice(sock: sockets.socket, source: int, target: int, count: int) -> int:
-    """Move up to `count` bytes between two descriptors, of which the socket is one; raises TimeoutError.
+def put(source: int, sink: sockets.socket, count: int) -> int:
+    """Move up to `count` bytes into the socket; raises TimeoutError.
 
     The kernel calls a socket writable when a third of its buffer is free, more than a slow reader takes in one
     time-out: that one counts only if the reader took nothing meanwhile.
     """
-    before = unsent(sock)
+    before = unsent(sink)
     while True:
         try:
-            return os.splice(source, target, count)
+            return os.splice(source, sink.fileno(), count)
         except BlockingIOError:
-            left = unsent(sock)
+            left = unsent(sink)
             if left >= before:
                 raise late() from None
             before = left
