@@ -9,7 +9,10 @@ Pure: imports no socket, file, thread, time or logging.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Union
 from urllib.parse import parse_qsl, unquote
 
@@ -129,9 +132,10 @@ def split_target(target: str) -> tuple[str, str]:
     return path, query
 
 
-def split_query(query: str) -> dict[str, str]:
+@functools.lru_cache(maxsize=64)
+def split_query(query: str) -> Mapping[str, str]:
     """Return the decoded fields of a query; the last one of a name wins, one without a value has an empty one."""
-    return dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+    return MappingProxyType(dict(parse_qsl(query, keep_blank_values=True)))
 
 
 def bad_request_line(line: str) -> Refusal:

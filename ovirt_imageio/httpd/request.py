@@ -5,7 +5,8 @@ Knows nothing of sockets and routes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ovirt_imageio.httpd import framing, head
 from ovirt_imageio.httpd.body import Body
@@ -24,7 +25,7 @@ class Request:
     Threads: the connection's.
     """
 
-    __slots__ = ("_query", "body", "connection", "headers", "keeps_alive", "method", "path", "query_string", "version")
+    __slots__ = ("body", "connection", "headers", "keeps_alive", "method", "path", "query_string", "version")
 
     def __init__(self, head_: head.Head, body: Body, connection: Connection) -> None:
         self.method, target, self.version, self.headers = head_
@@ -32,11 +33,8 @@ class Request:
         self.body = body
         self.connection = connection
         self.keeps_alive = framing.keeps_alive(head_)
-        self._query: Optional[dict[str, str]] = None
 
     @property
-    def query(self) -> dict[str, str]:
+    def query(self) -> Mapping[str, str]:
         """The decoded fields of the query; the last one of a name wins, one without a value has an empty one."""
-        if self._query is None:
-            self._query = head.split_query(self.query_string)
-        return self._query
+        return head.split_query(self.query_string)

@@ -27,7 +27,7 @@ __all__ = ["Streamer"]
 
 # Below this one request, through a slot, costs the least: its bytes leave together with the head of the response, and
 # there is nothing to overlap.
-SMALL = 64 * 1024
+SMALL = 128 * 1024
 
 
 class Streamer:

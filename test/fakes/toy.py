@@ -27,7 +27,7 @@ class Echo:
 
     def get(self, request, response, *groups):
         response.headers["x-groups"] = ",".join(groups)
-        response.send_json({"path": request.path, "query": request.query, "version": request.version})
+        response.send_json({"path": request.path, "query": dict(request.query), "version": request.version})
 
     def put(self, request, response, *groups):
         self.data = request.body.read(1 << 20)

@@ -15,12 +15,11 @@ from ovirt_imageio import errors
 from ovirt_imageio.nbd import client
 from ovirt_imageio.nbd.client import PIECE, WINDOW
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, RequestFailed, TimedOut
-from ovirt_imageio.nbd.streaming import Streamer
+from ovirt_imageio.nbd.streaming import SMALL, Streamer
 from ovirt_imageio.nbd.wire import Command, Mode
 from ovirt_imageio.relay import Pipe
 from ovirt_imageio.timeouts import set_timeout
 
-KIB = 1024
 SIZE = 5 * PIECE + 12345
 
 # Python 3.9 has one for sockets.
@@ -171,8 +170,8 @@ def piece_of(disk, request):
 RANGES = [
     (0, SIZE),
     (0, 1),
-    (100, 63 * KIB),
-    (100, 64 * KIB),
+    (100, SMALL - 1),
+    (100, SMALL),
     (12345, 2 * PIECE),
     (PIECE - 1, 2),
     (SIZE - 1, 1),
@@ -189,7 +188,7 @@ def test_send(way, disk, mode, offset, length):
         assert sum(s.progress) == length
         s.check_connection(disk)
         if way == "pipe":
-            assert s.end.spliced == (length if length >= 64 * KIB else 0)
+            assert s.end.spliced == (length if length >= SMALL else 0)
 
 
 def requested(disk, lengths):
@@ -257,7 +256,7 @@ def test_receive(way, disk, mode, offset, length, step):
         if way == "pipe":
             # The first piece of a long move does not fit into a pipe.
             opening = client.OPENING if length >= client.OPENING else 0
-            assert s.end.spliced == (length - opening if length >= 64 * KIB else 0)
+            assert s.end.spliced == (length - opening if length >= SMALL else 0)
 
 
 def test_streams_follow_one_another(way, disk):
