@@ -5,7 +5,7 @@ virtual machine, whose idle processor is given back to the host. With one client
 request. So look again and again for a moment before sleeping, as qemu does, too; but only
 
 - as long as that pays: who looked in vain goes to sleep at once the next times, more often with each failure;
-- while no other thread answers a request: that one needs the processor, and the interpreter;
+- while no other thread answers a request, or looks: that one needs the processor, and the interpreter;
 - where there is another processor, on which the peer can run.
 
 Knows sockets; knows nothing of what is said.
@@ -33,6 +33,9 @@ can_look = len(os.sched_getaffinity(0)) > 1
 
 # The threads that answer a request. A set, as a count could be changed by two threads at once.
 workers: set[int] = set()
+
+# Held by the one that looks.
+looking = threading.Lock()
 
 
 def begin_work() -> None:
@@ -72,18 +75,21 @@ class EagerSocket:
             self._skip -= 1
             return None
         own = threading.get_ident() in workers
-        if len(workers) > own or not can_look:
+        if not can_look or len(workers) > own or not looking.acquire(blocking=False):
             return None
-        deadline = time.monotonic() + SECONDS
-        while len(workers) <= own:
-            try:
-                result = receive(*arguments, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    self._failures = min(self._failures + 1, PATIENCE)
-                    self._skip = 2**self._failures - 1
-                    break
-            else:
-                self._failures = 0
-                return result
-        return None
+        try:
+            deadline = time.monotonic() + SECONDS
+            while len(workers) <= own:
+                try:
+                    result = receive(*arguments, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        self._failures = min(self._failures + 1, PATIENCE)
+                        self._skip = 2**self._failures - 1
+                        return None
+                else:
+                    self._failures = 0
+                    return result
+            return None
+        finally:
+            looking.release()

@@ -130,6 +130,20 @@ def test_stops_when_another_thread_begins_to_work():
     assert sock.looks == 4
 
 
+def test_one_at_a_time():
+    """Also where nobody tells what works, as in a client."""
+    other = Socket(comes_at=1)
+
+    class Nested(Socket):
+        def recv(self, size: int, flags: int) -> bytes:
+            assert EagerSocket(other).recv(1) is None
+            return super().recv(size, flags)
+
+    assert EagerSocket(Nested(comes_at=2)).recv(1) == b"x"
+    assert other.looks == 0
+    assert EagerSocket(other).recv(1) == b"x"
+
+
 def test_not_on_a_single_processor(monkeypatch):
     monkeypatch.setattr(eager, "can_look", False)
     sock = Socket(comes_at=1)
