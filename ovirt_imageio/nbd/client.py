@@ -151,10 +151,10 @@ class Client:
 
         Pieces end at multiples of their size, so that aligned storage has two odd ones at most.
         """
+        size = self.piece
         if length >= self._opening:
-            opening, self._opening = self._opening, NEVER
-            return opening
-        return min(self.piece - offset % self.piece, length)
+            size, self._opening = self._opening, NEVER
+        return min(size - offset % self.piece, length)
 
     def pieces(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """Split a range into pieces that the server can take: yield the start within the range, and the length."""

@@ -259,8 +259,8 @@ class Receiving:
         self._can_splice = Pipe.is_supported and self._client.stream.socket is not None
         position, end = offset, offset + length
         while position < end:
-            self._make_room()
             size = self._client.next_piece(position, end - position)
+            self._make_room(size)
             count = self._splice(source, position, size) or self._copy(source, position, size)
             if count == 0:
                 break
@@ -318,10 +318,15 @@ class Receiving:
                 raise
         return count
 
-    def _make_room(self) -> None:
-        """Note the writes that have ended; if the window is full, wait for the first one."""
-        while len(self._window) >= WINDOW or (self._window and self._client.stream.is_ready()):
+    def _make_room(self, size: int) -> None:
+        """Note the writes that have ended; if the window has no room for one of `size`, wait for the first ones."""
+        while self._window and (not self._has_room(size) or self._client.stream.is_ready()):
             self._finish()
+
+    def _has_room(self, size: int) -> bool:
+        """True if one more write needs no more memory than a window of pieces."""
+        under_way = sum(command.length for command, _ in self._window)
+        return len(self._window) < WINDOW and under_way + size <= WINDOW * PIECE
 
     def _wait(self) -> None:
         """Wait until all writes have ended."""

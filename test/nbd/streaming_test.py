@@ -226,6 +226,24 @@ def test_first_piece_of_a_long_move(way, disk, monkeypatch):
         assert max(s.progress) <= PIECE
 
 
+def test_first_piece_is_the_whole_window_of_writes(way, disk, monkeypatch):
+    """It needs as much memory as all others together."""
+    monkeypatch.setattr(client, "OPENING", WINDOW * PIECE)
+
+    def script(call):
+        call.negotiate(size=SIZE)
+        opening = call.request()
+        assert opening.length == WINDOW * PIECE
+        # What comes now would be lost.
+        call.pause(0.05)
+        call.done(opening)
+        call.serve(disk)
+
+    with scene(script, way) as s:
+        s.receive(bytes(SIZE), 0)
+        s.check_connection(disk)
+
+
 def test_a_server_may_want_small_pieces_only(way, disk):
     lengths = []
 
