@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from bench.lines import Line, Result, digits
 
@@ -89,6 +89,8 @@ def number(value: float) -> str:
     return f"{value:,.{2 if value < 10 else digits(value)}f}" if value >= 0.01 else f"{value:.1g}"
 
 
+RELEASE = "release"
+
 HEAD = """\
 # The last run
 
@@ -96,31 +98,62 @@ Measured with `make bench` until {date}: {processors} processors, {machine}, Lin
 [../performance.md](../performance.md) tells what the lines are. Shown are medians; all samples are in
 [results.json](results.json).
 
-| line | what | ours | others | ratio | CPU s, ours | CPU s, release | target |
-|---|---|---|---|---|---|---|---|
+## The targets
+
+Those that were missed come first.
+
+| line | target | reached | | ours | release |
+|---|---|---|---|---|---|
+"""
+
+LINES_HEAD = """
+## The lines
+
+| line | what | ours | others | ratio | CPU s, ours | CPU s, release |
+|---|---|---|---|---|---|---|
 """
 
 
 def table(content: Record) -> str:
-    """Return all lines as a table in Markdown."""
-    head = HEAD.format(**content)
-    return head + "\n".join(row(line) for line in content["lines"]) + "\n"
+    """Return all targets and all lines as tables in Markdown."""
+    lines = content["lines"]
+    aims = [(line, target) for line in lines for target in line["targets"]]
+    aims.sort(key=lambda aim: aim[1]["good"])
+    rows = [aim_row(*aim) for aim in aims] + [LINES_HEAD.rstrip("\n")] + [row(line) for line in lines]
+    return HEAD.format(**content) + "\n".join(rows) + "\n"
+
+
+def aim_row(line: Record, target: Record) -> str:
+    """Return the row of one target."""
+    reached = "not measured" if target["reached"] is None else number(target["reached"])
+    sides = {side["side"]: side for side in line["sides"]}
+    good = "yes" if target["good"] else "**no**"
+    ours = line["sides"][0]
+    return cells(line["name"], target["target"], reached, good, amount(line, ours), amount(line, sides.get(RELEASE)))
+
+
+def amount(line: Record, side: Optional[Record]) -> str:
+    """Return what a side reached, with its unit; nothing if it was not measured."""
+    return "" if side is None or "missing" in side else f"{number(side['median'])} {line['unit']}"
+
+
+def cells(*texts: str) -> str:
+    """Return a row of a table."""
+    return f"| {' | '.join(text.replace('|', '/') for text in texts)} |"
 
 
 def row(line: Record) -> str:
-    """Return one row of it."""
+    """Return the row of one line."""
     ours, *others = line["sides"]
-    cells = [
+    return cells(
         line["name"],
         line["about"],
-        "" if "missing" in ours else f"{number(ours['median'])} {line['unit']}",
+        amount(line, ours),
         ", ".join(f"{side['side']} {number(side['median'])}" for side in others if "median" in side),
         ", ".join(number(value) for value in line["ratios"].values()),
         cpu_cell(ours),
-        cpu_cell(next((side for side in others if side["side"] == "release"), {})),
-        "; ".join(f"{target['target']}: {verdict(target)}" for target in line["targets"]),
-    ]
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+        cpu_cell(next((side for side in others if side["side"] == RELEASE), {})),
+    )
 
 
 def cpu_cell(side: Record) -> str:

@@ -54,10 +54,20 @@ def test_targets(records):
 
 
 def test_table_has_a_row_for_each_line(records):
-    rows = report.table(report.run(records)).split("|---|\n")[1].splitlines()
-    assert [row.count("|") for row in rows] == [9, 9, 9]
+    rows = report.table(report.run(records)).split("|---|\n")[-1].splitlines()
+    assert [row.count("|") for row in rows] == [8, 8, 8]
     assert rows[0].startswith("| get-fast | a / b | 3,000 MiB/s | release 1,000 | 3.00 | daemon 0.50 | daemon 2.00 |")
-    assert "MISSED" in rows[1]
+
+
+def test_table_has_a_row_for_each_target_and_those_that_were_missed_come_first(records):
+    rows = report.table(report.run(records)).split("|---|\n")[1].split("\n\n")[0].splitlines()
+    assert rows == [
+        "| get-fast | >= 1 x nginx | not measured | **no** | 3,000 MiB/s | 1,000 MiB/s |",
+        "| list | <= 0.5 x release | 0.75 | **no** | 3.00 s | 4.00 s |",
+        "| get-fast | >= 2 x release | 3.00 | yes | 3,000 MiB/s | 1,000 MiB/s |",
+        "| get-fast | CPU of daemon <= 0.5 x release | 0.25 | yes | 3,000 MiB/s | 1,000 MiB/s |",
+        "| alone | <= 10 s | 0.001 | yes | 0.001 s |  |",
+    ]
 
 
 def test_plot_shows_what_was_compared(records):
