@@ -12,6 +12,7 @@ Knows the client, sinks and sources; knows nothing of HTTP.
 
 from __future__ import annotations
 
+import mmap
 import socket as sockets
 from collections import deque
 from typing import Optional, Union
@@ -76,7 +77,8 @@ class Streamer:
     def take_slot(self, size: int = PIECE) -> memoryview:
         """Return a slot that nobody uses."""
         slot = self._slots.pop() if self._slots else memoryview(b"")
-        return slot if len(slot) >= size else memoryview(bytearray(max(size, PIECE)))
+        # Memory of its own, which goes back to the system with the connection: malloc would keep it.
+        return slot if len(slot) >= size else memoryview(mmap.mmap(-1, max(size, PIECE)))
 
     def give_slot(self, slot: memoryview) -> None:
         """Take a slot back; one for a first piece is not needed again."""
