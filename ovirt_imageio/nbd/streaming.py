@@ -76,9 +76,10 @@ class Streamer:
 
     def take_slot(self, size: int = PIECE) -> memoryview:
         """Return a slot that nobody uses."""
-        slot = self._slots.pop() if self._slots else memoryview(b"")
+        if self._slots and size <= PIECE:
+            return self._slots.pop()
         # Memory of its own, which goes back to the system with the connection: malloc would keep it.
-        return slot if len(slot) >= size else memoryview(mmap.mmap(-1, max(size, PIECE)))
+        return memoryview(mmap.mmap(-1, max(size, PIECE)))
 
     def give_slot(self, slot: memoryview) -> None:
         """Take a slot back; one for a first piece is not needed again."""
