@@ -107,9 +107,7 @@ class Lease:
     def touch(self, now: float) -> None:
         """Note activity. It never shortens a life that was extended beyond the timeout."""
         self.accessed = now
-        expires = now + self.timeout
-        if expires > self.expires:
-            self.expires = expires
+        self.expires = max(self.expires, now + self.timeout)
 
     def extend(self, seconds: int, now: float) -> None:
         """Expire `seconds` from now, be that later or earlier; revives what has expired."""

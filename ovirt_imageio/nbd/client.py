@@ -30,7 +30,7 @@ from ovirt_imageio.nbd.wire import CommandFlag
 
 __all__ = ["PIECE", "WINDOW", "Client", "connect", "steps_of"]
 
-# Bytes are moved in pieces of this size: half as much costs a tenth, a quarter a third.
+# Bytes are moved in pieces of this size: half as much costs a tenth, a quarter a fifth to a third.
 PIECE = 1024 * 1024
 
 # How many requests are under way at once: the storage works while the network does.

@@ -157,14 +157,16 @@ class Stream:
         return self._socket.recv_into(view, 0, socket.MSG_WAITALL)
 
     def _await_reply(self) -> None:
-        """Wait for a reply to begin."""
+        """Wait for a reply to begin.
+
+        Who receives on a Unix socket is woken for nothing when the other side takes a request, as there is room for
+        another one; both pay for that. Who polls is not.
+        """
         if self._is_tcp:
             # qemu holds its second small reply back until the first one is acknowledged, which the kernel would do
             # after 40 ms, to save a packet. It forgets this now and then.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         elif not self._readable.poll(self._timeout * 1000):
-            # Who receives on a Unix socket is woken for nothing when the other side takes a request, as there is room
-            # for another one; both pay for that. Who polls is not.
             raise TimeoutError
 
     def is_ready(self) -> bool:
