@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Optional
 
 from ovirt_imageio import config as configuration
-from ovirt_imageio import connect, errors
+from ovirt_imageio import errors
+from ovirt_imageio.net import connect
 
 __all__ = ["DEFAULT_CONF_DIR", "Client", "ClientError", "Error", "ServerError", "load_config"]
 

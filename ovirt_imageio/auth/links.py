@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Optional, Protocol
 
-from ovirt_imageio import stats
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.connect import Lifeline
-from ovirt_imageio.ops import Operation
+from ovirt_imageio.measure.clock import Clock
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["Connection", "Link", "Links", "Listener", "Running"]
 
@@ -30,7 +30,7 @@ class Connection(Protocol):
         """A number that no other connection of the process ever had."""
 
     @property
-    def clock(self) -> stats.Clock:
+    def clock(self) -> Clock:
         """Times what happens on this connection. Threads: its own."""
 
     def activity(self) -> int:

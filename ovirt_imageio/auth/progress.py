@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Optional
 
-from ovirt_imageio import errors, stats
+from ovirt_imageio import errors
 from ovirt_imageio.auth.links import Listener, Running
 from ovirt_imageio.auth.ticket import short
-from ovirt_imageio.ranges import Ranges
+from ovirt_imageio.geometry.ranges import Ranges
+from ovirt_imageio.measure.clock import Meter
 
 __all__ = ["Progress", "describe_error"]
 
@@ -27,7 +28,7 @@ class Progress:
         self._listener = listener
         self._ranges = Ranges()
         self._moved = 0
-        self._meter = stats.Meter()
+        self._meter = Meter()
 
     @property
     def transferred(self) -> int:

@@ -27,8 +27,8 @@ from ovirt_imageio.auth.links import Connection, Link, Links, Listener, Running
 from ovirt_imageio.auth.progress import Progress, describe_error
 from ovirt_imageio.auth.ticket import TRANSITIONS, Changes, Event, Lease, State, Ticket
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.connect import Lifeline
-from ovirt_imageio.ops import Operation
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["CLOSE_PATIENCE", "Connection", "Listener", "OpenBackend", "Transfer"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.extent import Extent, ZeroExtent
+from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 
 __all__ = ["PIECE", "Backend", "fill"]

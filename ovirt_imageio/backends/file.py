@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from ovirt_imageio import errors, relay
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.connect import Lifeline
-from ovirt_imageio.extent import Extent, ZeroExtent, merged
-from ovirt_imageio.relay import Progress, Sink, Source
-from ovirt_imageio.storage import align, buffers, direct, holes
+from ovirt_imageio.geometry import blocks
+from ovirt_imageio.geometry.extent import Extent, ZeroExtent, merged
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.relay import Progress, Sink, Source, buffers
+from ovirt_imageio.storage import direct, holes
 from ovirt_imageio.storage.disk import Disk
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class FileBackend(Backend):
         """
         if self._is_busy_alone(sink):
             return super().send_to(sink, offset, length, progress)
-        body = max(0, align.round_down(offset + length, self.block_size) - self._splice_start(offset))
+        body = max(0, blocks.round_down(offset + length, self.block_size) - self._splice_start(offset))
         if body < SPLICE_MINIMUM or not self._can_splice:
             done = self._send_slots(sink, offset, length, progress)
         else:
@@ -123,7 +124,7 @@ class FileBackend(Backend):
         if self._is_busy_alone(source):
             return super().receive_from(source, offset, length, progress)
         with buffers.pool.lend(_slots(length)) as slots:
-            pieces = align.pieces(offset, length, buffers.SLOT)
+            pieces = blocks.pieces(offset, length, buffers.SLOT)
             done = relay.write_behind(self.write, pieces, slots, source, progress, self._disk.place)
         if done < length:
             raise errors.PartialContent(length, done)
@@ -145,12 +146,12 @@ class FileBackend(Backend):
     @staticmethod
     def _splice_start(offset: int) -> int:
         """Return where splicing may start in a range that begins at offset."""
-        return align.round_down(offset, SPLICE_ALIGNMENT) + SPLICE_ALIGNMENT
+        return blocks.round_down(offset, SPLICE_ALIGNMENT) + SPLICE_ALIGNMENT
 
     def _send_slots(self, sink: Sink, offset: int, length: int, progress: Progress) -> int:
         """Send a range through slots; return how much there was."""
         with buffers.pool.lend(_slots(length)) as slots:
-            pieces = align.pieces(offset, length, buffers.SLOT)
+            pieces = blocks.pieces(offset, length, buffers.SLOT)
             return relay.read_ahead(self._read_slot, pieces, slots, sink, progress)
 
     def _send_body(self, sink: Sink, offset: int, length: int, progress: Progress) -> int:
@@ -220,4 +221,4 @@ def _path(url: str) -> str:
 
 def _slots(length: int) -> int:
     """Return how many slots a transfer of this length can use."""
-    return min(SLOTS, -(-length // buffers.SLOT) + 1)
+    return min(SLOTS, blocks.round_up(length, buffers.SLOT) // buffers.SLOT + 1)

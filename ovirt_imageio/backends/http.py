@@ -24,15 +24,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional
 from urllib.parse import quote, urlsplit
 
-from ovirt_imageio import errors, headers, tls
-from ovirt_imageio.backends import abilities, answers
+from ovirt_imageio import errors
 from ovirt_imageio.backends.base import PIECE, Backend, fill
-from ovirt_imageio.backends.listing import read_extents
-from ovirt_imageio.backends.origin import Origin, Refused, Upload
-from ovirt_imageio.backends.reply import Reply
-from ovirt_imageio.backends.transfer_url import check_url
-from ovirt_imageio.connect import Lifeline
-from ovirt_imageio.extent import Extent, clipped, merged
+from ovirt_imageio.geometry import byteranges
+from ovirt_imageio.geometry.extent import Extent, clipped, merged
+from ovirt_imageio.net import tls
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.origin import abilities, answers
+from ovirt_imageio.origin.listing import read_extents
+from ovirt_imageio.origin.reply import Reply
+from ovirt_imageio.origin.server import Origin, Refused, Upload
+from ovirt_imageio.origin.url import check_url
 from ovirt_imageio.relay import Progress, Sink, Source
 
 if TYPE_CHECKING:
@@ -396,7 +398,7 @@ class HttpBackend(Backend):
     def _find_filename(self) -> Optional[str]:
         """Return the name that the origin gives to a download; a download of one byte tells, from the oldest on."""
         with self._get(0, 1) as reply:
-            return headers.parse_filename(reply.headers.get("content-disposition", ""))
+            return byteranges.parse_filename(reply.headers.get("content-disposition", ""))
 
     # Ending
 

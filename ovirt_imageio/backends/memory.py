@@ -7,7 +7,7 @@ from typing import Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.extent import Extent, ZeroExtent, clipped, merged
+from ovirt_imageio.geometry.extent import Extent, ZeroExtent, clipped, merged
 
 __all__ = ["MemoryBackend"]
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Callable, Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.connect import Lifeline
-from ovirt_imageio.extent import Extent
+from ovirt_imageio.geometry import blocks
+from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import address, client, status
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
 from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.streaming import Streamer
+from ovirt_imageio.net.connect import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
 
 if TYPE_CHECKING:
@@ -116,9 +117,9 @@ class NBDBackend(Backend):
             if (head, body) == (0, count):
                 nbd.read(offset, view[:count])
             else:
-                blocks = memoryview(bytearray(body))
-                nbd.read(offset - head, blocks)
-                view[:count] = blocks[head : head + count]
+                whole = memoryview(bytearray(body))
+                nbd.read(offset - head, whole)
+                view[:count] = whole[head : head + count]
             return count
 
     def write(self, offset: int, view: memoryview) -> None:
@@ -130,15 +131,15 @@ class NBDBackend(Backend):
                 nbd.write(offset, view)
             else:
                 # Only servers that insist on their blocks come here; qemu does this by itself.
-                blocks = memoryview(bytearray(body))
-                nbd.read(offset - head, blocks)
-                blocks[head : head + len(view)] = view
-                nbd.write(offset - head, blocks)
+                whole = memoryview(bytearray(body))
+                nbd.read(offset - head, whole)
+                whole[head : head + len(view)] = view
+                nbd.write(offset - head, whole)
 
     def zero(self, offset: int, length: int) -> None:
         """Make `length` bytes at offset read as zeroes; their space is given back if the ticket says sparse."""
         block = self.block_size
-        start, end = -(-offset // block) * block, (offset + length) // block * block
+        start, end = blocks.round_up(offset, block), blocks.round_down(offset + length, block)
         if start >= end:
             start = end = offset + length
         for odd, size in ((offset, start - offset), (end, offset + length - end)):
@@ -266,7 +267,7 @@ def aligned(export: Export, offset: int, length: int) -> tuple[int, int]:
     """
     block = export.minimum_block
     head = offset % block
-    end = min(-(-(offset + length) // block) * block, export.size)
+    end = min(blocks.round_up(offset + length, block), export.size)
     return head, end - offset + head if length else 0
 
 

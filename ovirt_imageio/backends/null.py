@@ -7,7 +7,7 @@ from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import PIECE, Backend
-from ovirt_imageio.extent import Extent, ZeroExtent
+from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 
 __all__ = ["NullBackend"]
 

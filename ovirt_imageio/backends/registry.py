@@ -14,7 +14,7 @@ from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.connect import Lifeline
+from ovirt_imageio.net.connect import Lifeline
 
 __all__ = ["Options", "check_url", "open_backend"]
 

@@ -24,8 +24,7 @@ Everything else in this package may change. What upload and download both take:
 """
 
 from ovirt_imageio.client.api import checksum, download, extents, info, measure, upload
-from ovirt_imageio.client.connection import BUFFER_SIZE, ImageioClient
-from ovirt_imageio.client.copy import MAX_WORKERS
+from ovirt_imageio.client.copy.engine import MAX_WORKERS
 from ovirt_imageio.client.errors import (
     BackendTimeout,
     BackendUnavailable,
@@ -45,8 +44,9 @@ from ovirt_imageio.client.errors import (
     UnsupportedOperation,
     VerificationFailed,
 )
+from ovirt_imageio.client.imageio import BUFFER_SIZE, ImageioClient
 from ovirt_imageio.client.progress import ProgressBar
-from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.version import __version__
 
 __all__ = [

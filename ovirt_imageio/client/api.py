@@ -15,15 +15,15 @@ import os
 from collections.abc import Iterator
 from typing import Any, Optional, Union
 
-from ovirt_imageio import checksum as checksums
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.client import images, transfer
-from ovirt_imageio.client.connection import BUFFER_SIZE
-from ovirt_imageio.client.copy import MAX_WORKERS
+from ovirt_imageio.client import local, transfer
+from ovirt_imageio.client.copy.engine import MAX_WORKERS
 from ovirt_imageio.client.errors import InvalidArgument, translated
+from ovirt_imageio.client.imageio import BUFFER_SIZE
 from ovirt_imageio.client.progress import Progress
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
-from ovirt_imageio.extent import Extent
+from ovirt_imageio.geometry.extent import Extent
+from ovirt_imageio.ops import checksum as checksums
 
 __all__ = ["checksum", "download", "extents", "info", "measure", "upload"]
 
@@ -121,12 +121,12 @@ def info(filename: Path, member: Optional[str] = None) -> dict[str, Any]:
 
     For a member of an archive also "member-offset" and "member-size".
     """
-    return images.info(os.fspath(filename), member)
+    return local.info(os.fspath(filename), member)
 
 
 def measure(filename: Path, dst_fmt: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return how much space an image needs in the format `dst_fmt`: "required" and "fully-allocated"."""
-    return images.measure(os.fspath(filename), dst_fmt, member)
+    return local.measure(os.fspath(filename), dst_fmt, member)
 
 
 def checksum(
@@ -199,7 +199,7 @@ def opened(
         with contextlib.closing(remote.connect()) as backend:
             yield backend
     else:
-        with images.opened(images.find(path, member), bitmap=bitmap) as backend:
+        with local.opened(local.find(path, member), bitmap=bitmap) as backend:
             yield backend
 
 

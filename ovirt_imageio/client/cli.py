@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn, Optional
 
-from ovirt_imageio import checksum as checksums
 from ovirt_imageio import client, units
 from ovirt_imageio.client.remote import RETRIES
+from ovirt_imageio.ops import checksum as checksums
 from ovirt_imageio.version import __version__
 
 __all__ = ["main", "size"]

@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
 from ovirt_imageio.backends.http import HttpBackend
-from ovirt_imageio.backends.peer import Lost, Peer
-from ovirt_imageio.backends.reply import Reply
-from ovirt_imageio.relay import Sink
-from ovirt_imageio.storage import buffers
+from ovirt_imageio.origin.connection import Lost, Peer
+from ovirt_imageio.origin.reply import Reply
+from ovirt_imageio.relay import Sink, buffers
 
 __all__ = ["Frame", "Pipeline"]
 

@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
-from ovirt_imageio import errors, tls
+from ovirt_imageio import errors
 from ovirt_imageio.backends.http import HttpBackend
-from ovirt_imageio.backends.peer import Lost
-from ovirt_imageio.backends.tunnel import choose
-from ovirt_imageio.client import pace
-from ovirt_imageio.client.lanes import is_passing
-from ovirt_imageio.connect import Lifeline
-from ovirt_imageio.extent import Extent
+from ovirt_imageio.client.copy import pace
+from ovirt_imageio.client.copy.lanes import is_passing
+from ovirt_imageio.geometry.extent import Extent
+from ovirt_imageio.net import tls
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.origin.connection import Lost
+from ovirt_imageio.origin.tunnel import choose
 
 __all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRIES", "Remote"]
 

@@ -24,8 +24,8 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.client.plan import Request
-from ovirt_imageio.ranges import Ranges
+from ovirt_imageio.client.copy.plan import Request
+from ovirt_imageio.geometry.ranges import Ranges
 
 __all__ = ["Journal", "State", "decode", "encode", "is_same", "samples"]
 

@@ -14,18 +14,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-from ovirt_imageio import errors, qemu_img
+from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.http import HttpBackend
-from ovirt_imageio.client import images, lanes, pace, plan, verify
+from ovirt_imageio.client import local, verify
 from ovirt_imageio.client import resume as resuming
-from ovirt_imageio.client.copy import MAX_WORKERS, Copier, OpenLane
+from ovirt_imageio.client.copy import lanes, pace, plan
+from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
-from ovirt_imageio.client.images import Image
+from ovirt_imageio.client.local import Image
 from ovirt_imageio.client.pipeline import Pipeline
 from ovirt_imageio.client.progress import Progress, Reporter
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
-from ovirt_imageio.extent import Extent, ZeroExtent
+from ovirt_imageio.geometry.extent import Extent, ZeroExtent
+from ovirt_imageio.qemu import img
 
 __all__ = ["Download", "Options", "Upload"]
 
@@ -138,8 +140,8 @@ class Upload:
             first = remote.connect()
             remote.spare(first)
             workers = options.workers(first.max_writers)
-            image = images.find(self.filename, self.member, self.format)
-            serving = images.served(image, connections=workers + 1, backing_chain=self.backing_chain)
+            image = local.find(self.filename, self.member, self.format)
+            serving = local.served(image, connections=workers + 1, backing_chain=self.backing_chain)
             open_local = stack.enter_context(serving)
             lister = stack.enter_context(contextlib.closing(open_local()))
             size = lister.size()
@@ -227,7 +229,7 @@ class Download:
             extents = remote.extents(first, "dirty" if self.incremental else "zero", options.retries)
             stack.enter_context(self._partial(journal, size))
             image = Image(self.filename, self.format)
-            open_local = stack.enter_context(images.served(image, writable=True, connections=workers + 1))
+            open_local = stack.enter_context(local.served(image, writable=True, connections=workers + 1))
             options.reporter.begin(size)
             requests = plan.plan(extents, self._rules(), journal.done if journal else ())
             open_lane = functools.partial(lanes.Download, open_local, remote.open)
@@ -247,13 +249,13 @@ class Download:
         if not self.overwrite and not self.options.resume and os.path.lexists(self.filename):
             raise ImageExists(self.filename)
         if os.path.exists(self.filename) and not (
-            os.path.isfile(self.filename) or images.is_block_device(self.filename)
+            os.path.isfile(self.filename) or local.is_block_device(self.filename)
         ):
             raise InvalidArgument("filename", self.filename, "a file, or a block device")
 
     def _rules(self) -> plan.Rules:
         # A new image reads as zero, but not one with a backing file, nor a device with whatever was on it before.
-        is_stale = self.format == "raw" and images.is_block_device(self.filename)
+        is_stale = self.format == "raw" and local.is_block_device(self.filename)
         return plan.Rules(
             zero=self.backing_file is not None or is_stale,
             hole=is_stale,
@@ -275,7 +277,7 @@ class Download:
             if journal.done and not os.path.exists(self.filename):
                 journal.forget()
             elif journal.done:
-                with images.opened(Image(self.filename, self.format)) as here:
+                with local.opened(Image(self.filename, self.format)) as here:
                     trust_or_forget(journal, here, there)
             if not journal.done and not self.overwrite and os.path.lexists(self.filename):
                 raise ImageExists(self.filename)
@@ -297,7 +299,7 @@ class Download:
             yield
         except BaseException:
             if journal is None:
-                if is_ours and not images.is_block_device(self.filename):
+                if is_ours and not local.is_block_device(self.filename):
                     remove(self.filename)
             elif not is_ours:
                 journal.remove()
@@ -306,12 +308,12 @@ class Download:
 
 def create(path: str, format: str, size: int, backing_file: Optional[str], backing_format: Optional[str]) -> None:
     """Create the image that is downloaded to; a device must be large enough."""
-    if format == "raw" and images.is_block_device(path):
-        with images.opened(Image(path, "raw")) as device:
+    if format == "raw" and local.is_block_device(path):
+        with local.opened(Image(path, "raw")) as device:
             if device.size() < size:
                 raise SizeMismatch(size, device.size())
         return
-    qemu_img.create(
+    img.create(
         os.path.abspath(path),
         format,
         size,

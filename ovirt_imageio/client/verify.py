@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
-from ovirt_imageio import checksum
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.errors import VerificationFailed
-from ovirt_imageio.extent import Extent, ZeroExtent
+from ovirt_imageio.geometry.extent import Extent, ZeroExtent
+from ovirt_imageio.ops import checksum
 
 __all__ = ["compare"]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from ovirt_imageio import checksum, errors
+from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers import parse
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
+from ovirt_imageio.ops import checksum
 
 __all__ = ["Algorithms", "Checksum"]
 

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Mapping
 from typing import Optional
 
-from ovirt_imageio import errors, ops
+from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.extent import Extent
+from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.handlers import parse
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
+from ovirt_imageio.ops import operations
 from ovirt_imageio.relay import Sink
 
 __all__ = ["Extents", "ExtentsWriter"]
@@ -53,7 +54,7 @@ class Extents:
             length = min(length, size - offset)
         log.info("[%s] EXTENTS transfer=%s context=%s", request.connection.client, transfer.id, context)
         writer = ExtentsWriter(response, TEMPLATE[context])
-        transfer.run(ops.Extents(backend, writer.write, context, offset, length, limit), request.connection)
+        transfer.run(operations.Extents(backend, writer.write, context, offset, length, limit), request.connection)
         writer.finish()
 
 

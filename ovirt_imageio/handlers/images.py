@@ -9,13 +9,15 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ovirt_imageio import errors, headers, ops
+from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.transfer import Transfer
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.geometry import byteranges
 from ovirt_imageio.handlers import parse
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
+from ovirt_imageio.ops import operations
 
 __all__ = ["Images"]
 
@@ -78,9 +80,9 @@ class Images:
         log.debug("[%s] READ size=%d offset=%d transfer=%s", request.connection.client, length, offset, transfer.id)
         describe(response, transfer)
         if byte_range is not None:
-            response.headers["content-range"] = headers.content_range(offset, length, total)
+            response.headers["content-range"] = byteranges.content_range(offset, length, total)
         sink = response.start(206 if byte_range else 200, length, content_type="application/octet-stream")
-        transfer.run(ops.Read(backend, sink, offset, length), request.connection)
+        transfer.run(operations.Read(backend, sink, offset, length), request.connection)
 
     def head(self, request: Request, response: Response, ticket_id: str) -> None:
         """Tell the size of the disk; RFC 9110 knows no ranges here."""
@@ -110,11 +112,11 @@ class Images:
             flush,
             transfer.id,
         )
-        operation: ops.Operation
+        operation: operations.Operation
         if length is None:
-            operation = ops.WriteAll(backend, request.body, offset, limit - offset, flush)
+            operation = operations.WriteAll(backend, request.body, offset, limit - offset, flush)
         else:
-            operation = ops.Write(backend, request.body, offset, length, flush)
+            operation = operations.Write(backend, request.body, offset, length, flush)
         transfer.run(operation, request.connection)
         response.send()
 
@@ -144,11 +146,11 @@ class Images:
             flush,
             transfer.id,
         )
-        transfer.run(ops.Zero(backend, offset, size, flush), request.connection)
+        transfer.run(operations.Zero(backend, offset, size, flush), request.connection)
 
     def _flush(self, request: Request, transfer: Transfer) -> None:
         log.info("[%s] FLUSH transfer=%s", request.connection.client, transfer.id)
-        transfer.run(ops.Flush(transfer.backend(request.connection)), request.connection)
+        transfer.run(operations.Flush(transfer.backend(request.connection)), request.connection)
 
 
 def available(transfer: Transfer, backend: Backend) -> int:
@@ -171,7 +173,7 @@ def describe(response: Response, transfer: Transfer) -> None:
     """Tell a downloader what it gets: a file with a name, of which it may ask for ranges."""
     response.headers["accept-ranges"] = "bytes"
     response.headers["etag"] = etag(transfer)
-    response.headers["content-disposition"] = headers.content_disposition(transfer.ticket.filename)
+    response.headers["content-disposition"] = byteranges.content_disposition(transfer.ticket.filename)
 
 
 def etag(transfer: Transfer) -> str:

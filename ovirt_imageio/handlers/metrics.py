@@ -16,7 +16,7 @@ from ovirt_imageio.httpd.connection import Connection
 from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
-from ovirt_imageio.metrics import CONTENT_TYPE, Registry
+from ovirt_imageio.measure.metrics import CONTENT_TYPE, Registry
 
 __all__ = ["Metrics", "MetricsPage"]
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional, TypeVar, Union
 
-from ovirt_imageio import errors, headers
+from ovirt_imageio import errors
+from ovirt_imageio.geometry import byteranges
 from ovirt_imageio.httpd.request import Request
 
 __all__ = [
@@ -50,10 +51,10 @@ def is_preflight(request: Request) -> bool:
     return "origin" in request.headers and "access-control-request-method" in request.headers
 
 
-def byte_range(request: Request) -> Optional[headers.ByteRange]:
+def byte_range(request: Request) -> Optional[byteranges.ByteRange]:
     """Return the range that the Range header asks for, None if there is none."""
     text = request.headers.get("range")
-    return None if text is None else headers.parse_range(text)
+    return None if text is None else byteranges.parse_range(text)
 
 
 def upload_length(request: Request) -> Optional[int]:
@@ -66,7 +67,7 @@ def upload_length(request: Request) -> Optional[int]:
 def upload_offset(request: Request) -> int:
     """Return where the body belongs."""
     text = request.headers.get("content-range")
-    return 0 if text is None else headers.parse_content_range(text)
+    return 0 if text is None else byteranges.parse_content_range(text)
 
 
 def choice(request: Request, key: str, values: Mapping[str, T], default: T) -> T:

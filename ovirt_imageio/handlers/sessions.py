@@ -17,10 +17,10 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.sessions import Sessions
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
+from ovirt_imageio.sessions.sessions import Sessions
 
 __all__ = ["POLICY", "SessionsResource", "guard"]
 

@@ -14,7 +14,7 @@ import logging
 import time
 from typing import Callable, Optional
 
-from ovirt_imageio import eager, errors, stats
+from ovirt_imageio import errors
 from ovirt_imageio.httpd import head
 from ovirt_imageio.httpd.body import Body, open_body
 from ovirt_imageio.httpd.limits import Limits
@@ -22,6 +22,8 @@ from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.httpd.stream import Stream, Timeout
+from ovirt_imageio.measure.clock import Clock
+from ovirt_imageio.net import eager
 
 __all__ = ["Connection", "Handler"]
 
@@ -45,7 +47,7 @@ class Connection:
     def __init__(self, stream: Stream, client: str, limits: Limits) -> None:
         self.id = next(numbers)
         self.client = client
-        self.clock = stats.Clock()
+        self.clock = Clock()
         # Set by whoever wants to stop it: the response that is being made will be the last one.
         self.is_stopping = False
         # True from the first byte of a request to the last one of its response.

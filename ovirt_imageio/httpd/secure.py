@@ -15,8 +15,8 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.stream import RECEIVE, Data, Stream
-from ovirt_imageio.timeouts import is_timeout, set_timeout
-from ovirt_imageio.tls_socket import TLSSocket
+from ovirt_imageio.net.timeouts import is_timeout, set_timeout
+from ovirt_imageio.net.tls_socket import TLSSocket
 
 __all__ = ["SecureStream"]
 

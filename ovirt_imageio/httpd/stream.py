@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Union
 
 from ovirt_imageio import errors, relay
-from ovirt_imageio.eager import EagerSocket
 from ovirt_imageio.httpd.refusal import ClientGone
-from ovirt_imageio.timeouts import is_timeout, set_receive_timeout, set_send_timeout, set_timeout
+from ovirt_imageio.net.eager import EagerSocket
+from ovirt_imageio.net.timeouts import is_timeout, set_receive_timeout, set_send_timeout, set_timeout
 
 __all__ = ["RECEIVE", "Data", "Stream", "Timeout"]
 

@@ -1,4 +1,4 @@
-"""An NBD client, and a runner of qemu-nbd.
+"""An NBD client.
 
     wire               the numbers of the protocol, and its messages as bytes                     pure
     handshake          negotiate                                                                  pure
@@ -9,7 +9,6 @@
     client             read, write, zero, flush, block status: several requests under way
     streaming          a range on its way to a sink, or from a source, by slot or through the kernel
     status             extents from block status
-    server             start and stop qemu-nbd
 
 Knows nothing of HTTP, tickets, backends and configuration: it could be published alone.
 """

@@ -18,8 +18,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from typing import Optional, Union
 
-from ovirt_imageio import connect as connections
-from ovirt_imageio.connect import Lifeline
+from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import handshake, wire
 from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
@@ -27,8 +26,10 @@ from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
 from ovirt_imageio.nbd.stream import GATHER, Stream
 from ovirt_imageio.nbd.wire import CommandFlag
+from ovirt_imageio.net import connect as connections
+from ovirt_imageio.net.connect import Lifeline
 
-__all__ = ["PIECE", "WINDOW", "Client", "connect", "steps_of"]
+__all__ = ["PIECE", "WINDOW", "Client", "connect"]
 
 # Bytes are moved in pieces of this size: half as much costs a tenth, a quarter a fifth to a third.
 PIECE = 1024 * 1024
@@ -116,7 +117,7 @@ class Client:
         self._check_writable(wire.Command.WRITE_ZEROES)
         if self.export.can_zero:
             flags = CommandFlag.NONE if punch_hole else CommandFlag.NO_HOLE
-            steps = steps_of(length, MAX_ZERO)
+            steps = blocks.pieces(0, length, MAX_ZERO)
             self.run(Command(wire.Command.WRITE_ZEROES, offset + start, size, None, flags) for start, size in steps)
         else:
             self.run(
@@ -231,7 +232,7 @@ class Client:
         if isinstance(step, Data):
             self.stream.receive(view)
         else:
-            for start, size in steps_of(len(view), PIECE):
+            for start, size in blocks.pieces(0, len(view), PIECE):
                 view[start : start + size] = ZEROES[:size]
 
     def finish(self) -> Command:
@@ -276,7 +277,7 @@ class Client:
     def discard(self, length: int) -> None:
         """Throw away the next `length` bytes that Data announced."""
         spare = memoryview(bytearray(min(length, PIECE)))
-        for _, size in steps_of(length, PIECE):
+        for _, size in blocks.pieces(0, length, PIECE):
             self.stream.receive(spare[:size])
 
     def _die(self) -> None:
@@ -392,9 +393,3 @@ def tls_context(location: Location, ca_file: Optional[str]) -> ssl.SSLContext:
     if location.hostname is None and isinstance(location.address, UnixAddress):
         context.check_hostname = False
     return context
-
-
-def steps_of(length: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield start and length of the steps of at most `size` that make up `length`."""
-    for start in range(0, length, size):
-        yield start, min(size, length - start)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ovirt_imageio.extent import DirtyExtent, Extent, ZeroExtent, merged
+from ovirt_imageio.geometry import blocks
+from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent, merged
 from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ProtocolError
@@ -75,9 +76,9 @@ def walk(client: Client, offset: int, length: int) -> Iterator[Part]:
     block = client.export.minimum_block
     position, end = offset, offset + length
     while position < end:
-        start = position // block * block
-        limit = min(-(-end // block) * block, client.export.size) - start
-        packed = client.block_status(start, min(limit, client.max_status // block * block))
+        start = blocks.round_down(position, block)
+        limit = min(blocks.round_up(end, block), client.export.size) - start
+        packed = client.block_status(start, min(limit, blocks.round_down(client.max_status, block)))
         lists = [decode(client.export, packed[number]) for number in contexts]
         before = position
         for part, size, flags in parallel(start, lists):

@@ -12,10 +12,10 @@ import ssl
 import threading
 from typing import Optional, Union
 
-from ovirt_imageio.eager import EagerSocket
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
-from ovirt_imageio.timeouts import end_after, is_timeout, set_timeout
-from ovirt_imageio.tls_socket import TLSSocket
+from ovirt_imageio.net.eager import EagerSocket
+from ovirt_imageio.net.timeouts import end_after, is_timeout, set_timeout
+from ovirt_imageio.net.tls_socket import TLSSocket
 
 __all__ = ["GATHER", "Stream"]
 

@@ -18,8 +18,9 @@ from collections import deque
 from typing import Optional, Union
 
 from ovirt_imageio import errors
+from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import wire
-from ovirt_imageio.nbd.client import PIECE, WINDOW, ZEROES, Client, steps_of
+from ovirt_imageio.nbd.client import PIECE, WINDOW, ZEROES, Client
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole
 from ovirt_imageio.relay import Pipe, Progress, Sink, Source, fill
@@ -155,7 +156,7 @@ class Sending:
         """Send what is next in line."""
         sock = self._sink.socket if self._can_splice and isinstance(step, Data) else None
         if isinstance(step, Hole):
-            for _, size in steps_of(step.length, PIECE):
+            for _, size in blocks.pieces(0, step.length, PIECE):
                 self._write(ZEROES[:size])
         elif sock is None:
             self._can_splice = False
@@ -168,7 +169,7 @@ class Sending:
         slot = self._streamer.take_slot()
         left = length
         try:
-            for _, size in steps_of(length, PIECE):
+            for _, size in blocks.pieces(0, length, PIECE):
                 self._client.stream.receive(slot[:size])
                 left -= size
                 self._write(slot[:size])
@@ -344,7 +345,7 @@ class Receiving:
             self._finished.remove(command)
             if slot is not None:
                 self._streamer.give_slot(slot)
-            for _, size in steps_of(command.length, PIECE):
+            for _, size in blocks.pieces(0, command.length, PIECE):
                 self._done += size
                 self._progress(size)
 

@@ -6,9 +6,9 @@
 Knows descriptors and views; knows nothing of disks, protocols and HTTP.
 """
 
+from ovirt_imageio.relay.ends import Progress, Sink, Source, fill
 from ovirt_imageio.relay.pipe import Pipe, splice_ahead, unsent
 from ovirt_imageio.relay.ring import Tally, read_ahead, write_behind
-from ovirt_imageio.relay.stream import Progress, Sink, Source, fill
 from ovirt_imageio.relay.worker import Worker
 
 __all__ = [

@@ -13,12 +13,12 @@ import os
 import select
 import socket as sockets
 import termios
-from collections.abc import Iterator
 from typing import Callable
 
-from ovirt_imageio.relay.stream import Progress, Sink
+from ovirt_imageio.geometry import blocks
+from ovirt_imageio.net.timeouts import get_timeout
+from ovirt_imageio.relay.ends import Progress, Sink
 from ovirt_imageio.relay.worker import run_ahead
-from ovirt_imageio.timeouts import get_timeout
 
 __all__ = ["Pipe", "splice_ahead", "unsent"]
 
@@ -152,17 +152,9 @@ def splice_ahead(
 
     with contextlib.ExitStack() as stack:
         pipes = [stack.enter_context(contextlib.closing(Pipe())) for _ in range(PIPES)]
-        pieces = _pieces(offset, length, min(pipe.capacity for pipe in pipes))
+        # Pieces end at multiples of the capacity, so that whole pages fit.
+        pieces = blocks.pieces(offset, length, min(pipe.capacity for pipe in pipes))
         return run_ahead(load, pieces, pipes, drain)
-
-
-def _pieces(offset: int, length: int, step: int) -> Iterator[tuple[int, int]]:
-    """Yield offset and length of the pieces of a range; they end at multiples of step, so that whole pages fit."""
-    end = offset + length
-    while offset < end:
-        stop = min(offset - offset % step + step, end)
-        yield offset, stop - offset
-        offset = stop
 
 
 def put(source: int, sink: sockets.socket, count: int) -> int:

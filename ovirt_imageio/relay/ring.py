@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Callable, Optional
 
-from ovirt_imageio.relay.stream import Progress, Sink, Source, fill
+from ovirt_imageio.relay.ends import Progress, Sink, Source, fill
 from ovirt_imageio.relay.worker import Worker, run_ahead
 
 __all__ = ["Tally", "read_ahead", "write_behind"]

@@ -105,9 +105,9 @@ def add_serve(commands: Any) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve an image."""
-    from ovirt_imageio.service import serve
+    from ovirt_imageio.service.serve import command
 
-    return serve.run(options)
+    return command.run(options)
 
 
 def size(text: str) -> int:
@@ -161,7 +161,7 @@ def check(loaded: config.Config) -> int:
         print(warning, file=sys.stderr)
     config.check(loaded)
     if loaded.tls.enable:
-        from ovirt_imageio.tls import ServerContext
+        from ovirt_imageio.net.tls import ServerContext
 
         ServerContext(loaded.tls.cert_file, loaded.tls.key_file, enable_tls1_1=loaded.tls.enable_tls1_1)
     return 1 if loaded.warnings else 0

@@ -22,7 +22,6 @@ from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.backends import registry
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.config import Config
-from ovirt_imageio.connect import Lifeline
 from ovirt_imageio.errors import ConfigError
 from ovirt_imageio.handlers.metrics import Metrics
 from ovirt_imageio.httpd.limits import Limits
@@ -30,12 +29,13 @@ from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
 from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service import routes
 from ovirt_imageio.service.profiler import Profiler
-from ovirt_imageio.tls import ServerContext
 
 if TYPE_CHECKING:
-    from ovirt_imageio.auth.sessions import Sessions
+    from ovirt_imageio.sessions.sessions import Sessions
 
 __all__ = ["Listeners"]
 
@@ -192,9 +192,9 @@ def open_sessions(config: Config, options: registry.Options, store: Store) -> Se
     """Return the sessions of a proxy. Raises errors.ConfigError if the engine's certificates cannot be used."""
     # Here, because it needs cryptography, which is not installed everywhere.
     try:
-        from ovirt_imageio.auth.engine import Engine
-        from ovirt_imageio.auth.sessions import Sessions
         from ovirt_imageio.backends import http
+        from ovirt_imageio.sessions.engine import Engine
+        from ovirt_imageio.sessions.sessions import Sessions
     except ImportError as error:
         raise ConfigError("enable", "true", f"python3-cryptography to be installed ({error})", "sessions") from None
     settings = config.sessions

@@ -31,7 +31,7 @@ from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.router import Application
 
 if TYPE_CHECKING:
-    from ovirt_imageio.auth.sessions import Sessions
+    from ovirt_imageio.sessions.sessions import Sessions
 
 __all__ = ["control", "images", "with_sessions"]
 

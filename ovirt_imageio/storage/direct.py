@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.storage import buffers
+from ovirt_imageio.relay import buffers
 
 __all__ = ["MAX_OFFSET", "DirectFile", "open_file"]
 

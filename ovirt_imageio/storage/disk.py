@@ -12,7 +12,9 @@ from __future__ import annotations
 import errno
 import os
 
-from ovirt_imageio.storage import align, buffers, zero
+from ovirt_imageio.geometry import blocks
+from ovirt_imageio.relay import buffers
+from ovirt_imageio.storage import zero
 from ovirt_imageio.storage.direct import MAX_OFFSET, DirectFile
 from ovirt_imageio.storage.shared import shared_by
 
@@ -35,14 +37,14 @@ class Disk:
     def read(self, offset: int, view: memoryview) -> int:
         """Read until view is full or the disk ends; return the number of bytes read."""
         if offset % self._file.block_size == 0 and self._can_take(view):
-            body = align.round_down(len(view), self._file.block_size)
+            body = blocks.round_down(len(view), self._file.block_size)
             done = self._file.read(offset, view[:body])
             if done < body:
                 return done
         else:
             done = 0
         with buffers.pool.lend() as (slot,):
-            for start, length in align.pieces(offset + done, len(view) - done, len(slot)):
+            for start, length in blocks.pieces(offset + done, len(view) - done, len(slot)):
                 part = self.read_slot(slot, start, length)
                 view[done : done + len(part)] = part
                 done += len(part)
@@ -52,7 +54,7 @@ class Disk:
 
     def read_slot(self, slot: memoryview, offset: int, length: int) -> memoryview:
         """Read the blocks around a range into an aligned slot; return the range, shorter where the disk ends."""
-        start, total = align.span(offset, length, self._file.block_size)
+        start, total = blocks.span(offset, length, self._file.block_size)
         skip = offset - start
         count = self._file.read(start, slot[:total])
         return slot[skip : max(skip, min(skip + length, count))]
@@ -87,7 +89,7 @@ class Disk:
             self._zero(offset, length, size)
 
     def _zero(self, offset: int, length: int, size: int) -> None:
-        head, body, tail = align.split(offset, length, self._file.block_size)
+        head, body, tail = blocks.split(offset, length, self._file.block_size)
         self._write_zeroes(offset, head)
         if body:
             choice = zero.methods(
@@ -98,11 +100,11 @@ class Disk:
         self._write_zeroes(offset + head + body, tail)
 
     def _write_zeroes(self, offset: int, length: int) -> None:
-        for start, count in align.pieces(offset, length, len(ZEROES)):
+        for start, count in blocks.pieces(offset, length, len(ZEROES)):
             self._write(start, self.place(ZEROES, start, count))
 
     def _write(self, offset: int, view: memoryview) -> None:
-        head, body, _ = align.split(offset, len(view), self._file.block_size)
+        head, body, _ = blocks.split(offset, len(view), self._file.block_size)
         self._write_edge(offset, view[:head])
         self._write_blocks(offset + head, view[head : head + body])
         self._write_edge(offset + head + body, view[head + body :])
@@ -122,7 +124,7 @@ class Disk:
         if not view:
             return
         block = self._file.block_size
-        start = align.round_down(offset, block)
+        start = blocks.round_down(offset, block)
         skip = offset - start
         with buffers.pool.lend() as (slot,):
             count = self._file.read(start, slot[:block])

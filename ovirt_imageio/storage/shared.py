@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 
-from ovirt_imageio.storage import align
+from ovirt_imageio.geometry import blocks
 
 __all__ = ["GRAIN", "Shared", "shared_by"]
 
@@ -38,19 +38,19 @@ class Shared:
         Two writers may each own a part of a block; writing a part means to read the block, change it and write it, and
         who does that at the same time undoes what the other did. A block that is covered in full is owned by one.
         """
-        blocks = align.shared_blocks(offset, length, GRAIN)
-        if not blocks:
+        edges = blocks.shared_blocks(offset, length, GRAIN)
+        if not edges:
             yield
             return
         with self._changed:
-            # All or none: who waits holds nothing, so nobody waits for ever.
-            self._changed.wait_for(lambda: self._locked.isdisjoint(blocks))
-            self._locked |= blocks
+            # All or none: a thread that waits holds nothing, so no two wait for each other.
+            self._changed.wait_for(lambda: self._locked.isdisjoint(edges))
+            self._locked |= edges
         try:
             yield
         finally:
             with self._changed:
-                self._locked -= blocks
+                self._locked -= edges
                 self._changed.notify_all()
 
 

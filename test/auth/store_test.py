@@ -15,9 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
-from ovirt_imageio import errors, ops
+from ovirt_imageio import errors
 from ovirt_imageio.auth.links import Listener
 from ovirt_imageio.auth.store import Store
+from ovirt_imageio.ops import operations
 
 UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 
@@ -628,7 +629,7 @@ def test_many_threads_lose_and_leak_nothing(backends):
                     else:
                         transfer = store.authorize(uuid, "write")
                         backend = transfer.backend(connection)
-                        transfer.run(ops.Zero(backend, dice.randrange(1000), 10), connection)
+                        transfer.run(operations.Zero(backend, dice.randrange(1000), 10), connection)
                         used[number] += 1
         except Exception as e:
             failures.append(e)

@@ -8,10 +8,11 @@ from fakes.clock import FakeClock
 from fakes.connections import Backends, FakeBackend, FakeConnection, Runner
 from fakes.waiting import DEADLINE
 
-from ovirt_imageio import errors, ops
+from ovirt_imageio import errors
 from ovirt_imageio.auth.links import Listener
 from ovirt_imageio.auth.ticket import MAX_SECONDS, Changes, parse
 from ovirt_imageio.auth.transfer import Transfer
+from ovirt_imageio.ops import operations
 
 UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 
@@ -151,7 +152,7 @@ def test_canceled(transfer, connection):
     with pytest.raises(errors.NoSuchTicket):
         transfer.backend(connection)
     with pytest.raises(errors.NoSuchTicket):
-        transfer.run(ops.Flush(FakeBackend()), connection)
+        transfer.run(operations.Flush(FakeBackend()), connection)
 
 
 def test_progress_is_seen_by_authorize(transfer, clock, runner):
@@ -366,7 +367,7 @@ def test_run(make, connection, clock):
     transfer = make(recorder)
     backend = transfer.backend(connection)
     clock.advance(100)
-    transfer.run(ops.Zero(backend, 100, 50, flush=True), connection)
+    transfer.run(operations.Zero(backend, 100, 50, flush=True), connection)
     info = transfer.info()
     assert info["transferred"] == 50
     assert info["expires"] == 1400
@@ -694,7 +695,7 @@ def test_backend_is_kept_between_requests(transfer, connection):
     for _ in range(3):
         connection.begin_request()
         backend = transfer.backend(connection)
-        transfer.run(ops.Flush(backend), connection)
+        transfer.run(operations.Flush(backend), connection)
         connection.end_request()
         assert backend.closed == 0
     assert transfer.info()["connections"] == 1

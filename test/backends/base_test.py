@@ -7,7 +7,7 @@ from backends.contract import Bytes, Collector, Progress, pattern
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import PIECE, Backend
-from ovirt_imageio.extent import ZeroExtent
+from ovirt_imageio.geometry.extent import ZeroExtent
 
 
 class Short(Backend):

@@ -22,7 +22,7 @@ from fakes.plainsocket import PlainSink, PlainSource
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.extent import ZeroExtent
+from ovirt_imageio.geometry.extent import ZeroExtent
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -18,7 +18,7 @@ from real.storage import Storage
 from ovirt_imageio import errors
 from ovirt_imageio.backends.file import FileBackend, check_url, open_backend
 from ovirt_imageio.backends.registry import Options
-from ovirt_imageio.extent import ZeroExtent
+from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.storage import direct
 
 needs_loop = pytest.mark.skipif(not loop.available(), reason="needs root, for loop devices")

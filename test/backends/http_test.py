@@ -15,7 +15,7 @@ from fakes.waiting import DEADLINE, wait_until
 from ovirt_imageio import errors
 from ovirt_imageio.backends.http import HttpBackend, Image, look
 from ovirt_imageio.backends.registry import Options
-from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 
 
 class OriginDisk(Disk):

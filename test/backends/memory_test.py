@@ -7,7 +7,7 @@ from backends.contract import Contract, Disk
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 
 
 class MemoryDisk(Disk):

@@ -18,11 +18,11 @@ from fakes.waiting import DEADLINE, wait_until
 from ovirt_imageio import errors
 from ovirt_imageio.backends import nbd
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.connect import Lifeline
-from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd import client
-from ovirt_imageio.nbd.server import Server
 from ovirt_imageio.nbd.wire import Command, ExportFlag
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.qemu.nbd import Server
 
 
 class NBDDisk(Disk):

@@ -6,7 +6,7 @@ import pytest
 from backends.contract import SIZE, Contract, Disk
 
 from ovirt_imageio.backends.null import NullBackend
-from ovirt_imageio.extent import ZeroExtent
+from ovirt_imageio.geometry.extent import ZeroExtent
 
 
 class NullDisk(Disk):

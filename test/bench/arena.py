@@ -22,7 +22,7 @@ from typing import Optional
 
 from real import daemon, release
 
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio.qemu.nbd import Server
 
 __all__ = ["GIB", "MEMORY", "MIB", "SIZE", "Arena", "Disk", "arena"]
 

@@ -19,8 +19,8 @@ from typing import Callable
 from bench.lines import Line, Side, Times
 from real import daemon, release
 
-from ovirt_imageio import qemu_img
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server
 
 __all__ = ["LINES"]
 
@@ -88,7 +88,7 @@ def fragmented(path: Path) -> int:
 def empty(path: Path) -> int:
     """Make an empty one of 8 TiB."""
     path.unlink(missing_ok=True)
-    qemu_img.create(str(path), "qcow2", 8 * TIB)
+    img.create(str(path), "qcow2", 8 * TIB)
     return 8 * TIB
 
 
@@ -127,7 +127,7 @@ class Transfer:
             running = stack.enter_context(start(folder, text))
             served, other = (disk, image) if self._direction == "upload" else (image, disk)
             if self._direction == "upload":
-                qemu_img.create(str(disk), self._format, size)
+                img.create(str(disk), self._format, size)
             disk_url = f"file://{served}"
             if self._is_nbd:
                 server = Server(str(served), self._format, cache="writeback", aio="threads")

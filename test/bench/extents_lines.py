@@ -19,7 +19,7 @@ from bench.arena import LIFE, MEMORY, MIB, local_socket, serve
 from bench.lines import Line, Side, Times
 from real import daemon, release
 
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio.qemu.nbd import Server
 
 __all__ = ["LINES"]
 

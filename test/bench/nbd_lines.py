@@ -13,7 +13,7 @@ from typing import Optional
 from bench.lines import Line, Side
 
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio.qemu.nbd import Server
 
 __all__ = ["LINES"]
 

@@ -20,7 +20,7 @@ from bench.lines import Line, Side, Times
 from bench.peers import Nginx, dd, need, timed
 from real.nbd import uri
 
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio.qemu.nbd import Server
 
 __all__ = ["LINES", "transfer"]
 

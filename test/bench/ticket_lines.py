@@ -21,7 +21,7 @@ from ovirt_imageio.auth.ticket import parse
 from ovirt_imageio.auth.transfer import Transfer
 from ovirt_imageio.backends.null import NullBackend
 from ovirt_imageio.handlers.metrics import Metrics
-from ovirt_imageio.ops import Operation
+from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["LINES"]
 

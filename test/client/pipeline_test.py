@@ -10,9 +10,9 @@ from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.http import HttpBackend
-from ovirt_imageio.backends.peer import Lost
 from ovirt_imageio.client import pipeline as pipelines
 from ovirt_imageio.client.pipeline import Frame, Pipeline
+from ovirt_imageio.origin.connection import Lost
 
 DATA = bytes(range(256)) * 40
 

@@ -10,7 +10,7 @@ from fakes.origin import DiskOrigin, ScriptedOrigin
 from real import certificates
 
 from ovirt_imageio import errors
-from ovirt_imageio.client import pace
+from ovirt_imageio.client.copy import pace
 from ovirt_imageio.client.remote import Remote, plain_url
 
 

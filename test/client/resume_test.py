@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.client.plan import COPY, Request
+from ovirt_imageio.client.copy.plan import COPY, Request
 from ovirt_imageio.client.resume import Journal, State, decode, encode, is_same, samples
-from ovirt_imageio.ranges import Ranges
+from ovirt_imageio.geometry.ranges import Ranges
 
 TRANSFER = {"direction": "upload", "size": 100}
 

@@ -9,9 +9,10 @@ from typing import Callable, Optional
 
 from fakes.waiting import DEADLINE, wait_until
 
-from ovirt_imageio import errors, stats
+from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.ops import Operation
+from ovirt_imageio.measure.clock import Clock
+from ovirt_imageio.ops.operations import Operation
 
 _ids = itertools.count(1)
 
@@ -21,7 +22,7 @@ class FakeConnection:
 
     def __init__(self) -> None:
         self.id = next(_ids)
-        self.clock = stats.Clock()
+        self.clock = Clock()
         self.client = "local"
         self.timeout: Optional[float] = None
         self.is_aborted = False

@@ -16,7 +16,7 @@ import threading
 
 from fakes.waiting import DEADLINE
 
-from ovirt_imageio.timeouts import set_timeout
+from ovirt_imageio.net.timeouts import set_timeout
 
 
 class PlainSink:

@@ -13,7 +13,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_imageio.extent import ZeroExtent
+from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.nbd import handshake, status, wire
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, ProtocolError, Refused, RequestFailed

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ovirt_imageio import checksum, errors
+from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.ops import checksum
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import threading
 import pytest
 from fakes.waiting import DEADLINE
 
-from ovirt_imageio import errors, ops
+from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.ops import operations
 
 ZERO = [ZeroExtent(0, 100, False, False), ZeroExtent(100, 100, True, False), ZeroExtent(200, 56, True, True)]
 DIRTY = [DirtyExtent(0, 50, True, False), DirtyExtent(50, 206, False, True)]
@@ -99,7 +100,7 @@ def test_an_empty_disk(server):
 
 
 def test_many_extents_are_one_array(server):
-    count = 3 * ops.Extents.BATCH + 1
+    count = 3 * operations.Extents.BATCH + 1
     extents = [ZeroExtent(i, 1, i % 2 == 0, False) for i in range(count)]
     server.add("many", lambda: MemoryBackend(bytearray(count), extents={"zero": extents}), size=count)
     assert server.request("GET", "/images/many/extents").json() == as_json(extents)
@@ -146,7 +147,7 @@ def test_a_listing_is_canceled_with_its_ticket(server):
 def test_an_error_in_the_middle_ends_the_connection(server):
     class Failing(MemoryBackend):
         def extents(self, context="zero", offset=0, length=None):
-            yield from (ZeroExtent(i, 1, bool(i % 2), False) for i in range(ops.Extents.BATCH))
+            yield from (ZeroExtent(i, 1, bool(i % 2), False) for i in range(operations.Extents.BATCH))
             raise errors.StorageError("list extents", "Input/output error", 5)
 
     server.add("failing", lambda: Failing(bytearray(256)), size=256)

@@ -9,9 +9,7 @@ from fakes.imageserver import Connection
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.sessions import Sessions
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.auth.token import Access
 from ovirt_imageio.backends.http import Image
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.handlers.extents import Extents
@@ -22,6 +20,8 @@ from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import UnixAddress
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
+from ovirt_imageio.sessions.sessions import Sessions
+from ovirt_imageio.sessions.token import Access
 
 TICKET = "7c9f7ddb-2c39-4c1b-8a6e-6c3ad7c2a1f5"
 OTHER = "0b6f2a0e-95a4-4a47-8a38-1f5a4a4f7a55"

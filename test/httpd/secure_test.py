@@ -11,10 +11,11 @@ from fakes.sockets import timeout
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
-from ovirt_imageio import errors, tls
+from ovirt_imageio import errors
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.secure import SecureStream
 from ovirt_imageio.httpd.stream import Stream, Timeout
+from ovirt_imageio.net import tls
 from ovirt_imageio.relay import unsent
 
 

@@ -14,10 +14,10 @@ from fakes.raw_client import connect
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
-from ovirt_imageio import tls
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import ListenError, TcpAddress, UnixAddress
 from ovirt_imageio.httpd.server import Server
+from ovirt_imageio.net import tls
 
 LOOPBACK = TcpAddress("127.0.0.1", 0)
 

@@ -12,8 +12,9 @@ import pytest
 from real import daemon
 from real.qemu import Qemu
 
-from ovirt_imageio import client, qemu_img
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio import client
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server
 
 pytestmark = [
     pytest.mark.storage,
@@ -45,7 +46,7 @@ def compare(one: Path, two: Path) -> None:
 
 def test_backup_and_restore(folder, tmp_path):
     disk, full, monday = folder / "disk.qcow2", tmp_path / "full.qcow2", tmp_path / "monday.qcow2"
-    qemu_img.create(str(disk), "qcow2", SIZE)
+    img.create(str(disk), "qcow2", SIZE)
     with daemon.running(tmp_path) as running, Qemu(folder, disk) as qemu:
         qemu.write("write -P 1 0 2m", "write -P 2 8m 1m")
 
@@ -74,7 +75,7 @@ def test_backup_and_restore(folder, tmp_path):
         ]
 
         restored = tmp_path / "restored.qcow2"
-        qemu_img.create(str(restored), "qcow2", SIZE)
+        img.create(str(restored), "qcow2", SIZE)
         with Server(str(restored), "qcow2") as nbd:
             url = running.add_ticket(url=nbd.url, size=SIZE, sparse=True)
             client.upload(str(monday), url, running.ca_file, verify=True)

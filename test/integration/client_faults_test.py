@@ -20,9 +20,10 @@ from fakes.chaos import ChaosProxy
 from fakes.waiting import DEADLINE, wait_until
 from real import daemon
 
-from ovirt_imageio import client, qemu_img
-from ovirt_imageio.client import pace
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio import client
+from ovirt_imageio.client.copy import pace
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server
 
 pytestmark = pytest.mark.storage
 
@@ -61,7 +62,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk.qcow2"
-    qemu_img.create(str(path), "qcow2", SIZE)
+    img.create(str(path), "qcow2", SIZE)
     return path
 
 
@@ -150,7 +151,7 @@ def test_ticket_that_is_canceled_ends_the_upload(served, image, disk):
 
 @pytest.mark.parametrize("fmt", ["raw", "qcow2"])
 def test_download_resumes(served, image, tmp_path, fmt, monkeypatch):
-    monkeypatch.setattr("ovirt_imageio.client.copy.CHECKPOINT", 4 * MiB)
+    monkeypatch.setattr("ovirt_imageio.client.copy.engine.CHECKPOINT", 4 * MiB)
     copy = tmp_path / "copy"
     state = tmp_path / "copy.resume"
     with Server(str(image), "raw", read_only=True) as nbd:
@@ -178,7 +179,7 @@ def requested(running: daemon.Daemon, operation: str) -> int:
 
 
 def test_download_starts_over_when_the_disk_changed(served, image, tmp_path, monkeypatch):
-    monkeypatch.setattr("ovirt_imageio.client.copy.CHECKPOINT", 4 * MiB)
+    monkeypatch.setattr("ovirt_imageio.client.copy.engine.CHECKPOINT", 4 * MiB)
     copy = tmp_path / "copy"
     settings = {"fmt": "raw", "resume": True, "max_workers": 1}
     with Server(str(image), "raw", read_only=True) as nbd:
@@ -193,7 +194,7 @@ def test_download_starts_over_when_the_disk_changed(served, image, tmp_path, mon
 
 
 def test_upload_resumes_on_a_server_that_was_killed(image, disk, tmp_path, monkeypatch):
-    monkeypatch.setattr("ovirt_imageio.client.copy.CHECKPOINT", 4 * MiB)
+    monkeypatch.setattr("ovirt_imageio.client.copy.engine.CHECKPOINT", 4 * MiB)
     settings = {"resume": True, "max_workers": 1}
     with Server(str(disk), "qcow2") as nbd:
         with daemon.running(tmp_path, NO_UNIX) as running:

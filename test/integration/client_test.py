@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from real import certificates, daemon
 
-from ovirt_imageio import client, qemu_img
-from ovirt_imageio.nbd.server import Server
-from ovirt_imageio.ranges import Ranges
+from ovirt_imageio import client
+from ovirt_imageio.geometry.ranges import Ranges
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server
 
 pytestmark = pytest.mark.storage
 
@@ -74,7 +75,7 @@ def exported(running: daemon.Daemon, path: Path, fmt: str, size: int = SIZE, **f
 
 def make(path: Path, fmt: str, size: int = SIZE, pattern: bool = True, **options: str) -> Path:
     """Create an image with data, zeroes and holes."""
-    qemu_img.create(str(path), fmt, size, **options)
+    img.create(str(path), fmt, size, **options)
     if pattern:
         write(
             path,

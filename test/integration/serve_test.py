@@ -18,7 +18,7 @@ import pytest
 from fakes.waiting import wait_until
 from real import daemon
 
-from ovirt_imageio import qemu_img
+from ovirt_imageio.qemu import img
 
 pytestmark = pytest.mark.storage
 
@@ -118,7 +118,7 @@ def test_upload_and_download(serve, tmp_path, name):
         assert response.read() == data + bytes(3 * MiB)
     assert serving.stop() == 0
     assert serving.output.read_text().endswith("Stopped\n")
-    assert qemu_img.info(str(tmp_path / name))["virtual-size"] == 4 * MiB
+    assert img.info(str(tmp_path / name))["virtual-size"] == 4 * MiB
 
 
 def test_read_only(serve, tmp_path):
@@ -178,7 +178,7 @@ def test_commands_work(serve, tmp_path):
     run(download)
     assert raw.read_bytes() == data
     run(serving.find(r"\n  (ovirt-img download .*)\n"))
-    assert qemu_img.info(str(qcow2))["format"] == "qcow2"
+    assert img.info(str(qcow2))["format"] == "qcow2"
     raw.write_bytes(bytes(MiB))
     run(upload)
     run(serving.find(r"\n  (ovirt-img upload .*)\n"))

@@ -14,7 +14,7 @@ from real.nbd import nbdinfo, nbdkit, tls_folder, uri
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.extent import ZeroExtent
+from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.nbd import address, client
 from ovirt_imageio.nbd.errors import ConnectionDead, Refused, RequestFailed, TimedOut
 from ovirt_imageio.nbd.wire import Mode

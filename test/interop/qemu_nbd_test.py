@@ -13,8 +13,8 @@ from real.nbd import StorageDaemon, nbdinfo, run, uri
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.extent import DirtyExtent, ZeroExtent
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.qemu.nbd import Server
 
 pytestmark = [
     pytest.mark.storage,

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from real import daemon, release
 
-from ovirt_imageio import client, qemu_img
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio import client
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server
 
 pytestmark = pytest.mark.storage
 
@@ -47,7 +48,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[daemon.Daemon]:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "source.qcow2"
-    qemu_img.create(str(path), "qcow2", SIZE)
+    img.create(str(path), "qcow2", SIZE)
     qemu_io(path, "write -P 1 0 64k", "write -P 2 1m 1m", "write -z 3m 128k", "write -P 3 4m 192k")
     return path
 
@@ -55,7 +56,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
     path = tmp_path / "disk.qcow2"
-    qemu_img.create(str(path), "qcow2", SIZE)
+    img.create(str(path), "qcow2", SIZE)
     qemu_io(path, "write -P 9 0 8m")
     return path
 
@@ -90,7 +91,7 @@ def test_our_upload_to_their_daemon(theirs, image, disk):
 
 def test_our_upload_that_does_not_fit_their_disk(theirs, tmp_path, disk):
     large = tmp_path / "large.qcow2"
-    qemu_img.create(str(large), "qcow2", 2 * SIZE)
+    img.create(str(large), "qcow2", 2 * SIZE)
     qemu_io(large, "write -P 1 0 16m")
     with exported(theirs, disk) as url, pytest.raises(client.Error):
         client.upload(str(large), url, theirs.ca_file)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_imageio.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd import status, wire
 from ovirt_imageio.nbd.errors import ProtocolError
 from ovirt_imageio.nbd.handshake import Export

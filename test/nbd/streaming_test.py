@@ -17,8 +17,8 @@ from ovirt_imageio.nbd.client import PIECE, WINDOW
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, RequestFailed, TimedOut
 from ovirt_imageio.nbd.streaming import SMALL, Streamer
 from ovirt_imageio.nbd.wire import Command, Mode
+from ovirt_imageio.net.timeouts import set_timeout
 from ovirt_imageio.relay import Pipe
-from ovirt_imageio.timeouts import set_timeout
 
 SIZE = 5 * PIECE + 12345
 

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from fakes.waiting import DEADLINE, wait_until
 
-from ovirt_imageio import qemu_img
+from ovirt_imageio.qemu import img
 
 __all__ = ["Qemu"]
 
@@ -73,8 +73,8 @@ class Qemu:
     def backup(self, checkpoint: str, since: str = "") -> Iterator[str]:
         """Serve the disk as it is now, while the guest goes on; `since` an earlier checkpoint its changes are dirty."""
         scratch = self._folder / "scratch.qcow2"
-        size = qemu_img.info(str(self._disk))["virtual-size"]
-        qemu_img.create(str(scratch), "qcow2", size)
+        size = img.info(str(self._disk))["virtual-size"]
+        img.create(str(scratch), "qcow2", size)
         self.call("blockdev-add", **qcow2("scratch", scratch), backing="disk")
         actions = [action("block-dirty-bitmap-add", node="disk", name=checkpoint, persistent=True)]
         if since:

@@ -13,8 +13,8 @@ from fakes.plainsocket import PlainSink
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import relay
+from ovirt_imageio.net.timeouts import set_timeout
 from ovirt_imageio.relay import Pipe
-from ovirt_imageio.timeouts import set_timeout
 
 needs_splice = pytest.mark.skipif(not Pipe.is_supported, reason="Python has no splice()")
 

@@ -148,7 +148,7 @@ def test_sessions_need_the_engine(tmp_path):
 
 def test_sessions_need_cryptography(tmp_path, monkeypatch):
     # This is what an import finds that fails.
-    monkeypatch.setitem(sys.modules, "ovirt_imageio.auth.engine", None)
+    monkeypatch.setitem(sys.modules, "ovirt_imageio.sessions.engine", None)
     with pytest.raises(errors.ConfigError, match=r"\[sessions\] enable = 'true': expected python3-cryptography"):
         Listeners(configured(tmp_path, sessions={"enable": True}))
 

@@ -88,7 +88,7 @@ def test_no_page_may_use_tickets(store):
 def test_sessions(store):
     """With sessions, an image that nobody knows asks for credentials."""
     pytest.importorskip("cryptography")
-    from ovirt_imageio.auth.sessions import Sessions
+    from ovirt_imageio.sessions.sessions import Sessions
 
     application = routes.with_sessions(store, Metrics(), None, Sessions(store, None, None))
     assert ask(application, "GET", "/images/none")[0] == 401

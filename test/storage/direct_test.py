@@ -15,7 +15,8 @@ import pytest
 from real import loop
 
 from ovirt_imageio import errors
-from ovirt_imageio.storage import buffers, direct
+from ovirt_imageio.relay import buffers
+from ovirt_imageio.storage import direct
 
 KIB = 1024
 

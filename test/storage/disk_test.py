@@ -12,7 +12,9 @@ from fakes.waiting import DEADLINE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ovirt_imageio.storage import align, buffers, direct, zero
+from ovirt_imageio.geometry import blocks
+from ovirt_imageio.relay import buffers
+from ovirt_imageio.storage import direct, zero
 from ovirt_imageio.storage.disk import Disk
 from ovirt_imageio.storage.shared import shared_by
 
@@ -74,7 +76,7 @@ def test_like_memory(path, size, steps, block_size, sparse):
             else:
                 disk.zero(offset, length)
             if length and end > len(expected):
-                assert end <= file.size() <= align.round_up(end, block_size)
+                assert end <= file.size() <= blocks.round_up(end, block_size)
                 expected.extend(bytes(file.size() - len(expected)))
             expected[offset:end] = data
             assert content(path) == expected

@@ -14,11 +14,11 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from auth import token_test
 from fakes.origin import TICKET_ID, DiskOrigin
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates, tokens
 from real.proxy import ENGINE, MIB, OTHER, SIZE, Client, Image, ask, open_session, run_host, run_proxy
+from sessions import token_test
 
 
 def count_tickets(proxy):

@@ -1,0 +1,324 @@
+"""The copy engine: a queue of requests, and workers that each have a lane to move them on.
+
+    extents ──plan──> queue ──> worker ── lane ── source, destination
+                            └─> worker ── lane ── source, destination
+
+A lane is one connection to each side, on which several requests may be under way. Knows neither URLs nor images: what
+a lane is, its maker decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Callable, Optional, Protocol
+
+from ovirt_imageio import errors
+from ovirt_imageio.client.copy import pace, plan
+from ovirt_imageio.client.copy.plan import Request
+from ovirt_imageio.client.copy.queue import Closed, Queue
+from ovirt_imageio.client.progress import Reporter
+
+__all__ = ["MAX_WORKERS", "Copier", "Journal", "Lane", "OpenLane"]
+
+log = logging.getLogger(__name__)
+
+# Requests that wait: enough to keep workers busy, few enough to keep a long list of extents out of memory.
+QUEUE_LIMIT = 64
+
+# More connections than this have not made transfers faster.
+MAX_WORKERS = 4
+
+# With a journal, a worker flushes and notes what is safe when it has moved so much, or so long, since the last time.
+CHECKPOINT = 256 * 1024**2
+CHECKPOINT_SECONDS = 5.0
+
+
+class Lane(Protocol):
+    """One way for requests: a source and a destination.
+
+    Threads: one, but for `interrupt`.
+    """
+
+    def begin(self, request: Request) -> None:
+        """Begin a request; it may stay under way."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a request under way?"""
+
+    @property
+    def is_full(self) -> bool:
+        """Must one end before another one begins?"""
+
+    def finish(self) -> Request:
+        """Wait for the oldest request under way, and return it."""
+
+    def flush(self) -> None:
+        """Make everything that ended survive a power failure."""
+
+    def recover(self, error: errors.Error) -> list[Request]:
+        """Be usable again after an error, and return the requests under way. Raises the error if that is in vain."""
+
+    def interrupt(self) -> None:
+        """Make whatever blocks fail soon. Threads: any."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+class Journal(Protocol):
+    """Who wants to know what is safely in the destination. Threads: any."""
+
+    def record(self, requests: Iterable[Request]) -> None:
+        """Note that requests are done and flushed."""
+
+
+# Returns a new lane; what it is called with reports bytes that move, and raises to stop them.
+OpenLane = Callable[[Callable[[int], None]], Lane]
+
+
+class Copier:
+    """One copy from beginning to end.
+
+    `open_lane` makes the lane of a worker when it has its first request. A request that fails with an error from which
+    the lane can recover is tried again, up to `retries` times without success in between. With a journal, what is done
+    is flushed and noted now and then. `is_lister_shared`: what lists the requests uses a connection that a worker will
+    need, so the queue grows without limit, and one worker starts when all is listed.
+
+    Threads: `run` by one; it starts and ends all others.
+    """
+
+    def __init__(
+        self,
+        open_lane: OpenLane,
+        workers: int,
+        reporter: Reporter,
+        *,
+        throttle: Optional[pace.Throttle] = None,
+        retries: int = 0,
+        journal: Optional[Journal] = None,
+        is_lister_shared: bool = False,
+        checkpoint: Optional[int] = None,
+        now: Callable[[], float] = time.monotonic,
+        name: str = "copy",
+    ) -> None:
+        assert workers > 0
+        self._open_lane = open_lane
+        self._reporter = reporter
+        self._throttle = throttle or pace.Throttle(None)
+        self._retries = retries
+        self._journal = journal
+        self._checkpoint = CHECKPOINT if checkpoint is None else checkpoint
+        self._now = now
+        self._queue: Queue[Request] = Queue(None if is_lister_shared else QUEUE_LIMIT)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}/{number}", daemon=True) for number in range(workers)
+        ]
+        self._late = self._threads[:1] if is_lister_shared else []
+        # Guards what follows.
+        self._lock = threading.Lock()
+        self._lanes: list[Lane] = []
+        self._error: Optional[BaseException] = None
+
+    def run(self, requests: Iterable[Request]) -> None:
+        """Carry out the requests, and flush. Raises the first error of any thread; then nothing is left running."""
+        try:
+            self._start(self._threads[len(self._late) :])
+            with contextlib.suppress(Closed):
+                self._plan(requests)
+                self._start(self._late)
+            self._join()
+        except BaseException as error:  # KeyboardInterrupt too: nothing may be left behind.
+            self.fail(error)
+            self._join()
+        if self._error is not None:
+            raise self._error
+
+    def _plan(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            if request.action == plan.SKIP:
+                self.check()
+                self._reporter.update(request.size)
+            else:
+                self._queue.put(request)
+        self._queue.complete()
+
+    def _start(self, threads: list[threading.Thread]) -> None:
+        for thread in threads:
+            thread.start()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def fail(self, error: BaseException) -> None:
+        """Stop everything because of an error, of which the first one counts. Threads: any."""
+        with self._lock:
+            if self._error is None:
+                self._error = error
+            lanes = list(self._lanes)
+        self._queue.close()
+        self._throttle.stop()
+        for lane in lanes:
+            lane.interrupt()
+
+    # In a worker.
+
+    def _work(self) -> None:
+        try:
+            first = self._queue.get()
+            if first is not None:
+                tally = Tally(self, self._reporter, self._throttle)
+                with self._lane(tally.move) as lane:
+                    self._carry_out(lane, first, tally)
+        except Closed:
+            pass
+        except BaseException as error:  # Raised again by run().
+            self.fail(error)
+
+    @contextlib.contextmanager
+    def _lane(self, moved: Callable[[int], None]) -> Iterator[Lane]:
+        lane = self._open_lane(moved)
+        try:
+            with self._lock:
+                self._lanes.append(lane)
+            # Who failed before that did not know this lane.
+            self.check()
+            yield lane
+        finally:
+            with self._lock:
+                self._lanes.remove(lane)
+            lane.close()
+
+    def _carry_out(self, lane: Lane, first: Request, tally: Tally) -> None:
+        """Move requests until there are no more, then flush."""
+        todo: list[Request] = [first]
+        unsafe = Unsafe(self._checkpoint if self._journal else None, self._now)
+        pauses = pace.backoff(self._retries)
+        while True:
+            # What is under way must end before a flush.
+            is_checkpoint = unsafe.is_due()
+            try:
+                if not is_checkpoint:
+                    self._fill(lane, todo)
+                done = lane.finish() if lane.is_busy else None
+                if done is None:
+                    lane.flush()
+            except errors.Error as error:
+                self.check()
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                todo[:0] = lane.recover(error)
+                tally.start_over()
+                log.warning("Trying again in %.1f seconds: %s", pause, error)
+                self._throttle.pause(pause)
+                self.check()
+                continue
+            pauses = pace.backoff(self._retries)
+            if done is not None:
+                tally.finish(done)
+                unsafe.append(done)
+                continue
+            if self._journal is not None:
+                self._journal.record(unsafe.take())
+            if not is_checkpoint:
+                return
+
+    def _fill(self, lane: Lane, todo: list[Request]) -> None:
+        """Begin as many requests as the lane takes."""
+        while not lane.is_full:
+            if not todo:
+                request = self._queue.get(block=not lane.is_busy)
+                if request is None:
+                    return
+                todo.append(request)
+            # It stays there if it cannot begin.
+            lane.begin(todo[0])
+            del todo[0]
+
+    def check(self) -> None:
+        """Raise errors.OperationCanceled if something failed. Threads: any."""
+        if self._queue.is_closed:
+            raise errors.OperationCanceled()
+
+
+class Tally:
+    """Counts the bytes of one worker: when they move, but each only once.
+
+    Threads: one.
+    """
+
+    def __init__(self, copier: Copier, reporter: Reporter, throttle: pace.Throttle) -> None:
+        self._copier = copier
+        self._reporter = reporter
+        self._throttle = throttle
+        # What was reported of requests that have not ended, and how much of that will move once more.
+        self._ahead = 0
+        self._again = 0
+
+    def move(self, count: int) -> None:
+        """Count bytes that moved, and wait if that was too fast; raises OperationCanceled to stop."""
+        self._copier.check()
+        repeated = min(count, self._again)
+        self._again -= repeated
+        self._ahead += count - repeated
+        self._report(count - repeated)
+        self._throttle.take(count)
+        self._copier.check()
+
+    def finish(self, request: Request) -> None:
+        """Count what is left of a request that ended: zeroes do not move."""
+        known = min(self._ahead, request.size)
+        self._ahead -= known
+        self._report(request.size - known)
+
+    def _report(self, count: int) -> None:
+        """Tell the caller's progress; what that raises ends the copy, and is never taken for a lost connection."""
+        try:
+            self._reporter.update(count)
+        except BaseException as error:  # Raised again by run().
+            self._copier.fail(error)
+            raise errors.OperationCanceled() from error
+
+    def start_over(self) -> None:
+        """Note that what is under way will move again."""
+        self._again = self._ahead
+
+
+class Unsafe:
+    """The requests that ended since the last flush. Without a limit nobody wants to know them.
+
+    Threads: one.
+    """
+
+    def __init__(self, limit: Optional[int], now: Callable[[], float]) -> None:
+        self._limit = limit
+        self._now = now
+        self._requests: list[Request] = []
+        self._size = 0
+        self._since = now()
+
+    def append(self, request: Request) -> None:
+        """Add a request that ended."""
+        if self._limit is not None:
+            self._requests.append(request)
+            self._size += request.size
+
+    def is_due(self) -> bool:
+        """Is it time to flush?"""
+        if self._limit is None or not self._requests:
+            return False
+        return self._size >= self._limit or self._now() - self._since >= CHECKPOINT_SECONDS
+
+    def take(self) -> list[Request]:
+        """Return the requests, and forget them."""
+        requests, self._requests = self._requests, []
+        self._size = 0
+        self._since = self._now()
+        return requests

@@ -1,0 +1,248 @@
+"""Lanes: how a worker moves requests between a disk here and an image there.
+
+    Upload      local ──> body of a PUT ; zeroes and flush as PATCH
+    Download    answer to a GET ──> local ; zeroes and flush here
+
+Several requests are under way on each, when the server can. Knows backends; knows neither images nor URLs.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections import deque
+from typing import Callable, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.http import HttpBackend
+from ovirt_imageio.client.copy.plan import COPY, Request
+from ovirt_imageio.client.pipeline import Frame, Pipeline
+from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.origin.reply import Reply
+from ovirt_imageio.relay import Progress, Sink, buffers
+from ovirt_imageio.storage.zero import is_zero
+
+__all__ = ["Download", "OpenLocal", "OpenRemote", "Upload", "is_passing"]
+
+# So many requests are under way at once ...
+MAX_PENDING = 32
+# ... but of large ones only two: while one ends, the next is on its way. More would only be kept from other workers.
+LARGE = 1024**2
+
+# Below this, reading into a buffer is cheaper than what a backend does to stream.
+SMALL = 256 * 1024
+
+# Answers with which a server tells that it cannot now: time-out, too many requests, and troubles behind a proxy.
+PASSING = frozenset([408, 429, 502, 503, 504])
+
+OpenLocal = Callable[[], Backend]
+# Who cuts the line ends the wait for a server.
+OpenRemote = Callable[[Lifeline], HttpBackend]
+
+
+class RemoteLane(abc.ABC):
+    """What both lanes share: their ends are opened when the first request begins, and requests end in order.
+
+    Threads: one, but for `interrupt`.
+    """
+
+    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress) -> None:
+        self._open_local = open_local
+        self._open_remote = open_remote
+        self._moved = moved
+        self._local: Optional[Backend] = None
+        self._remote: Optional[HttpBackend] = None
+        self._pipeline: Optional[Pipeline] = None
+        self._pending: deque[Request] = deque()
+        # Held while a connection is made.
+        self._line = Lifeline()
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a request under way?"""
+        return bool(self._pending)
+
+    @property
+    def is_full(self) -> bool:
+        """Must one end before another one begins?"""
+        if not self._pending:
+            return False
+        if self._remote is None or not self._remote.can_pipeline:
+            return True
+        # The largest one is enough to know: a window of small ones is small.
+        return len(self._pending) >= (MAX_PENDING if self._pending[-1].length < LARGE else 2)
+
+    @abc.abstractmethod
+    def begin(self, request: Request) -> None:
+        """Begin a request; it may stay under way."""
+
+    @abc.abstractmethod
+    def finish(self) -> Request:
+        """Wait for the oldest request under way, and return it."""
+
+    @abc.abstractmethod
+    def flush(self) -> None:
+        """Make everything that ended survive a power failure."""
+
+    def recover(self, error: errors.Error) -> list[Request]:
+        """Return what was under way, if the server may be back soon, and the fault is not here."""
+        if self._pipeline is not None:
+            self._pipeline.drop()
+        if not is_passing(error):
+            raise error
+        if self._local is not None:
+            try:
+                self._local.size()
+            except errors.Error:
+                raise error from None
+        lost = list(self._pending)
+        self._pending.clear()
+        return lost
+
+    def interrupt(self) -> None:
+        """Wake whatever blocks. Threads: any."""
+        self._line.cut()
+        for end in (self._local, self._remote):
+            if end is not None:
+                end.interrupt()
+
+    def close(self) -> None:
+        """Close both ends."""
+        if self._pipeline is not None:
+            self._pipeline.drop()
+        for end in (self._local, self._remote):
+            if end is not None:
+                end.close()
+
+    def _ends(self) -> tuple[Backend, HttpBackend, Pipeline]:
+        if self._local is None:
+            self._local = self._open_local()
+        if self._remote is None:
+            self._remote = self._open_remote(self._line)
+            self._pipeline = Pipeline(self._remote)
+        if self._line.is_cut:
+            raise errors.OperationCanceled()
+        assert self._pipeline is not None
+        return self._local, self._remote, self._pipeline
+
+
+class Upload(RemoteLane):
+    """From a disk here to an image there.
+
+    `detect_zeroes`: what is no longer than BLOCK is looked at, and zeroes are not sent.
+    """
+
+    BLOCK = 1024**2
+
+    def __init__(
+        self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress, *, detect_zeroes: bool = False
+    ) -> None:
+        super().__init__(open_local, open_remote, moved)
+        self._detect_zeroes = detect_zeroes
+        self._frame = Frame(self.BLOCK if detect_zeroes else SMALL)
+
+    def begin(self, request: Request) -> None:
+        """Send a request; its answer is still to come."""
+        local, remote, pipeline = self._ends()
+        start, length = request.start, request.length
+        can_zero = "zero" in remote.features
+        if request.action != COPY:
+            if can_zero:
+                pipeline.zero(start, length)
+            else:
+                pipeline.stream(start, length, functools.partial(self._send_zeroes, length))
+        elif length > len(self._frame.view):
+            pipeline.stream(start, length, lambda sink: local.send_to(sink, start, length, self._moved))
+        else:
+            self._send_small(local, pipeline, request, can_zero)
+        self._pending.append(request)
+
+    def finish(self) -> Request:
+        """Wait for the oldest answer."""
+        _, _, pipeline = self._ends()
+        pipeline.finish()
+        return self._pending.popleft()
+
+    def flush(self) -> None:
+        """Flush the image; for those that cannot, every write was flushed."""
+        _, remote, _ = self._ends()
+        assert not self._pending
+        remote.flush()
+
+    def _send_small(self, local: Backend, pipeline: Pipeline, request: Request, can_zero: bool) -> None:
+        """Send what fits into the frame."""
+        view = self._frame.view[: request.length]
+        count = local.readinto(request.start, view)
+        if count < request.length:
+            raise errors.PartialContent(request.length, count)
+        if self._detect_zeroes and can_zero and is_zero(view):
+            pipeline.zero(request.start, request.length)
+        else:
+            pipeline.write(request.start, self._frame, request.length)
+            self._moved(count)
+
+    def _send_zeroes(self, length: int, sink: Sink) -> None:
+        zeroes = memoryview(bytes(min(length, SMALL)))
+        while length:
+            view = zeroes[:length]
+            sink.write(view)
+            length -= len(view)
+            self._moved(len(view))
+
+
+class Download(RemoteLane):
+    """From an image there to a disk here."""
+
+    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress) -> None:
+        super().__init__(open_local, open_remote, moved)
+        self._buffer = buffers.aligned(SMALL)
+
+    def begin(self, request: Request) -> None:
+        """Ask for data; zeroes are written here."""
+        local, _, pipeline = self._ends()
+        if request.action == COPY:
+            pipeline.read(request.start, request.length)
+        else:
+            local.zero(request.start, request.length)
+        self._pending.append(request)
+
+    def finish(self) -> Request:
+        """Wait for the oldest data, and write it."""
+        request = self._pending[0]
+        if request.action == COPY:
+            local, _, pipeline = self._ends()
+            pipeline.finish(functools.partial(self._receive, local, request))
+        return self._pending.popleft()
+
+    def flush(self) -> None:
+        """Flush the disk."""
+        local, _, _ = self._ends()
+        local.flush()
+
+    def _receive(self, local: Backend, request: Request, reply: Reply) -> None:
+        """Write the parts of a range; what is between them is dropped."""
+        position = request.start
+        for start, length in request.parts:
+            self._drop(reply, start - position)
+            if length <= SMALL:
+                view = self._buffer[:length]
+                reply.fill(view)
+                local.write(start, view)
+                self._moved(length)
+            else:
+                local.receive_from(reply, start, length, self._moved)
+            position = start + length
+
+    def _drop(self, reply: Reply, length: int) -> None:
+        while length:
+            length -= reply.fill(self._buffer[:length])
+
+
+def is_passing(error: BaseException) -> bool:
+    """May the same request succeed a little later?"""
+    if isinstance(error, errors.OriginError):
+        return error.status in PASSING
+    # Whom we do not trust now we will not trust then.
+    is_lost = isinstance(error, (errors.BackendUnavailable, errors.BackendTimeout))
+    return is_lost and not isinstance(error, errors.BackendUntrusted)

@@ -1,0 +1,134 @@
+"""Images here: what they are, and disks that show what a guest would see.
+
+    raw file, whole                         backends/file.py
+    any other format, or inside an archive  qemu-nbd, and backends/nbd.py
+
+Knows qemu; knows nothing of servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.file import FileBackend
+from ovirt_imageio.backends.nbd import NBDBackend
+from ovirt_imageio.client import archive
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server
+
+__all__ = ["Image", "find", "info", "is_block_device", "measure", "opened", "served"]
+
+# What qemu rounds the size of a raw image up to.
+SECTOR = 512
+
+
+@dataclass(frozen=True)
+class Image:
+    """A file, or a member of an archive, of a known format."""
+
+    path: str
+    format: str
+    member: Optional[archive.Member] = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Are its bytes those that a guest sees?"""
+        return self.format == "raw" and self.member is None and os.path.getsize(self.path) % SECTOR == 0
+
+
+def find(path: str, member: Optional[str] = None, format: Optional[str] = None) -> Image:
+    """Return the image at path.
+
+    Without a format qemu looks for one. A guest that owns a raw image can make it look like another format, which names
+    any file of this host as its backing file: so whoever knows that an untrusted image is raw should say so.
+    """
+    place = find_place(path, member)
+    if format is None:
+        format = str(img.info(location(path, place))["format"])
+    return Image(path, format, place)
+
+
+def info(path: str, member: Optional[str] = None) -> dict[str, Any]:
+    """Return what qemu-img knows, and where the member is."""
+    place = find_place(path, member)
+    return {**img.info(location(path, place)), **place_keys(place)}
+
+
+def measure(path: str, format: str, member: Optional[str] = None) -> dict[str, Any]:
+    """Return how much space the image needs in another format, and where the member is."""
+    place = find_place(path, member)
+    return {**img.measure(location(path, place), format), **place_keys(place)}
+
+
+@contextlib.contextmanager
+def served(
+    image: Image,
+    *,
+    writable: bool = False,
+    connections: int = 1,
+    backing_chain: bool = True,
+    bitmap: Optional[str] = None,
+) -> Iterator[Callable[[], Backend]]:
+    """Serve an image in a with block; what it gives opens a disk each time it is called, `connections` at once."""
+    if image.is_plain and bitmap is None:
+        yield lambda: FileBackend(image.path, writable=writable, sparse=True, max_connections=connections)
+        return
+    server = Server(
+        image.path,
+        image.format,
+        read_only=not writable,
+        shared=connections,
+        bitmap=bitmap,
+        backing_chain=backing_chain,
+        offset=image.member.offset if image.member else None,
+        size=image.member.padded_size if image.member else None,
+    )
+    with server:
+        yield lambda: NBDBackend(
+            server.url, writable=writable, sparse=True, dirty=bitmap is not None, max_connections=connections
+        )
+
+
+@contextlib.contextmanager
+def opened(image: Image, bitmap: Optional[str] = None) -> Iterator[Backend]:
+    """Open an image to look at it."""
+    with served(image, bitmap=bitmap) as open_local, contextlib.closing(open_local()) as backend:
+        yield backend
+
+
+def is_block_device(path: str) -> bool:
+    """Is it a block device? What does not exist is none."""
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def find_place(path: str, member: Optional[str]) -> Optional[archive.Member]:
+    """Return where the member is, None for the whole file. Raises errors.BackendUnavailable if there is no file."""
+    if not os.path.exists(path):
+        raise errors.BackendUnavailable("open the image", f"there is no {path}")
+    return archive.find(path, member) if member is not None else None
+
+
+def location(path: str, place: Optional[archive.Member]) -> str:
+    """Return what qemu-img calls the image."""
+    if place is None:
+        return os.path.abspath(path)
+    node = {"driver": "file", "filename": os.path.abspath(path)}
+    return "json:" + json.dumps(
+        {"file": {"driver": "raw", "offset": place.offset, "size": place.padded_size, "file": node}}
+    )
+
+
+def place_keys(place: Optional[archive.Member]) -> dict[str, int]:
+    """Return where a member is, with the names that callers know."""
+    return {"member-offset": place.offset, "member-size": place.size} if place else {}

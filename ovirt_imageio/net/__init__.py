@@ -1,0 +1,10 @@
+"""Sockets: how a connection is made, how long it may stand still, and how its bytes are encrypted.
+
+    connect       over TCP, trying each address of a name, or over a Unix socket
+    timeouts      time-outs that the kernel keeps
+    eager         receive what comes soon without going to sleep
+    tls           contexts: certificates, and who is trusted
+    tls_socket    TLS in memory, with few system calls
+
+Knows nothing of what is said: neither HTTP, nor NBD, nor disks.
+"""

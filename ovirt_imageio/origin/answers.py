@@ -1,0 +1,64 @@
+"""What an origin answers: believed only where it makes sense, and quoted where it refuses.
+
+Knows replies; knows neither the requests that they answer nor the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ovirt_imageio import errors
+from ovirt_imageio.origin.reply import Reply
+
+__all__ = ["holds_range", "read_checksum", "read_object", "read_refusal"]
+
+# How much of what the origin tells about an error is shown.
+TEXT_LIMIT = 512
+
+# Larger than any answer to OPTIONS or checksum.
+JSON_LIMIT = 1024 * 1024
+
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+UNSATISFIED_RANGE = re.compile(r"bytes \*/[0-9]{1,18}")
+CHECKSUM = re.compile(r"[0-9a-f]+")
+
+
+def holds_range(reply: Reply, offset: int, length: int) -> bool:
+    """Return True if the reply holds this range, and nothing else; who says nothing of ranges sends what was asked."""
+    default = f"bytes {offset}-{offset + length - 1}/*"
+    match = CONTENT_RANGE.fullmatch(reply.headers.get("content-range", default))
+    return reply.length == length and match is not None and int(match[1]) == offset
+
+
+def read_object(reply: Reply) -> Mapping[str, Any]:
+    """Return the JSON object that the body is, an empty one if it is none."""
+    try:
+        value = json.loads(reply.read(JSON_LIMIT))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_checksum(reply: Reply, block_size: int) -> str:
+    """Return the checksum over blocks of this size that the body tells. Raises errors.StorageError."""
+    answer = read_object(reply)
+    checksum = answer.get("checksum")
+    if not isinstance(checksum, str) or not CHECKSUM.fullmatch(checksum) or answer.get("block_size") != block_size:
+        raise errors.StorageError("compute the checksum", "the origin answered with no checksum")
+    return checksum
+
+
+def read_refusal(reply: Reply, operation: str, secret: str) -> errors.StorageError:
+    """Return the error for a reply that was not expected: it quotes the origin, but for the secret."""
+    if reply.status < 400:
+        return errors.StorageError(operation, f"the origin answered with the unexpected status {reply.status}")
+    text = reply.read(TEXT_LIMIT).decode("utf-8", "replace")
+    if secret:
+        text = text.replace(secret, "(ticket)")
+    reason = " ".join(text.split()) or f"The origin answered with status {reply.status}"
+    unsatisfied = UNSATISFIED_RANGE.fullmatch(reply.headers.get("content-range", ""))
+    content_range = unsatisfied[0] if unsatisfied else None
+    return errors.OriginError(operation, reason, status=reply.status, content_range=content_range)

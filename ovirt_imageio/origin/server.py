@@ -1,0 +1,306 @@
+"""The server of a transfer URL, as a proxy sees it: connects, keeps an idle connection, repeats what may be repeated.
+
+Knows HTTP requests; knows nothing of disks, tickets and the requests that we serve ourselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+import threading
+from collections.abc import Mapping
+from typing import Optional
+from urllib.parse import urlsplit
+
+from ovirt_imageio import errors
+from ovirt_imageio.net import tls
+from ovirt_imageio.net.connect import Address, Lifeline, connect
+from ovirt_imageio.net.timeouts import end_after, is_timeout
+from ovirt_imageio.net.tls_socket import TLSSocket
+from ovirt_imageio.origin.connection import Data, Lost, Peer
+from ovirt_imageio.origin.reply import Reply
+from ovirt_imageio.origin.tunnel import open_tunnel
+
+__all__ = ["Origin", "Refused", "Upload"]
+
+log = logging.getLogger("origin")
+
+# Up to here one system call for head and body is cheaper than two.
+JOIN_LIMIT = 16 * 1024
+
+
+class Refused(Exception):
+    """The server answered, or left, before it had the whole body."""
+
+
+class Origin:
+    """The server of one URL.
+
+    `context` is used for https; without one the server is verified with what the system trusts. Errors:
+    errors.BackendUnavailable if the server cannot be reached, errors.BackendUntrusted if it cannot be trusted or does
+    not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`, or when somebody cut `line`.
+
+    Threads: one at a time, but for `interrupt` and `wake`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        context: Optional[ssl.SSLContext] = None,
+        connect_timeout: float = 10,
+        read_timeout: float = 60,
+        tunnel: Optional[tuple[str, int]] = None,
+        line: Optional[Lifeline] = None,
+    ) -> None:
+        parts = urlsplit(url)
+        self._context = (context or tls.client_context()) if parts.scheme == "https" else None
+        self._host = parts.hostname or ""
+        try:
+            self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as e:
+            raise errors.InvalidValue("port", parts.netloc, "a number") from e
+        self._netloc = parts.netloc
+        self._path = parts.path
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        # The proxy of the network on the way to an https server.
+        self._tunnel = tunnel if self._context else None
+        # When set, the way to the server on this very host.
+        self._unix_socket: Optional[str] = None
+        self._idle: Optional[Peer] = None
+        # Whoever waits for a connection holds it.
+        self._line = line or Lifeline()
+        # Guards what follows: interrupt() comes from other threads.
+        self._lock = threading.Lock()
+        self._peers: set[Peer] = set()
+
+    @property
+    def is_same_host(self) -> bool:
+        """True if the server is known to run on this very host."""
+        return self._tunnel is None and self._idle is not None and self._idle.is_same_host
+
+    def request(
+        self,
+        operation: str,
+        method: str,
+        suffix: str = "",
+        headers: Optional[Mapping[str, str]] = None,
+        body: Optional[Data] = None,
+        is_patient: bool = False,
+    ) -> Reply:
+        """Send a request that may be repeated, with all of its body, and return the reply.
+
+        Over an idle connection that the server dropped meanwhile, it is sent once more over a new one. The answer may
+        take for ever if `is_patient`.
+        """
+        head = self.head(method, suffix, headers, None if body is None else len(body))
+        body = body or b""
+        peer = self._take_idle()
+        if peer is not None:
+            try:
+                peer.begin(operation, is_patient)
+                return self._exchange(peer, method, head, body)
+            except Lost as e:
+                if not e.is_unheard:
+                    raise
+                log.debug("The origin dropped an idle connection: %s", e)
+        peer = self._connect(operation)
+        peer.begin(operation, is_patient)
+        return self._exchange(peer, method, head, body)
+
+    def upload(self, operation: str, suffix: str, headers: Mapping[str, str], length: int) -> Upload:
+        """Begin a PUT of `length` bytes that cannot be repeated."""
+        peer = self._take_idle() or self._connect(operation)
+        try:
+            peer.begin(operation)
+            peer.send(self.head("PUT", suffix, headers, length))
+            return Upload(self, peer)
+        except BaseException:
+            self.release(peer, False)
+            raise
+
+    def acquire(self, operation: str) -> Peer:
+        """Return a connection for requests of the caller's own; `release` takes it back."""
+        peer = self._take_idle() or self._connect(operation)
+        peer.begin(operation)
+        return peer
+
+    def use_unix_socket(self, path: Optional[str]) -> None:
+        """Reach the server through this Unix socket from now on, or over the network again."""
+        self._unix_socket = path
+        self._drop_idle()
+
+    def interrupt(self) -> None:
+        """Make whatever blocks fail, now and later. Threads: any."""
+        self._line.cut()
+        self.wake()
+
+    def wake(self) -> None:
+        """Make what blocks on a connection that stands fail; the rest holds the line. Never blocks. Threads: any."""
+        with self._lock:
+            for peer in self._peers:
+                peer.interrupt()
+
+    def close(self) -> None:
+        """Close all connections, also those of replies that were not read to the end."""
+        self._idle = None
+        with self._lock:
+            peers, self._peers = self._peers, set()
+        for peer in peers:
+            peer.close()
+
+    def release(self, peer: Peer, is_reusable: bool) -> None:
+        """Take back a connection that a reply or an upload is done with."""
+        if is_reusable and self._idle is None and peer in self._peers:
+            self._idle = peer
+        else:
+            with self._lock:
+                self._peers.discard(peer)
+            peer.close()
+
+    def _exchange(self, peer: Peer, method: str, head: bytes, body: Data) -> Reply:
+        try:
+            is_sent = self._send(peer, head, body)
+            # After half a request the connection is good for nothing else.
+            reply = Reply(peer, method, self.release if is_sent else self._release_cut)
+            if not is_sent and reply.status < 400:
+                raise peer.protocol_error(f"status {reply.status} before the end of the request")
+            return reply
+        except BaseException:
+            self.release(peer, False)
+            raise
+
+    def _send(self, peer: Peer, head: bytes, body: Data) -> bool:
+        """Send a request; return False if the server answered before it got everything."""
+        try:
+            if len(body) <= JOIN_LIMIT:
+                peer.send(head + bytes(body))
+                return True
+            peer.send(head)
+            return peer.send_unless_heard(body)
+        except Lost:
+            # A server that refuses a body tells why before it leaves.
+            if not peer.has_input():
+                raise
+            return False
+
+    def _release_cut(self, peer: Peer, is_reusable: bool) -> None:
+        self.release(peer, False)
+
+    def _take_idle(self) -> Optional[Peer]:
+        peer, self._idle = self._idle, None
+        if peer is not None and peer.has_input():
+            # Between requests a server has nothing to say but farewell.
+            self.release(peer, False)
+            return None
+        return peer
+
+    def _drop_idle(self) -> None:
+        peer, self._idle = self._idle, None
+        if peer is not None:
+            self.release(peer, False)
+
+    def _connect(self, operation: str) -> Peer:
+        try:
+            return self._register(self._dial())
+        except (OSError, UnicodeError) as e:  # A name may be no host name at all.
+            raise errors.OperationCanceled() if self._line.is_cut else connect_error(operation, e) from e
+
+    def _dial(self) -> Peer:
+        if self._unix_socket is not None:
+            try:
+                return self._peer(self._unix_socket, None)
+            except OSError as e:
+                self._line.check()
+                log.warning("The Unix socket of the origin does not answer, going on over TCP: %s", e)
+                self._unix_socket = None
+        return self._peer(self._tunnel or (self._host, self._port), self._context)
+
+    def _peer(self, address: Address, context: Optional[ssl.SSLContext]) -> Peer:
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(connect(address, self._connect_timeout, self._line))
+            if context is not None:
+                with self._line.holding(sock):
+                    if self._tunnel is not None:
+                        open_tunnel(sock, self._host, self._port)
+                    secure = TLSSocket(sock, context, server_hostname=self._host)
+                    secure.handshake(end_after(self._connect_timeout))
+                    peer = Peer(secure, self._read_timeout)
+            else:
+                peer = Peer(sock, self._read_timeout)
+            stack.pop_all()
+            return peer
+
+    def _register(self, peer: Peer) -> Peer:
+        with self._lock:
+            self._peers.add(peer)
+            if self._line.is_cut:
+                peer.interrupt()
+        return peer
+
+    def head(self, method: str, suffix: str, headers: Optional[Mapping[str, str]], length: Optional[int]) -> bytes:
+        """Return the head of a request whose body has `length` bytes; None if it has no body."""
+        lines = [f"{method} {self._path}{suffix} HTTP/1.1", f"host: {self._netloc}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        if length is not None:
+            lines.append(f"content-length: {length}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+class Upload:
+    """A PUT whose body is sent piece by piece: a sink. Leaving the context without `finish` gives it up."""
+
+    def __init__(self, origin: Origin, peer: Peer) -> None:
+        self._origin = origin
+        self._peer: Optional[Peer] = peer
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._peer is not None:
+            self._origin.release(self._peer, False)
+
+    def write(self, view: memoryview) -> None:
+        """Send a piece of the body; raises Refused as soon as the server answers instead of listening."""
+        assert self._peer is not None
+        try:
+            is_sent = self._peer.send_unless_heard(view)
+        except Lost as e:
+            raise Refused() from e
+        if not is_sent:
+            raise Refused()
+
+    def finish(self) -> Reply:
+        """Return the reply."""
+        assert self._peer is not None
+        peer, self._peer = self._peer, None
+        try:
+            return Reply(peer, "PUT", self._origin.release)
+        except BaseException:
+            self._origin.release(peer, False)
+            raise
+
+    def cut(self) -> None:
+        """End the body too early, and wait until the server has dealt with what it got."""
+        assert self._peer is not None
+        peer, self._peer = self._peer, None
+        with contextlib.suppress(errors.Error):
+            peer.end_requests()
+            Reply(peer, "PUT", self._origin.release)
+        self._origin.release(peer, False)
+
+
+def connect_error(operation: str, error: Exception) -> errors.Error:
+    """Return our error for one that kept us from the server."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = f"the certificate of the origin cannot be trusted: {error.verify_message}"
+        return errors.BackendUntrusted(operation, reason)
+    if isinstance(error, OSError) and is_timeout(error):
+        return errors.BackendTimeout(operation, "the origin cannot be reached in time")
+    if isinstance(error, ssl.SSLError):
+        return errors.BackendUntrusted(operation, f"the origin does not speak TLS with us: {error.reason or error}")
+    reason = getattr(error, "strerror", None) or str(error)
+    return errors.BackendUnavailable(operation, f"the origin cannot be reached: {reason}")

@@ -1,0 +1,7 @@
+"""The programs of qemu.
+
+    img    create, inspect and measure images with qemu-img
+    nbd    serve an image with qemu-nbd, and end that
+
+Knows files and processes; knows nothing of HTTP, tickets and backends.
+"""

@@ -1,0 +1,248 @@
+"""Sessions of the proxy: a session is a ticket that a signed token installed.
+
+    token ──verify──> access ──ask the host──> ticket in the store, with a secret id of its own <── session id
+
+A client shows its token once and gets a session id; or it shows the token with every request, and shares one session
+with all that show the same. Requests then name the host's ticket, as they would on the host; `resolve` tells which
+ticket of ours stands for it, and everything after that is the normal path. Tickets that were added by the control
+service need no session, and whatever credentials come along are ignored.
+
+A session lives until its token said, whatever happens on it; a newer token renews it. It is kept in memory only.
+
+Knows nothing of HTTP and of files: tokens and ids are texts, and asking the host is somebody else's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth.store import Store
+from ovirt_imageio.auth.ticket import short
+from ovirt_imageio.backends.http import Image
+from ovirt_imageio.sessions.token import Access
+
+__all__ = ["SESSIONS_LIMIT", "Session", "Sessions"]
+
+log = logging.getLogger("sessions")
+
+# Far more than an engine has transfers; it bounds what one valid token can make us hold.
+SESSIONS_LIMIT = 10_000
+
+NO_SESSION = "no such session: it is unknown or expired"
+
+
+@dataclass
+class Session:
+    """An access that was verified, and the ticket of ours that stands for it."""
+
+    id: str
+    access: Access
+    ticket_id: str
+    # The digest of the token, if the client shows that instead of an id.
+    digest: Optional[bytes] = None
+
+    @property
+    def name(self) -> str:
+        """What may be logged."""
+        return self.access.transfer_id or f"(ticket/{short(self.ticket_id)})"
+
+    def is_live(self, now: float) -> bool:
+        """True while it may be used. Whoever has nothing but a token must still be able to show it."""
+        limit = self.access.expires
+        if self.digest is not None:
+            limit = min(limit, self.access.shown_until)
+        return now < limit
+
+
+class Sessions:
+    """The sessions of the process.
+
+    verify returns what a token allows at a time, or raises errors.NotAuthenticated. look asks the host about the image
+    at a URL, and raises errors.StorageError if it cannot or refuses. clock tells seconds since the epoch, for that is
+    what tokens tell.
+
+    Threads: any number at once.
+
+    Locks: _lock guards the dictionaries. The store may be asked while it is held, but nothing that could block is done:
+    no host is asked, no ticket is removed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        verify: Callable[[str, float], Access],
+        look: Callable[[str], Image],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._verify = verify
+        self._look = look
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._by_id: dict[str, Session] = {}
+        self._by_digest: dict[bytes, Session] = {}
+
+    def open(self, token: Optional[str], session_id: Optional[str] = None) -> str:
+        """Begin a session with a token, renew one with a newer token, or, without one, check it; return its id.
+
+        Raises errors.NotAuthenticated, or errors.StorageError if the host does not know the ticket.
+        """
+        if session_id is not None:
+            session = self._require(session_id)
+            if token is not None:
+                self._renew(session, self._verify(token, self._clock()))
+            return session.id
+        if token is None:
+            raise errors.NotAuthenticated("neither a signed token nor a session was shown")
+        return self._begin(self._verify(token, self._clock())).id
+
+    def close(self, session_id: str) -> None:
+        """End a session, and cut what runs on it; raises errors.NotFound."""
+        session = self._find(session_id)
+        with self._lock:
+            if session is None or self._by_id.pop(session_id, None) is None:
+                raise errors.NotFound("session")
+        self._store.remove(session.ticket_id, 0)
+        log.info("CLOSE session transfer=%s", session.name)
+
+    def resolve(self, ticket_id: str, session_id: Optional[str], token: Optional[str]) -> str:
+        """Return the id of the ticket in the store that a request for the host's ticket may use.
+
+        Raises errors.NotAuthenticated, or errors.NoSuchTicket if the credentials are good, but for another ticket.
+        """
+        session = None if session_id is None else self._find(session_id)
+        if session is None and self._has_ticket(ticket_id):
+            return ticket_id
+        if session is None and session_id is not None:
+            raise errors.NotAuthenticated(NO_SESSION)
+        if session is None:
+            if token is None:
+                raise errors.NotAuthenticated("No such ticket, and neither a session nor a signed token was shown")
+            session = self._share(token, ticket_id)
+        if session.access.ticket_id != ticket_id:
+            raise errors.NoSuchTicket()
+        return session.ticket_id
+
+    def purge(self) -> None:
+        """Forget sessions that expired."""
+        now = self._clock()
+        with self._lock:
+            sessions = (*self._by_id.values(), *self._by_digest.values())
+            expired = [session for session in sessions if not session.is_live(now)]
+            for session in expired:
+                self._drop(session)
+        for session in expired:
+            self._retire(session)
+
+    def __len__(self) -> int:
+        """Return the number of sessions, those that expired unnoticed included."""
+        return len(self._by_id) + len(self._by_digest)
+
+    def _begin(self, access: Access, digest: Optional[bytes] = None) -> Session:
+        self.purge()
+        if len(self) >= SESSIONS_LIMIT:
+            raise errors.BackendUnavailable("open a session", "too many sessions are open")
+        # Both are random, and the second one is told to nobody: without the session the ticket is out of reach.
+        session = Session(str(uuid.uuid4()), access, str(uuid.uuid4()), digest)
+        document = self._document(session.ticket_id, access)
+        with self._lock:
+            if digest is not None:
+                other = self._by_digest.get(digest)
+                if other is not None and other.is_live(self._clock()):
+                    return other  # Two requests came at once with the same token.
+                self._by_digest[digest] = session
+            else:
+                self._by_id[session.id] = session
+            self._store.add(document)
+        log.info("OPEN session transfer=%s host=%s", session.name, access.base_url)
+        return session
+
+    def _renew(self, session: Session, access: Access) -> None:
+        if access.url == session.access.url:
+            self._store.extend(session.ticket_id, {"timeout": self._remaining(access)})
+            session.access = access
+        else:
+            # A token for something else, which the protocol allows: the id stays, all else is new.
+            ticket_id, old = str(uuid.uuid4()), session.ticket_id
+            self._store.add(self._document(ticket_id, access))
+            session.access, session.ticket_id = access, ticket_id
+            self._store.remove(old, 0)
+        log.info("RENEW session transfer=%s", session.name)
+
+    def _share(self, token: str, ticket_id: str) -> Session:
+        """Return the session that all share who show this token."""
+        digest = hashlib.sha256(token.strip().encode("utf-8", "backslashreplace")).digest()
+        with self._lock:
+            session = self._by_digest.get(digest)
+            if session is not None and session.is_live(self._clock()):
+                return session
+        access = self._verify(token, self._clock())
+        if access.ticket_id != ticket_id:
+            # Before any host is asked on behalf of somebody who wants something else.
+            raise errors.NoSuchTicket()
+        return self._begin(access, digest)
+
+    def _document(self, ticket_id: str, access: Access) -> dict[str, Any]:
+        """Return a ticket for what the host tells about the image."""
+        image = self._look(access.url)
+        document: dict[str, Any] = {
+            "uuid": ticket_id,
+            "url": access.url,
+            "size": image.size,
+            "ops": ["read", "write"] if image.is_writable else ["read"],
+            "timeout": self._remaining(access),
+            "sparse": True,
+            "dirty": image.has_dirty,
+        }
+        if access.transfer_id is not None:
+            document["transfer_id"] = access.transfer_id
+        if image.filename is not None:
+            document["filename"] = image.filename
+        return document
+
+    def _remaining(self, access: Access) -> int:
+        return max(1, int(access.expires - self._clock()))
+
+    def _require(self, session_id: str) -> Session:
+        session = self._find(session_id)
+        if session is None:
+            raise errors.NotAuthenticated(NO_SESSION)
+        return session
+
+    def _find(self, session_id: str) -> Optional[Session]:
+        """Return the session, which is dropped if it is expired."""
+        with self._lock:
+            session = self._by_id.get(session_id)
+            if session is None or session.is_live(self._clock()):
+                return session
+            self._drop(session)
+        self._retire(session)
+        return None
+
+    def _drop(self, session: Session) -> None:
+        assert self._lock.locked()
+        self._by_id.pop(session.id, None)
+        if session.digest is not None:
+            self._by_digest.pop(session.digest, None)
+
+    def _retire(self, session: Session) -> None:
+        """Remove the ticket of an expired session; what still runs may end, and the store forgets the ticket later."""
+        with contextlib.suppress(errors.NotFound):
+            if not self._store.info(session.ticket_id)["active"]:
+                self._store.remove(session.ticket_id, 0)
+        log.info("EXPIRE session transfer=%s", session.name)
+
+    def _has_ticket(self, ticket_id: str) -> bool:
+        try:
+            self._store.info(ticket_id)
+        except errors.NotFound:
+            return False
+        return True

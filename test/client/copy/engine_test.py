@@ -1,0 +1,299 @@
+"""The engine: every request once, failures to the caller, nothing left running."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+
+import pytest
+from fakes.waiting import DEADLINE
+
+from ovirt_imageio import errors
+from ovirt_imageio.client.copy import pace
+from ovirt_imageio.client.copy.engine import Copier
+from ovirt_imageio.client.copy.plan import COPY, SKIP, ZERO, Request, Rules, plan
+from ovirt_imageio.client.progress import Reporter
+from ovirt_imageio.geometry.extent import ZeroExtent
+
+KiB = 1024
+
+
+class Broken(Exception):
+    pass
+
+
+def request(start: int, action: str = COPY) -> Request:
+    return Request(action, start, 1, ((start, 1),))
+
+
+class ScriptedLane:
+    """A lane that keeps two requests under way, and fails where a test says so."""
+
+    def __init__(self, log: list, fail=lambda lane, what: None) -> None:
+        self.log = log
+        self.fail = fail
+        self.pending: deque[Request] = deque()
+        self.interrupted = threading.Event()
+        self.closed = False
+
+    def begin(self, item: Request) -> None:
+        self.fail(self, ("begin", item.start))
+        self.pending.append(item)
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.pending)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.pending) >= 2
+
+    def finish(self) -> Request:
+        self.fail(self, ("finish", self.pending[0].start))
+        item = self.pending.popleft()
+        self.log.append(item.start)
+        return item
+
+    def flush(self) -> None:
+        assert not self.pending
+        self.fail(self, ("flush", 0))
+        self.log.append("flush")
+
+    def recover(self, error: errors.Error) -> list[Request]:
+        if not isinstance(error, errors.BackendUnavailable):
+            raise error
+        lost = list(self.pending)
+        self.pending.clear()
+        return lost
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def copier(make, workers: int = 1, counts=None, **options) -> Copier:
+    options.setdefault("throttle", pace.Throttle(None, wait=lambda seconds: None))
+    return Copier(make, workers, Reporter(counts.append if counts is not None else None), **options)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("shared", [False, True])
+def test_everything_is_done_once_then_flushed(workers, shared):
+    log: list = []
+    counts: list[int] = []
+    made: list[ScriptedLane] = []
+
+    def make(moved):
+        made.append(ScriptedLane(log))
+        return made[-1]
+
+    copier(make, workers, counts, is_lister_shared=shared).run(request(number) for number in range(500))
+    assert sorted(item for item in log if item != "flush") == list(range(500))
+    assert log.count("flush") == len(made) <= workers
+    assert sum(counts) == 500
+    assert all(lane.closed for lane in made)
+
+
+def test_order_of_one_worker():
+    log: list = []
+    copier(lambda moved: ScriptedLane(log)).run(request(number) for number in range(5))
+    assert log == [0, 1, 2, 3, 4, "flush"]
+
+
+def test_skipped_requests_open_nothing():
+    counts: list[int] = []
+
+    def make(moved):
+        raise AssertionError
+
+    copier(make, 4, counts).run(request(number, SKIP) for number in range(5))
+    assert sum(counts) == 5
+
+
+def test_first_error_of_a_worker_is_raised_and_wakes_the_others():
+    lanes_made: list[ScriptedLane] = []
+    is_waiting = threading.Event()
+
+    def fail(lane, what):
+        if what == ("finish", 0):
+            is_waiting.wait(DEADLINE)
+            raise Broken("first")
+        if what[0] == "finish":
+            is_waiting.set()
+            assert lane.interrupted.wait(DEADLINE)
+            raise errors.OperationCanceled()
+
+    def make(moved):
+        lanes_made.append(ScriptedLane([], fail))
+        return lanes_made[-1]
+
+    with pytest.raises(Broken, match="first"):
+        copier(make, 2).run(request(number) for number in range(1000))
+    assert all(lane.closed for lane in lanes_made)
+
+
+def test_error_of_the_list_is_raised():
+    def requests():
+        yield request(0)
+        raise Broken("list")
+
+    with pytest.raises(Broken, match="list"):
+        copier(lambda moved: ScriptedLane([]), 3).run(requests())
+
+
+@pytest.mark.parametrize("kind", [Broken, BrokenPipeError, errors.BackendUnavailable])
+def test_error_of_progress_is_raised_and_never_retried(kind):
+    calls: list[int] = []
+
+    def update(count):
+        calls.append(count)
+        raise kind("progress", "x")
+
+    engine = Copier(lambda moved: ScriptedLane([]), 1, Reporter(update), retries=5)
+    with pytest.raises(kind, match="progress"):
+        engine.run(request(number) for number in range(100))
+    assert len(calls) == 1
+
+
+def test_interrupt_of_the_main_thread_leaves_nothing():
+    def requests():
+        yield request(0)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copier(lambda moved: ScriptedLane([]), 3).run(requests())
+
+
+@pytest.mark.parametrize("place", [("begin", 3), ("finish", 3), ("flush", 0)])
+def test_lost_connection_loses_nothing(place):
+    log: list = []
+    left = [3]
+
+    def fail(lane, what):
+        if what == place and left[0]:
+            left[0] -= 1
+            raise errors.BackendUnavailable("copy", "lost")
+
+    counts: list[int] = []
+    copier(lambda moved: ScriptedLane(log, fail), 1, counts, retries=3).run(request(number) for number in range(8))
+    assert log == [*range(8), "flush"]
+    assert sum(counts) == 8
+
+
+def test_retries_end():
+    attempts = []
+
+    def fail(lane, what):
+        attempts.append(what)
+        raise errors.BackendUnavailable("copy", "lost")
+
+    with pytest.raises(errors.BackendUnavailable):
+        copier(lambda moved: ScriptedLane([], fail), retries=4).run([request(0)])
+    assert len(attempts) == 5
+
+
+def test_success_earns_new_retries():
+    failed = set()
+
+    def fail(lane, what):
+        if what[0] == "finish" and what not in failed:
+            failed.add(what)
+            raise errors.BackendUnavailable("copy", "lost")
+
+    log: list = []
+    copier(lambda moved: ScriptedLane(log, fail), retries=1).run(request(number) for number in range(10))
+    assert log == [*range(10), "flush"]
+
+
+def test_what_cannot_be_recovered_is_raised_at_once():
+    def fail(lane, what):
+        raise errors.StorageError("copy", "broken")
+
+    with pytest.raises(errors.StorageError, match="broken"):
+        copier(lambda moved: ScriptedLane([], fail), retries=100).run([request(0)])
+
+
+def test_bytes_that_move_again_are_counted_once():
+    counts: list[int] = []
+    left = [2]
+
+    class Moving(ScriptedLane):
+        def __init__(self, moved):
+            super().__init__([])
+            self.moved = moved
+
+        def begin(self, item):
+            self.moved(item.length // 2)
+            if left[0]:
+                left[0] -= 1
+                raise errors.BackendUnavailable("copy", "lost")
+            self.moved(item.length - item.length // 2)
+            self.pending.append(item)
+
+    items = [Request(COPY, start, 100, ((start, 100),)) for start in range(0, 500, 100)]
+    copier(Moving, 1, counts, retries=5).run(items)
+    assert sum(counts) == 500
+
+
+def test_journal_hears_only_of_what_was_flushed():
+    log: list = []
+
+    class Journal:
+        def record(self, requests):
+            log.append([item.start for item in requests])
+
+    copier(lambda moved: ScriptedLane(log), journal=Journal(), checkpoint=2).run(request(n) for n in range(5))
+    for position, entry in enumerate(log):
+        if isinstance(entry, list):
+            assert log[position - 1] == "flush"
+            assert all(start in log[:position] for start in entry)
+    assert sorted(start for entry in log if isinstance(entry, list) for start in entry) == [0, 1, 2, 3, 4]
+
+
+class MemoryLane(ScriptedLane):
+    """Copies between two disks in memory."""
+
+    def __init__(self, source: bytes, destination: bytearray, moved) -> None:
+        super().__init__([])
+        self._source = source
+        self._destination = destination
+        self._moved = moved
+
+    def begin(self, request: Request) -> None:
+        super().begin(request)
+        end = request.start + request.length
+        if request.action == COPY:
+            self._destination[request.start : end] = self._source[request.start : end]
+            self._moved(request.length)
+        else:
+            self._destination[request.start : end] = bytes(request.length)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_a_disk(seed):
+    dice = random.Random(seed)
+    source, extents = bytearray(), []
+    while len(source) < 2 * 1024 * KiB:
+        length = dice.randrange(1, 200 * KiB)
+        zero = dice.random() < 0.5
+        extents.append(ZeroExtent(len(source), length, zero, zero and dice.random() < 0.5))
+        source += bytes(length) if zero else dice.randbytes(length)
+    destination = bytearray(b"x" * len(source))
+    counts: list[int] = []
+    engine = copier(lambda moved: MemoryLane(source, destination, moved), 3, counts)
+    rules = Rules(max_gap=dice.choice([0, 64 * KiB]), is_gap_written=True)
+    engine.run(plan(extents, rules))
+    assert destination == source
+    assert sum(counts) == len(source)
+
+
+def test_zero_counts():
+    counts: list[int] = []
+    disk = bytearray(b"x" * 100)
+    engine = copier(lambda moved: MemoryLane(b"", disk, moved), 1, counts)
+    engine.run([Request(ZERO, 0, 100, ((0, 100),))])
+    assert disk == bytes(100)
+    assert sum(counts) == 100

@@ -1,0 +1,204 @@
+"""Lanes: what they send, and from what they recover."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.waiting import DEADLINE
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.http import HttpBackend
+from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.client.copy import lanes
+from ovirt_imageio.client.copy.plan import COPY, ZERO, Request
+from ovirt_imageio.client.remote import Remote
+
+MiB = 1024**2
+DATA = bytes(range(256)) * (4 * MiB // 256)
+
+
+def ignore(count: int) -> None:
+    pass
+
+
+def copy(start: int, length: int) -> Request:
+    return Request(COPY, start, length, ((start, length),))
+
+
+def zero(start: int, length: int) -> Request:
+    return Request(ZERO, start, length, ((start, length),))
+
+
+def upload(origin, data: bytes = DATA, moved=ignore) -> lanes.Upload:
+    return lanes.Upload(lambda: MemoryBackend(data), lambda line: HttpBackend(origin.url), moved)
+
+
+def run(lane, *requests: Request) -> None:
+    try:
+        for request in requests:
+            lane.begin(request)
+            while lane.is_full:
+                lane.finish()
+        while lane.is_busy:
+            lane.finish()
+        lane.flush()
+    finally:
+        lane.close()
+
+
+def test_upload():
+    moved: list[int] = []
+    with DiskOrigin(b"x" * len(DATA)) as origin:
+        run(upload(origin, moved=moved.append), copy(0, 100), zero(100, MiB), copy(2 * MiB, 2 * MiB))
+        expected = DATA[:100] + bytes(MiB) + b"x" * (MiB - 100) + DATA[2 * MiB :]
+        assert origin.data == expected
+        assert origin.methods() == ["OPTIONS", "PUT", "PATCH", "PUT", "PATCH"]
+        assert origin.messages[-1] == {"op": "flush"}
+    assert sum(moved) == 100 + 2 * MiB
+
+
+def test_upload_that_looks_for_zeroes():
+    data = DATA[:MiB] + bytes(MiB) + DATA[:MiB]
+    moved: list[int] = []
+    with DiskOrigin(b"x" * len(data)) as origin:
+        open_local, open_remote = (lambda: MemoryBackend(data)), (lambda line: HttpBackend(origin.url))
+        lane = lanes.Upload(open_local, open_remote, moved.append, detect_zeroes=True)
+        run(lane, copy(0, MiB), copy(MiB, MiB), copy(2 * MiB, MiB))
+        assert origin.data == data
+        assert origin.methods() == ["OPTIONS", "PUT", "PATCH", "PUT", "PATCH"]
+    assert sum(moved) == 2 * MiB
+
+
+def test_upload_to_a_server_that_cannot_zero_or_flush():
+    with DiskOrigin(b"x" * MiB) as origin:
+        origin.options = None
+        run(upload(origin), copy(0, 100), zero(100, 1000))
+        assert origin.data[:1100] == DATA[:100] + bytes(1000)
+        assert origin.methods() == ["OPTIONS", "PUT", "PUT"]
+
+
+def download(origin, disk: bytearray, moved=ignore) -> lanes.Download:
+    return lanes.Download(lambda: MemoryBackend(disk), lambda line: HttpBackend(origin.url, writable=False), moved)
+
+
+def test_download_writes_the_parts_alone():
+    disk = bytearray(b"x" * len(DATA))
+    moved: list[int] = []
+    request = Request(COPY, 0, 3 * MiB, ((0, 100), (1000, MiB), (3 * MiB - 100, 100)))
+    with DiskOrigin(DATA) as origin:
+        run(download(origin, disk, moved.append), request, zero(100, 10))
+        assert origin.methods() == ["OPTIONS", "GET"]
+    expected = bytearray(b"x" * len(DATA))
+    for start, length in request.parts:
+        expected[start : start + length] = DATA[start : start + length]
+    expected[100:110] = bytes(10)
+    assert disk == expected
+    assert sum(moved) == request.size
+
+
+@pytest.mark.parametrize(("told", "limit"), [({}, 1), ({"transfer_id": "x"}, lanes.MAX_PENDING)])
+def test_several_requests_only_for_servers_that_can(told, limit):
+    with DiskOrigin(DATA) as origin:
+        origin.options.update(told)
+        lane = upload(origin)
+        count = 0
+        while not lane.is_full:
+            lane.begin(copy(count * 10, 10))
+            count += 1
+        assert count == limit
+        lane.close()
+
+
+def test_large_requests_wait_in_pairs():
+    with DiskOrigin(bytes(64 * MiB)) as origin:
+        origin.options["transfer_id"] = "x"
+        lane = download(origin, bytearray())
+        lane.begin(copy(0, 32 * MiB))
+        assert not lane.is_full
+        lane.begin(copy(32 * MiB, 32 * MiB))
+        assert lane.is_full
+        lane.close()
+
+
+def test_recovers_from_a_lost_connection():
+    with DiskOrigin(DATA) as origin:
+        origin.options["transfer_id"] = "x"
+        lane = download(origin, bytearray(len(DATA)))
+        lane.begin(copy(0, 10))
+        lane.begin(copy(10, 10))
+        assert lane.recover(errors.BackendUnavailable("read", "lost")) == [copy(0, 10), copy(10, 10)]
+        assert not lane.is_busy
+        run(lane, copy(0, 10))
+
+
+def test_does_not_recover_from_a_fault_here():
+    class Dead(MemoryBackend):
+        def size(self):
+            raise errors.BackendUnavailable("open", "qemu-nbd died")
+
+    with DiskOrigin(DATA) as origin:
+        lane = lanes.Download(lambda: Dead(b""), lambda line: HttpBackend(origin.url), ignore)
+        lane.begin(copy(0, 10))
+        with pytest.raises(errors.BackendUnavailable, match="lost"):
+            lane.recover(errors.BackendUnavailable("read", "lost"))
+        lane.close()
+
+
+def test_local_disk_that_is_too_short():
+    with DiskOrigin(DATA) as origin:
+        lane = upload(origin, DATA[:50])
+        with pytest.raises(errors.PartialContent):
+            lane.begin(copy(0, 100))
+        lane.close()
+
+
+def test_interrupt_wakes_a_lane_that_waits():
+    def stall(wire) -> None:
+        wire.options()
+        wire.read_head()
+        wire.stall()
+
+    with ScriptedOrigin(stall) as origin:
+        lane = download(origin, bytearray(100))
+        lane.begin(copy(0, 10))
+        lane.interrupt()
+        with pytest.raises(errors.OperationCanceled):
+            lane.finish()
+        lane.close()
+
+
+def test_interrupt_wakes_a_lane_that_waits_for_a_connection():
+    def stall(wire) -> None:
+        wire.read_head()
+        wire.stall()
+
+    with ScriptedOrigin(stall) as origin, ThreadPoolExecutor(1) as pool:
+        open_remote = Remote(f"http://127.0.0.1:{origin.port}/images/x", None, retries=5).open
+        lane = lanes.Download(lambda: MemoryBackend(bytearray(100)), open_remote, ignore)
+        job = pool.submit(lane.begin, copy(0, 10))
+        assert origin.stalled.wait(DEADLINE)
+        lane.interrupt()
+        with pytest.raises((errors.OperationCanceled, OSError)):
+            job.result(20)
+        lane.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (errors.BackendUnavailable("read", "lost"), True),
+        (errors.BackendTimeout("read", "late"), True),
+        (errors.OriginError("read", "busy", status=503), True),
+        (errors.OriginError("read", "bad gateway", status=502), True),
+        (errors.OriginError("read", "broken", status=500), False),
+        (errors.OriginError("read", "forbidden", status=403), False),
+        (errors.OriginError("read", "full", status=507), False),
+        (errors.StorageError("write", "broken"), False),
+        (errors.OperationCanceled(), False),
+        (errors.BackendUntrusted("open", "untrusted"), False),
+    ],
+)
+def test_is_passing(error, passing):
+    assert lanes.is_passing(error) == passing

@@ -1,0 +1,151 @@
+"""Planning: what becomes of extents, and that nothing is lost, done twice, or too long."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_imageio.client.copy.plan import COPY, MAX_COPY, MAX_ZERO, SKIP, ZERO, Request, Rules, plan
+from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
+
+KiB = 1024
+DATA = ("data", False, False)
+ZEROES = ("zero", True, False)
+HOLE = ("hole", True, True)
+
+
+def zero_extents(*kinds: tuple[int, tuple[str, bool, bool]]) -> list[Extent]:
+    extents: list[Extent] = []
+    start = 0
+    for length, (_, zero, hole) in kinds:
+        extents.append(ZeroExtent(start, length, zero, hole))
+        start += length
+    return extents
+
+
+def actions(requests) -> list[tuple[str, int, int]]:
+    return [(request.action, request.start, request.length) for request in requests]
+
+
+SAMPLE = zero_extents((10, DATA), (20, ZEROES), (30, HOLE), (40, DATA))
+
+
+def test_full():
+    assert actions(plan(SAMPLE, Rules())) == [(COPY, 0, 10), (ZERO, 10, 20), (ZERO, 30, 30), (COPY, 60, 40)]
+
+
+def test_to_a_disk_that_is_zero():
+    found = plan(SAMPLE, Rules(zero=False))
+    assert actions(found) == [(COPY, 0, 10), (SKIP, 10, 20), (SKIP, 30, 30), (COPY, 60, 40)]
+
+
+def test_one_layer():
+    found = plan(SAMPLE, Rules(hole=False))
+    assert actions(found) == [(COPY, 0, 10), (ZERO, 10, 20), (SKIP, 30, 30), (COPY, 60, 40)]
+
+
+def test_dirty():
+    extents = [
+        DirtyExtent(0, 10, True, False),
+        DirtyExtent(10, 10, True, True),
+        DirtyExtent(20, 10, False, False),
+        DirtyExtent(30, 10, False, True),
+    ]
+    found = plan(extents, Rules(zero=False, hole=False, dirty=True))
+    assert sorted(actions(found)) == [(COPY, 0, 10), (SKIP, 20, 10), (SKIP, 30, 10), (ZERO, 10, 10)]
+
+
+def test_long_ranges_are_split():
+    extents = zero_extents((MAX_COPY * 2 + 1, DATA), (MAX_ZERO * 2, HOLE))
+    found = list(plan(extents, Rules()))
+    assert [request.action for request in found] == [COPY] * 3 + [ZERO] * 3
+    assert all(request.length <= (MAX_COPY if request.action == COPY else MAX_ZERO) for request in found)
+
+
+def test_copies_are_no_longer_than_wanted():
+    found = plan(zero_extents((25, DATA), (1, ZEROES), (10, DATA)), Rules(max_copy=10, max_gap=5, is_gap_written=True))
+    assert actions(found) == [(COPY, 0, 10), (COPY, 10, 10), (COPY, 20, 10), (COPY, 30, 6)]
+
+
+def test_written_gap_becomes_part_of_the_copy():
+    extents = zero_extents((10, DATA), (5, ZEROES), (10, DATA), (6, ZEROES), (10, DATA), (5, HOLE))
+    found = list(plan(extents, Rules(max_gap=5, is_gap_written=True)))
+    assert found == [
+        Request(COPY, 0, 25, ((0, 25),)),
+        Request(ZERO, 25, 6, ((25, 6),)),
+        Request(COPY, 31, 10, ((31, 10),)),
+        Request(ZERO, 41, 5, ((41, 5),)),
+    ]
+
+
+def test_hole_through_which_a_backing_file_shows_is_never_written():
+    extents = zero_extents((10, DATA), (5, HOLE), (10, DATA))
+    found = plan(extents, Rules(hole=False, max_gap=100, is_gap_written=True))
+    assert sorted(actions(found)) == [(COPY, 0, 10), (COPY, 15, 10), (SKIP, 10, 5)]
+
+
+def test_gap_that_is_only_read_is_no_part():
+    extents = zero_extents((10, DATA), (5, ZEROES), (10, DATA))
+    found = sorted(plan(extents, Rules(max_gap=5)))
+    assert found == [Request(COPY, 0, 25, ((0, 10), (15, 10))), Request(ZERO, 10, 5, ((10, 5),))]
+
+
+def test_what_is_done_is_skipped():
+    extents = zero_extents((10, DATA), (10, ZEROES), (10, DATA))
+    found = plan(extents, Rules(), done=[(5, 12), (25, 100)])
+    assert actions(found) == [
+        (COPY, 0, 5),
+        (SKIP, 5, 5),
+        (SKIP, 10, 2),
+        (ZERO, 12, 8),
+        (COPY, 20, 5),
+        (SKIP, 25, 5),
+    ]
+
+
+KINDS = st.lists(st.tuples(st.integers(1, 200 * KiB), st.sampled_from([DATA, ZEROES, HOLE])), max_size=30)
+RULES = st.builds(
+    Rules,
+    zero=st.booleans(),
+    hole=st.booleans(),
+    max_gap=st.sampled_from([0, 1, 64 * KiB, 10**9]),
+    is_gap_written=st.booleans(),
+    max_copy=st.sampled_from([64 * KiB, MAX_COPY]),
+)
+DONE = st.lists(st.integers(1, 300 * KiB), max_size=8)
+
+
+@given(kinds=KINDS, rules=RULES, steps=DONE)
+def test_every_byte_is_in_one_request_with_the_right_action(kinds, rules, steps):
+    extents = zero_extents(*kinds)
+    size = sum(length for length, _ in kinds)
+    done, position = [], 0
+    for number, step in enumerate(steps):
+        if number % 2:
+            done.append((position, position + step))
+        position += step
+    seen: list[tuple[int, int, str]] = []
+    for request in plan(extents, rules, done):
+        assert request.start == request.parts[0][0]
+        assert request.start + request.length == sum(request.parts[-1])
+        assert request.action != COPY or request.length <= rules.max_copy
+        seen += [(start, start + length, request.action) for start, length in request.parts]
+    seen.sort()
+    position = 0
+    for start, end, _ in seen:
+        assert start == position < end
+        position = end
+    assert position == size
+    for extent in extents:
+        for start, end, action in seen:
+            if start < extent.start + extent.length and end > extent.start:
+                is_done = any(first <= max(start, extent.start) < last for first, last in done)
+                wanted = SKIP if is_done else rules.action(extent)
+                # Zeroes may travel as data, but data is never zeroed or left out, and what is done never touched.
+                assert action == wanted or (action == COPY and extent.zero and not is_done and rules.is_gap_written)
+
+
+def test_what_is_skipped_is_one_request():
+    size = 8 * 1024**4
+    found = list(plan([ZeroExtent(0, size, True, True)], Rules(zero=False)))
+    assert actions(found) == [(SKIP, 0, size)]

@@ -1,0 +1,148 @@
+"""Range, Content-Range and Content-Disposition: the tables of what real clients send, and their arithmetic."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ovirt_imageio import errors
+from ovirt_imageio.geometry import byteranges
+
+SIZE = 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "offset", "length"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-999", 0, 1000),
+        ("bytes=0-1000", 0, 1000),
+        ("bytes=999-99999999999999999999", 999, 1),
+        ("bytes=5-", 5, 995),
+        ("bytes=-1", 999, 1),
+        ("bytes=-1000", 0, 1000),
+        ("bytes=-5000", 0, 1000),
+    ],
+)
+def test_range(text, offset, length):
+    assert byteranges.parse_range(text).resolve(SIZE) == (offset, length)
+
+
+@pytest.mark.parametrize("text", ["bytes=1000-", "bytes=1000-1000", "bytes=99999999999999999999-", "bytes=-0"])
+def test_range_out_of_bounds(text):
+    with pytest.raises(errors.RangeNotSatisfiable) as e:
+        byteranges.parse_range(text).resolve(SIZE)
+    assert e.value.available == SIZE
+
+
+def test_range_of_an_empty_disk():
+    for text in ("bytes=0-", "bytes=0-0", "bytes=-1"):
+        with pytest.raises(errors.RangeNotSatisfiable):
+            byteranges.parse_range(text).resolve(0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=2-1",
+        "bytes=0-1,4-5",
+        "Bytes=0-1",
+        "sectors=0-1",
+        "bytes = 0-1",
+        "bytes=0 -1",
+        "bytes=0-1 ",
+        "bytes=0-1\n",
+        "bytes=+1-2",
+        "bytes=\u0661-2",
+        "bytes=" + "9" * 5000 + "-",
+    ],
+)
+def test_range_malformed(text):
+    with pytest.raises(errors.InvalidRange):
+        byteranges.parse_range(text)
+
+
+@given(first=st.integers(0, 2**64), span=st.integers(0, 2**64), available=st.integers(1, 2**63))
+def test_range_stays_inside(first, span, available):
+    spec = byteranges.parse_range(f"bytes={first}-{first + span}")
+    try:
+        offset, length = spec.resolve(available)
+    except errors.RangeNotSatisfiable:
+        assert first >= available
+    else:
+        assert offset == first
+        assert 1 <= length <= span + 1
+        assert offset + length <= available
+
+
+@pytest.mark.parametrize(
+    ("text", "offset"),
+    [("bytes 0-9/10", 0), ("bytes 5-9/*", 5), ("bytes 5-*/10", 5), ("bytes 5-*/*", 5), ("bytes 9-9/10", 9)],
+)
+def test_content_range_of_an_upload(text, offset):
+    assert byteranges.parse_content_range(text) == offset
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "bytes */10",
+        "bytes *-5/10",
+        "bytes 5-4/10",
+        "bytes 0-10/10",
+        "bytes 10-*/10",
+        "bytes 0-1",
+        "bytes 0-1/",
+        "bytes 0-/10",
+        "bytes=0-1/10",
+        "sectors 0-1/10",
+        "bytes a-b/c",
+        "bytes -1-5/10",
+        "bytes 0-1/10 ",
+        "bytes 0-1/" + "9" * 5000,
+    ],
+)
+def test_content_range_malformed(text):
+    with pytest.raises(errors.InvalidValue):
+        byteranges.parse_content_range(text)
+
+
+@given(offset=st.integers(0, 2**63), length=st.integers(1, 2**63), rest=st.integers(0, 2**62))
+def test_content_range_round_trip(offset, length, rest):
+    assert byteranges.parse_content_range(byteranges.content_range(offset, length, offset + length + rest)) == offset
+
+
+@pytest.mark.parametrize(
+    ("filename", "expected"),
+    [
+        (None, "attachment"),
+        ("", "attachment"),
+        ("disk.qcow2", "attachment; filename=disk.qcow2"),
+        ("my disk.raw", "attachment; filename=\"my disk.raw\"; filename*=UTF-8''my%20disk.raw"),
+        ("a\r\nSet-Cookie: x", "attachment; filename=\"aSet-Cookie: x\"; filename*=UTF-8''aSet-Cookie%3A%20x"),
+        ('a"; filename="b', "attachment; filename=\"a'; filename='b\"; filename*=UTF-8''a%22%3B%20filename%3D%22b"),
+        ("../../etc/passwd", "attachment; filename=passwd"),
+        ("..\\boot.ini", "attachment; filename=boot.ini"),
+    ],
+)
+def test_content_disposition(filename, expected):
+    assert byteranges.content_disposition(filename) == expected
+
+
+@given(st.text())
+def test_content_disposition_forges_nothing(filename):
+    header = byteranges.content_disposition(filename)
+    assert header.isprintable()
+    assert header.count('"') in (0, 2)
+    if "filename*=" in header:
+        extended = header.rpartition("''")[2]
+        assert extended.isascii()
+        assert "/" not in urllib.parse.unquote(extended)

@@ -1,0 +1,55 @@
+"""The kernel's time-outs on a real socket."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from ovirt_imageio.net.timeouts import end_after, get_timeout, is_timeout, set_timeout
+
+
+@pytest.fixture
+def sock():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours
+
+
+@pytest.mark.parametrize("seconds", [0.25, 1, 90.5])
+def test_what_is_set_can_be_read(sock, seconds):
+    sock.settimeout(1)
+    set_timeout(sock, seconds)
+    # The kernel counts in ticks of some milliseconds.
+    assert get_timeout(sock) == pytest.approx(seconds, abs=0.01)
+    assert sock.gettimeout() is None
+
+
+def test_never_for_ever(sock):
+    set_timeout(sock, 0)
+    assert get_timeout(sock) > 0
+
+
+def test_receiving_and_sending_end(sock):
+    set_timeout(sock, 0.01)
+    with pytest.raises(BlockingIOError) as receiving:
+        sock.recv(1)
+    with pytest.raises(BlockingIOError) as sending:
+        while True:
+            sock.send(bytes(100_000))
+    assert is_timeout(receiving.value)
+    assert is_timeout(sending.value)
+
+
+def test_many_that_are_in_time_end_together():
+    end_after(1000)()
+    with pytest.raises(TimeoutError, match="longer than -1 seconds") as info:
+        end_after(-1)()
+    assert is_timeout(info.value)
+
+
+def test_what_is_no_timeout():
+    assert is_timeout(TimeoutError())
+    assert is_timeout(socket.timeout())
+    assert not is_timeout(ConnectionResetError(errno.ECONNRESET, "reset"))

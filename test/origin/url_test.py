@@ -1,0 +1,54 @@
+"""Which URLs can be those of an image."""
+
+from __future__ import annotations
+
+import pytest
+
+from ovirt_imageio import errors
+from ovirt_imageio.origin.url import check_url, without_secrets
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h/images/x", "https://h:54322/images/x", "https://[::1]:1/x", "https://h:port/x"]
+)
+def test_good_url(url):
+    check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h/images/x",
+        "ftp://h/images/secret",
+        "https:///images/secret",
+        "https://user:secret@h/images/secret",
+        "https://user@h/images/secret",
+        "https://h",
+        "https://h/images/secret?a=b",
+        "https://h/images/secret#a",
+        "https://h/images/secret x",
+        "https://h/images/secret\r\nX: y",
+        "https://h/images/secr\net",
+        "https://h\x00/images/secret",
+        "https://[h/images/secret",
+        "https://hö/images/secret",
+        "https://h/images/sécret",
+    ],
+)
+def test_bad_url(url):
+    with pytest.raises(errors.InvalidValue) as e:
+        check_url(url)
+    assert "secr" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "url,shown",
+    [
+        ("https://h:1/images/secret", "https://h:1/images/(ticket)"),
+        ("https://user:secret@h/images/secret", "https://(user)@h/images/(ticket)"),
+        ("https://h/images/secret?secret#secret", "https://h/images/(ticket)"),
+    ],
+)
+def test_what_is_shown(url, shown):
+    assert without_secrets(url) == shown

@@ -1,0 +1,61 @@
+"""Images are created and described by qemu-img, and its complaints become ours."""
+
+import pytest
+
+from ovirt_imageio import errors
+from ovirt_imageio.qemu import img
+
+pytestmark = pytest.mark.storage
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2", "vmdk"])
+def test_create(tmp_path, format):
+    path = str(tmp_path / "disk")
+    img.create(path, format, 1024**2)
+    info = img.info(path)
+    assert (info["format"], info["virtual-size"]) == (format, 1024**2)
+
+
+def test_create_on_backing_file(tmp_path):
+    base, top = str(tmp_path / "base"), str(tmp_path / "top")
+    img.create(base, "raw", 1024**2)
+    img.create(top, "qcow2", backing_file=base, backing_format="raw")
+    info = img.info(top)
+    assert (info["backing-filename"], info["virtual-size"]) == (base, 1024**2)
+
+
+def test_told_format(tmp_path):
+    path = str(tmp_path / "disk")
+    img.create(path, "qcow2", 1024**2)
+    assert img.info(path, "raw")["format"] == "raw"
+
+
+def test_name_like_an_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    img.create("-disk", "raw", 512)
+    assert img.info("-disk")["virtual-size"] == 512
+
+
+def test_missing(tmp_path):
+    with pytest.raises(errors.BackendUnavailable, match=r"look at the image: Could not open .*No such file"):
+        img.info(str(tmp_path / "none"))
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(errors.BackendUnavailable, match=r"create the image: .*Unknown file format 'zip'"):
+        img.create(str(tmp_path / "disk"), "zip", 512)
+
+
+def test_not_installed(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(errors.BackendUnavailable, match=r"cannot run qemu-img.*install it"):
+        img.info("disk")
+
+
+def test_measure(tmp_path):
+    path = tmp_path / "disk.qcow2"
+    img.create(str(path), "qcow2", 2 * 1024**2)
+    assert img.measure(str(path), "raw")["required"] == 2 * 1024**2
+    assert img.measure(str(path), "qcow2", "qcow2")["fully-allocated"] == 2424832
+    with pytest.raises(errors.BackendUnavailable):
+        img.measure(str(path), "nonsense")

@@ -1,0 +1,96 @@
+"""A certificate of our own making: made once, good for every name, verified by its own file."""
+
+import os
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from ovirt_imageio import errors
+from ovirt_imageio.net.tls import ServerContext
+from ovirt_imageio.service.serve import certificate
+
+NAMES = ["disks.example.com", "localhost", "127.0.0.1", "::1"]
+
+
+def test_made_once(tmp_path):
+    first = certificate.ensure(tmp_path, NAMES)
+    assert certificate.ensure(tmp_path, NAMES) == first
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_one_for_each_set_of_names(tmp_path):
+    assert certificate.ensure(tmp_path, NAMES) != certificate.ensure(tmp_path, ["other.example.com"])
+    assert certificate.ensure(tmp_path, NAMES) == certificate.ensure(tmp_path, NAMES[::-1])
+
+
+def test_key_is_private(tmp_path):
+    made = certificate.ensure(tmp_path / "state", NAMES)
+    assert os.stat(made.key_file).st_mode & 0o077 == 0
+    assert os.stat(os.path.dirname(made.key_file)).st_mode & 0o077 == 0
+
+
+def test_old_one_is_replaced(tmp_path):
+    made = certificate.ensure(tmp_path, NAMES)
+    before = certificate.fingerprint(made.cert_file)
+    old = time.time() - certificate.RENEWED_AFTER - 1
+    os.utime(made.cert_file, (old, old))
+    assert certificate.ensure(tmp_path, NAMES) == made
+    assert certificate.fingerprint(made.cert_file) != before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_handshake(tmp_path, name):
+    """A client that trusts the file, as strictly as OpenSSL can be, accepts it for every name."""
+    made = certificate.ensure(tmp_path, NAMES)
+    trusting = ssl.create_default_context(cafile=made.cert_file)
+    trusting.verify_flags |= ssl.VERIFY_X509_STRICT
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = ServerContext(*made)().wrap_bio(to_server, to_client, server_side=True)
+    client = trusting.wrap_bio(to_client, to_server, server_hostname=name)
+    for side in (client, server, client):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    assert client.getpeercert()["subjectAltName"]
+
+
+def test_fingerprint(tmp_path):
+    made = certificate.ensure(tmp_path, NAMES)
+    command = ["openssl", "x509", "-in", made.cert_file, "-noout", "-fingerprint", "-sha256"]
+    shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert shown.strip().rpartition("=")[2] == certificate.fingerprint(made.cert_file)
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_no_fingerprint(tmp_path, content):
+    path = tmp_path / "cert.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(errors.InvalidValue, match="a PEM file that can be read"):
+        certificate.fingerprint(str(path))
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.InvalidValue, match="or give --cert and --key"):
+        certificate.ensure(tmp_path / "file" / "certificates", NAMES)
+
+
+def test_no_openssl(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(errors.BackendUnavailable, match=r"cannot run openssl: No such file.*; install openssl, or"):
+        certificate.ensure(tmp_path, NAMES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_name_that_openssl_refuses(tmp_path):
+    with pytest.raises(errors.BackendUnavailable, match="make a certificate"):
+        certificate.ensure(tmp_path, ["a name, with everything:"])
+
+
+def test_state_dir():
+    assert str(certificate.state_dir({"XDG_STATE_HOME": "/state"})) == "/state/ovirt-imageio"
+    assert str(certificate.state_dir({})).endswith("/.local/state/ovirt-imageio")

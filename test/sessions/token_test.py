@@ -1,0 +1,389 @@
+"""Every way in which a token can be wrong, and the few in which it is right."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import json
+import time
+
+import pytest
+
+pytest.importorskip("cryptography")
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from hypothesis import given
+from hypothesis import strategies as st
+from real import tokens
+from real.tokens import SIGNED, encode, make_fields, make_payload, sign_v1, sign_v2
+
+from ovirt_imageio import errors
+from ovirt_imageio.sessions import token
+
+# Certificates are valid today: so must be the tests' now.
+NOW = int(time.time())
+YEAR = 365 * tokens.DAY
+
+AUTHORITY = tokens.issue("CA1", tokens.rsa_key("ca1"), is_authority=True)
+FOREIGN = tokens.make_authority("CA2")
+ENGINE = tokens.issue("engine", tokens.rsa_key("engine"), AUTHORITY)
+OTHER = tokens.issue("engine", tokens.rsa_key("other"), AUTHORITY)
+STRANGER = tokens.issue("engine", tokens.rsa_key("other"), FOREIGN)
+SELF_SIGNED = tokens.issue("engine", tokens.rsa_key("other"))
+
+
+def make_verifier(signer=ENGINE, ca=AUTHORITY, **options):
+    return token.Verifier(signer.pem, ca and ca.pem, **options)
+
+
+def good_fields():
+    return make_fields(NOW, make_payload(NOW))
+
+
+def without(fields, name):
+    return {key: value for key, value in fields.items() if key != name}
+
+
+def with_payload(**changes):
+    return encode(sign_v2(make_fields(NOW, make_payload(NOW, **changes)), ENGINE))
+
+
+def with_window(start, end):
+    fields = {**good_fields(), "validFrom": start, "validTo": end}
+    return encode(sign_v2(fields, ENGINE))
+
+
+def pss(salt_length, mgf=None):
+    return padding.PSS(padding.MGF1(mgf or hashes.SHA256()), salt_length)
+
+
+def flipped(name):
+    """Change one character of a field after signing."""
+    fields = sign_v2(good_fields(), ENGINE)
+    value = fields[name]
+    middle = len(value) // 2
+    fields[name] = value[:middle] + ("A" if value[middle] != "A" else "B") + value[middle + 1 :]
+    return encode(fields)
+
+
+# What is good.
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(sign_v2(good_fields(), ENGINE), id="v2"),
+        pytest.param(sign_v1(good_fields(), ENGINE), id="v1 sha256"),
+        pytest.param(sign_v1(good_fields(), ENGINE, "sha512"), id="v1 sha512"),
+        pytest.param({**sign_v2(good_fields(), ENGINE), "signature": "aWdub3JlZA=="}, id="v2 with v1 beside it"),
+        pytest.param(
+            sign_v2(good_fields(), ENGINE, ("data", "validTo", "validFrom", "salt")), id="another order of fields"
+        ),
+        pytest.param(sign_v2(good_fields(), ENGINE, (" salt", "validFrom ", "validTo", " data ")), id="blanks"),
+        pytest.param(without(sign_v2(good_fields(), ENGINE), "certificate"), id="no certificate"),
+        pytest.param({**sign_v2(good_fields(), ENGINE), "certificate": OTHER.pem.decode()}, id="certificate ignored"),
+    ],
+)
+def test_good(fields):
+    access = make_verifier().verify(encode(fields), NOW)
+    assert access == token.Access(
+        base_url="https://host.example:54322",
+        ticket_id=tokens.TICKET_ID,
+        expires=NOW + 300,
+        shown_until=NOW + 300,
+        transfer_id="a1f4ad5e-49f1-4d0c-9d9c-5e5ef6d2bd1e",
+    )
+    assert access.url == f"https://host.example:54322/images/{tokens.TICKET_ID}"
+
+
+def test_transfer_id_is_optional():
+    assert make_verifier().verify(with_payload(**{"transfer-id": None}), NOW).transfer_id is None
+
+
+def test_trailing_newline():
+    make_verifier().verify(with_payload() + "\n", NOW)
+
+
+def test_without_authority():
+    make_verifier(SELF_SIGNED, None).verify(encode(sign_v2(good_fields(), SELF_SIGNED)), NOW)
+
+
+def test_sha1_only_on_request():
+    # OpenSSL may forbid SHA-1 by policy; then a signature cannot even be made.
+    try:
+        text = encode(sign_v1(good_fields(), ENGINE, "sha1"))
+    except Exception as e:
+        pytest.skip(f"cannot sign with SHA-1: {e}")
+    make_verifier(allow_sha1=True).verify(text, NOW)
+    with pytest.raises(errors.NotAuthenticated, match="allow_sha1"):
+        make_verifier().verify(text, NOW)
+
+
+def test_certificate_as_java_writes_it():
+    lines = base64.b64encode(base64.b64decode("".join(ENGINE.pem.decode().splitlines()[1:-1]))).decode()
+    body = "\r\n".join(lines[i : i + 76] for i in range(0, len(lines), 76))
+    pem = f"Bag Attributes\n-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n".encode()
+    token.Verifier(pem, AUTHORITY.pem).verify(with_payload(), NOW)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h", "https://h/", "https://10.0.0.1:54322", "https://[::1]:54322", "HTTPS://h"]
+)
+def test_good_base_url(url):
+    access = make_verifier().verify(with_payload(**{"imaged-uri": url}), NOW)
+    assert access.url.startswith("https://")
+    assert access.url.count("/") == 4
+
+
+# The skew widens every window, and 0 is exact.
+
+
+@pytest.mark.parametrize("skew", [0, 10])
+def test_window_of_envelope(skew):
+    text = encode(sign_v2(make_fields(NOW, make_payload(NOW - 1000, exp=NOW + 1000)), ENGINE))
+    verifier = make_verifier(skew=skew)
+    for now in (NOW - skew, NOW, NOW + 300 + skew):
+        assert verifier.verify(text, now).shown_until == NOW + 300 + skew
+    for now in (NOW - skew - 1, NOW + 301 + skew):
+        with pytest.raises(errors.NotAuthenticated):
+            verifier.verify(text, now)
+
+
+@pytest.mark.parametrize("skew", [0, 10])
+def test_window_of_access(skew):
+    fields = {**good_fields(), "validFrom": tokens.date(NOW - 1000), "validTo": tokens.date(NOW + 1000)}
+    text = encode(sign_v2(fields, ENGINE))
+    verifier = make_verifier(skew=skew)
+    for now in (NOW - skew, NOW, NOW + 299 + skew):
+        assert verifier.verify(text, now).expires == NOW + 300 + skew
+    for now in (NOW - skew - 1, NOW + 300 + skew):
+        with pytest.raises(errors.NotAuthenticated):
+            verifier.verify(text, now)
+
+
+# What is bad: the whole list, one reason each.
+
+# They stay bad however long the tests take that use them.
+BAD = {
+    "empty": "",
+    "blank": " \n",
+    "not base64": "this is no token!",
+    "not ascii": "tökén",
+    "truncated base64": with_payload()[:-10] + "x",
+    "cut in the middle": with_payload()[:1000],
+    "line break inside": with_payload()[:76] + "\n" + with_payload()[76:],
+    "binary": base64.b64encode(b"\xff\xfe\x00").decode(),
+    "not json": base64.b64encode(b"hello").decode(),
+    "json array": encode([1, 2]),
+    "json null": encode(None),
+    "json string": encode("x"),
+    "json nested deeply": base64.b64encode(b"[" * 20000).decode(),
+    "repeated key": base64.b64encode(b'{"salt": "a", "salt": "b"}').decode(),
+    "bearer": "Bearer " + with_payload(),
+    "too long": "A" * 1024 * 1024,
+    "field is a number": encode({**sign_v2(good_fields(), ENGINE), "salt": 1}),
+    "extra field is a number": encode({**sign_v2(good_fields(), ENGINE), "extra": 1}),
+    "field is null": encode({**sign_v2(good_fields(), ENGINE), "data": None}),
+    "signature is an object": encode({**sign_v2(good_fields(), ENGINE), "v2_signature": {}}),
+    "names absent field": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, "absent"))),
+    "names empty field": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, ""))),
+    "repeats a field": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, "salt"))),
+    "repeats a field behind a blank": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, " salt"))),
+    "digest not signed": encode(sign_v1(good_fields(), ENGINE, names=SIGNED)),
+    "signed by another": encode(sign_v2(good_fields(), OTHER)),
+    "signed by a stranger": encode(sign_v2(good_fields(), STRANGER)),
+    "self signed": encode(sign_v2(good_fields(), SELF_SIGNED)),
+    "v1 signed by another": encode(sign_v1(good_fields(), OTHER)),
+    "digest is not the one used": encode(sign_v1(good_fields(), ENGINE, "sha512", used="sha256")),
+    "unknown digest": encode(sign_v1(good_fields(), ENGINE, "foo", used="sha256")),
+    "digest md5": encode(sign_v1(good_fields(), ENGINE, "md5", used="sha256")),
+    "digest is no digest": encode(sign_v1(good_fields(), ENGINE, "hash", used="sha256")),
+    "salt of no length": encode(sign_v2(good_fields(), ENGINE, scheme=pss(0))),
+    "salt of 32 bytes": encode(sign_v2(good_fields(), ENGINE, scheme=pss(32))),
+    "mgf with sha1": encode(sign_v2(good_fields(), ENGINE, scheme=pss(222, hashes.SHA1()))),
+    "pkcs1 in v2": encode(sign_v2(good_fields(), ENGINE, scheme=padding.PKCS1v15())),
+    "bad v2 with good v1": encode({**sign_v1(good_fields(), ENGINE), "v2_signature": "AAAA"}),
+    "signature is not base64": encode({**sign_v2(good_fields(), ENGINE), "v2_signature": "%%%"}),
+    "window past": with_window(tokens.date(NOW - 20), tokens.date(NOW - 10)),
+    "window future": with_window(tokens.date(NOW + YEAR), tokens.date(NOW + YEAR + 20)),
+    "window inverted": with_window(tokens.date(NOW + 10), tokens.date(NOW - 10)),
+    "date with zone": with_window(tokens.date(NOW) + "Z", tokens.date(NOW + 10)),
+    "date of 13 digits": with_window(tokens.date(NOW)[:-1], tokens.date(NOW + 10)),
+    "date of month 13": with_window("20201301000000", tokens.date(NOW + 10)),
+    "date of day 0": with_window("20201200000000", tokens.date(NOW + 10)),
+    "date in other digits": with_window("٢" * 14, tokens.date(NOW + 10)),
+    "payload not json": encode(sign_v2(make_fields(NOW, "hello"), ENGINE)),
+    "payload is an array": encode(sign_v2(make_fields(NOW, "[]"), ENGINE)),
+    "payload repeats a key": encode(sign_v2(make_fields(NOW, '{"exp": 1, "exp": 2}'), ENGINE)),
+    "exp past": with_payload(exp=NOW - 1),
+    "exp now": with_payload(exp=NOW),
+    "nbf future": with_payload(nbf=NOW + YEAR),
+    "ticket with other type": with_payload(**{"transfer-ticket": 17}),
+    "transfer id with line break": with_payload(**{"transfer-id": "a\nb"}),
+    "transfer id with other type": with_payload(**{"transfer-id": 1}),
+}
+BAD.update({f"no {name}": encode(without(sign_v2(good_fields(), ENGINE), name)) for name in (*SIGNED, "signedFields")})
+BAD["no signature"] = encode(without(sign_v2(good_fields(), ENGINE), "v2_signature"))
+BAD["no v1 signature"] = encode(without(sign_v1(good_fields(), ENGINE), "signature"))
+BAD["no v1 digest"] = encode(without(sign_v1(good_fields(), ENGINE), "digest"))
+BAD.update(
+    {
+        f"{name} not signed": encode(sign_v2(good_fields(), ENGINE, [item for item in SIGNED if item != name]))
+        for name in SIGNED
+    }
+)
+BAD.update({f"{name} changed after signing": flipped(name) for name in (*SIGNED, "v2_signature", "signedFields")})
+BAD.update(
+    {
+        f"payload without {name}": with_payload(**{name: None})
+        for name in ("nbf", "iat", "exp", "imaged-uri", "transfer-ticket")
+    }
+)
+BAD.update(
+    {
+        f"{name} is {value!r}": with_payload(**{name: value})
+        for name in ("exp", "nbf", "iat")
+        for value in ("1700000000", 1.7e9, -1, 10**30, True, [])
+    }
+)
+BAD.update(
+    {
+        f"host {url!r}": with_payload(**{"imaged-uri": url})
+        for url in (
+            "",
+            "host:54322",
+            "//host:54322",
+            "http://host:54322",
+            "file:///etc/passwd",
+            "nbd:unix:/run/x.sock",
+            "https://",
+            "https:///images",
+            "https://host/path",
+            "https://host//",
+            "https://user@host",
+            "https://user:password@host",
+            "https://host?query",
+            "https://host#fragment",
+            "https://host:0x50",
+            "https://host:99999",
+            "https://ho st",
+            "https://host\r\nX: y",
+            "https://host\n",
+            "https://host@evil",
+            "https://höst",
+            "https://-host",
+            17,
+        )
+    }
+)
+BAD.update(
+    {
+        f"ticket {value!r}": with_payload(**{"transfer-ticket": value})
+        for value in (
+            "",
+            "ticket",
+            "..",
+            "../tickets/x",
+            "%2f",
+            tokens.TICKET_ID + "/extents",
+            tokens.TICKET_ID + "?x",
+            tokens.TICKET_ID + "\n",
+            "%2e%2e" + tokens.TICKET_ID[6:],
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad(name):
+    with pytest.raises(errors.NotAuthenticated) as e:
+        make_verifier().verify(BAD[name], NOW)
+    # The token is a secret, and so is what it holds.
+    assert tokens.TICKET_ID not in str(e.value)
+    assert len(str(e.value)) < 150
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused(data):
+    for text in (data.decode("latin-1"), base64.b64encode(data).decode()):
+        with pytest.raises(errors.NotAuthenticated):
+            make_verifier().verify(text, NOW)
+
+
+GOOD = sign_v2(good_fields(), ENGINE)
+VALUES = st.one_of(st.text(max_size=5), st.integers(), st.none(), st.sampled_from(list(GOOD)))
+
+
+@given(st.dictionaries(st.sampled_from([*GOOD, "signature", "digest"]), VALUES, min_size=1, max_size=4))
+def test_any_change_is_refused(changes):
+    # What is not signed and not looked at may be anything, as long as it is text.
+    unused = {"certificate", "signature", "digest"}
+    if set(changes) <= unused and all(isinstance(value, str) for value in changes.values()):
+        make_verifier().verify(encode({**GOOD, **changes}), NOW)
+        return
+    with pytest.raises(errors.NotAuthenticated):
+        make_verifier().verify(encode({**GOOD, **changes}), NOW)
+
+
+@pytest.mark.parametrize("now", [NOW - YEAR, NOW + YEAR])
+def test_signer_out_of_its_time(now):
+    text = encode(sign_v2(make_fields(now, make_payload(now)), ENGINE))
+    with pytest.raises(errors.NotAuthenticated, match="certificate"):
+        make_verifier().verify(text, now)
+
+
+def test_authority_out_of_its_time():
+    # By days: it may take minutes until this test has its turn, and NOW stands still.
+    old = tokens.issue("CA1", tokens.rsa_key("ca1"), is_authority=True, start=-2 * tokens.DAY, end=-tokens.DAY)
+    with pytest.raises(errors.NotAuthenticated, match="certificate"):
+        make_verifier(ca=old).verify(with_payload(), NOW)
+
+
+@pytest.mark.parametrize("signer", [STRANGER, SELF_SIGNED])
+def test_signer_of_another_authority(signer):
+    with pytest.raises(errors.NotAuthenticated, match="authority"):
+        make_verifier(signer).verify(encode(sign_v2(good_fields(), signer)), NOW)
+
+
+def test_signer_with_forged_issuer():
+    # It names the right authority, but another key signed it.
+    forger = tokens.issue("CA1", tokens.rsa_key("other"), is_authority=True)
+    signer = tokens.issue("engine", tokens.rsa_key("engine"), forger)
+    with pytest.raises(errors.NotAuthenticated, match="authority"):
+        make_verifier(signer).verify(with_payload(), NOW)
+
+
+# Configuration.
+
+
+@pytest.mark.parametrize("pem", [b"", b"hello", ENGINE.pem[:100], ENGINE.pem.replace(b"M", b"%"), ENGINE.key_pem])
+def test_unusable_certificate(pem):
+    with pytest.raises(errors.ConfigError, match="engine_cert_file"):
+        token.Verifier(pem, AUTHORITY.pem)
+    with pytest.raises(errors.ConfigError, match="engine_ca_cert_file"):
+        token.Verifier(ENGINE.pem, pem)
+
+
+def test_signer_needs_rsa():
+    with pytest.raises(errors.ConfigError, match="RSA"):
+        make_verifier(FOREIGN)
+
+
+def test_without_cryptography(monkeypatch):
+    real = builtins.__import__
+
+    def fail(name, *args, **kw):
+        if name.startswith("cryptography"):
+            raise ImportError(name)
+        return real(name, *args, **kw)
+
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(errors.ConfigError, match="'cryptography', which is not installed"):
+        token.check_support()
+
+
+def test_payload_is_pretty_printed():
+    # As the engine does; whatever reads it must not care.
+    assert json.loads(good_fields()["data"])["transfer-ticket"] == tokens.TICKET_ID
+    assert "\n" in good_fields()["data"]
