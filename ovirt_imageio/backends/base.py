@@ -8,16 +8,32 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 
-__all__ = ["PIECE", "Backend", "fill"]
+__all__ = ["PIECE", "Backend", "Options", "fill"]
 
 # The step of the plain loops: small enough to stay in the processor's cache and to give a fine progress.
 PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the administrator decides about backends."""
+
+    # How many connections one transfer may use; backends that can serve several advertise it.
+    max_connections: int = 8
+    # Seconds to wait for a connection, and for each answer, of an NBD server and of the origin of a proxy.
+    nbd_connect_timeout: float = 10
+    nbd_reply_timeout: float = 60
+    http_connect_timeout: float = 10
+    http_read_timeout: float = 60
+    # The certificates that an origin, or an NBD server over TLS, is verified with; None trusts what the system trusts.
+    ca_file: Optional[str] = None
 
 
 class Backend(abc.ABC):

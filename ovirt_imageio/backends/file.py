@@ -12,19 +12,16 @@ import errno
 import os
 import urllib.parse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Optional, Union
+from typing import Optional, Union
 
 from ovirt_imageio import errors, relay
-from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent, merged
 from ovirt_imageio.net.connect import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source, buffers
 from ovirt_imageio.storage import direct, holes
 from ovirt_imageio.storage.disk import Disk
-
-if TYPE_CHECKING:
-    from ovirt_imageio.backends.registry import Options
 
 __all__ = ["FileBackend", "check_url", "open_backend"]
 

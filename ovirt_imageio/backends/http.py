@@ -21,11 +21,11 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 from urllib.parse import quote, urlsplit
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import PIECE, Backend, fill
+from ovirt_imageio.backends.base import PIECE, Backend, Options, fill
 from ovirt_imageio.geometry import byteranges
 from ovirt_imageio.geometry.extent import Extent, clipped, merged
 from ovirt_imageio.net import tls
@@ -36,9 +36,6 @@ from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.origin.server import Origin, Refused, Upload
 from ovirt_imageio.origin.url import check_url
 from ovirt_imageio.relay import Progress, Sink, Source
-
-if TYPE_CHECKING:
-    from ovirt_imageio.backends.registry import Options
 
 __all__ = ["HttpBackend", "Image", "check_url", "content_range", "look", "open_backend"]
 

@@ -10,10 +10,10 @@ import logging
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Callable, Optional, Union
+from typing import Callable, Optional, Union
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import address, client, status
@@ -23,9 +23,6 @@ from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.streaming import Streamer
 from ovirt_imageio.net.connect import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
-
-if TYPE_CHECKING:
-    from ovirt_imageio.backends.registry import Options
 
 __all__ = ["NBDBackend", "check_url", "open_backend"]
 

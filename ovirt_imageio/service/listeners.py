@@ -20,7 +20,7 @@ from ovirt_imageio.auth.links import Listener
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.backends import registry
-from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.config import Config
 from ovirt_imageio.errors import ConfigError
 from ovirt_imageio.handlers.metrics import Metrics
@@ -153,9 +153,9 @@ def limits(config: Config) -> Limits:
     )
 
 
-def backend_options(config: Config) -> registry.Options:
+def backend_options(config: Config) -> Options:
     """Return how disks are opened."""
-    return registry.Options(
+    return Options(
         max_connections=config.daemon.max_connections,
         nbd_connect_timeout=config.backend_nbd.connect_timeout,
         nbd_reply_timeout=config.backend_nbd.reply_timeout,
@@ -165,7 +165,7 @@ def backend_options(config: Config) -> registry.Options:
     )
 
 
-def open_store(config: Config, options: registry.Options, listener: Listener) -> Store:
+def open_store(config: Config, options: Options, listener: Listener) -> Store:
     """Return the store of tickets."""
 
     def open_backend(ticket: Ticket, line: Lifeline) -> Backend:
@@ -188,7 +188,7 @@ def open_store(config: Config, options: registry.Options, listener: Listener) ->
     )
 
 
-def open_sessions(config: Config, options: registry.Options, store: Store) -> Sessions:
+def open_sessions(config: Config, options: Options, store: Store) -> Sessions:
     """Return the sessions of a proxy. Raises errors.ConfigError if the engine's certificates cannot be used."""
     # Here, because it needs cryptography, which is not installed everywhere.
     try:

@@ -16,8 +16,8 @@ from real import faulty, loop
 from real.storage import Storage
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Options
 from ovirt_imageio.backends.file import FileBackend, check_url, open_backend
-from ovirt_imageio.backends.registry import Options
 from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.storage import direct
 

@@ -13,8 +13,8 @@ from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Options
 from ovirt_imageio.backends.http import HttpBackend, Image, look
-from ovirt_imageio.backends.registry import Options
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 
 

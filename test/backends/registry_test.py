@@ -6,6 +6,7 @@ import pytest
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import registry
+from ovirt_imageio.backends.base import Options
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_bad_urls(url):
 def test_open(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(b"x" * 4096)
-    options = registry.Options(max_connections=3)
+    options = Options(max_connections=3)
     backend = registry.open_backend(f"file://{disk}", writable=False, sparse=False, dirty=False, options=options)
     try:
         assert (backend.name, backend.size(), backend.max_readers) == ("file", 4096, 3)
@@ -61,7 +62,5 @@ def test_open(tmp_path):
 
 def test_a_disk_that_is_not_there_is_named_without_its_path(tmp_path):
     with pytest.raises(errors.StorageError) as e:
-        registry.open_backend(
-            f"file://{tmp_path}/secret", writable=False, sparse=False, dirty=False, options=registry.Options()
-        )
+        registry.open_backend(f"file://{tmp_path}/secret", writable=False, sparse=False, dirty=False, options=Options())
     assert "secret" not in str(e.value)

@@ -15,8 +15,8 @@ from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Options
 from ovirt_imageio.backends.http import HttpBackend, open_backend
-from ovirt_imageio.backends.registry import Options
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.connect import Lifeline
 from ovirt_imageio.origin.server import Origin
