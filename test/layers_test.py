@@ -57,6 +57,8 @@ STRANGERS: dict[str, set[str]] = {
 
 # Tested with bytes and numbers alone.
 PURE = {
+    "auth.lease",
+    "auth.observer",
     "auth.ticket",
     "errors",
     "geometry.blocks",

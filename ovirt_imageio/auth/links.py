@@ -13,7 +13,7 @@ from ovirt_imageio.measure.clock import Clock
 from ovirt_imageio.net.connect import Lifeline
 from ovirt_imageio.ops.operations import Operation
 
-__all__ = ["Connection", "Link", "Links", "Listener", "Running"]
+__all__ = ["Connection", "Link", "Links", "Running"]
 
 # Operations that change the disk.
 WRITES = frozenset(["write", "zero", "flush"])
@@ -50,28 +50,6 @@ class Connection(Protocol):
 
     def stay_while(self, is_needed: Callable[[], bool]) -> None:
         """Stay open, though idle, while is_needed() is true. Called back in the thread of the connection."""
-
-
-class Listener:
-    """Is told what happens to tickets and transfers; this one does nothing with it.
-
-    Threads: any number at once. Called with a transfer locked: it must not block, nor call a transfer or a store.
-    """
-
-    def ticket_added(self) -> None:
-        """A ticket was added."""
-
-    def ticket_removed(self) -> None:
-        """A ticket was removed, or replaced."""
-
-    def ticket_expired(self) -> None:
-        """A ticket was purged, some time after it expired."""
-
-    def bytes_moved(self, backend: str, operation: str, count: int) -> None:
-        """An operation moved `count` more bytes."""
-
-    def operation_finished(self, backend: str, operation: str, error: Optional[BaseException]) -> None:
-        """An operation succeeded, or failed with `error`."""
 
 
 class Link:

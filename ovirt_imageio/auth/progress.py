@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Any, Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.links import Listener, Running
+from ovirt_imageio.auth.links import Running
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.ticket import short
 from ovirt_imageio.geometry.ranges import Ranges
 from ovirt_imageio.measure.clock import Meter
@@ -23,9 +24,9 @@ class Progress:
     Threads: one at a time.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, observer: TicketObserver) -> None:
         self.last_error: Optional[str] = None
-        self._listener = listener
+        self._observer = observer
         self._ranges = Ranges()
         self._moved = 0
         self._meter = Meter()
@@ -74,7 +75,7 @@ class Progress:
         if operation.is_transfer:
             self._ranges.add(operation.offset + running.seen, operation.offset + done)
             self._moved += count
-            self._listener.bytes_moved(running.backend_name, operation.name, count)
+            self._observer.bytes_moved(running.backend_name, operation.name, count)
         running.seen = done
         return True
 

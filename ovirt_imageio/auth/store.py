@@ -19,7 +19,7 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth import ticket as tickets
-from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, OpenBackend, Transfer
 
 __all__ = ["Store"]
@@ -56,7 +56,7 @@ class Store:
         check_url: Optional[Callable[[str], None]] = None,
         remove_grace: float = 2,
         purge_after: float = 3600,
-        listener: Optional[Listener] = None,
+        observer: Optional[TicketObserver] = None,
     ) -> None:
         self._open_backend = open_backend
         self._clock = clock
@@ -64,7 +64,7 @@ class Store:
         self._check_url = check_url
         self._remove_grace = remove_grace
         self._purge_after = purge_after
-        self._listener = listener or Listener()
+        self._observer = observer or TicketObserver()
         # One sequence for all, so that a version says which of two tickets with the same id it is of.
         self._versions = itertools.count(1)
         self._lock = threading.Lock()
@@ -97,7 +97,7 @@ class Store:
         one can be used. Raises errors.InvalidTicket.
         """
         ticket = tickets.parse(document, url_id, self._default_inactivity_timeout, self._check_url)
-        transfer = Transfer(ticket, self._open_backend, self._clock, self._versions, self._listener)
+        transfer = Transfer(ticket, self._open_backend, self._clock, self._versions, self._observer)
         old = None
         while True:
             with self._lock:
@@ -112,9 +112,9 @@ class Store:
                 old.cancel()
         if old is not None:
             log.info("REPLACE transfer=%s", old.id)
-            self._listener.ticket_removed()
+            self._observer.ticket_removed()
         log.info("ADD transfer=%s: %s", transfer.id, ticket)
-        self._listener.ticket_added()
+        self._observer.ticket_added()
         return transfer
 
     def extend(self, ticket_id: str, document: object) -> None:
@@ -217,7 +217,7 @@ class Store:
                 transfer.cancel(patience=0)
                 if self._forget(transfer):
                     log.info("PURGE transfer=%s", transfer.id)
-                    self._listener.ticket_expired()
+                    self._observer.ticket_expired()
 
     def _watch(self) -> None:
         while not self._stopping.wait(TICK_SECONDS):
@@ -255,7 +255,7 @@ class Store:
             raise errors.TransferBusy(transfer.id, transfer.describe_running())
         if self._forget(transfer):
             log.info("REMOVE transfer=%s", transfer.id)
-            self._listener.ticket_removed()
+            self._observer.ticket_removed()
 
 
 def cancel_all(transfers: Iterable[Transfer], grace: float = 0, patience: float = CLOSE_PATIENCE) -> None:

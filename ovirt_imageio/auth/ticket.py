@@ -1,37 +1,21 @@
 """A ticket: which disk, how much of it, for what, and for how long.
 
     parse()   a document from outside ──> Ticket, or an error that names the key
-    State     what may still happen to its transfer
-    Lease     until when
 
-Pure: no clock (`now` is an argument), no lock, no thread, no backend.
+Pure: no clock, no lock, no thread, no backend. What happens to a ticket later is in lease.py and transfer.py.
 """
 
 from __future__ import annotations
 
-import enum
 import re
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Optional
 
 from ovirt_imageio import errors
 
-__all__ = [
-    "MAX_SECONDS",
-    "OPERATIONS",
-    "TRANSITIONS",
-    "Changes",
-    "Event",
-    "Lease",
-    "State",
-    "Ticket",
-    "parse",
-    "parse_changes",
-    "short",
-]
+__all__ = ["MAX_SECONDS", "OPERATIONS", "Changes", "Ticket", "parse", "parse_changes", "short"]
 
 OPERATIONS = ("read", "write")
 
@@ -53,76 +37,6 @@ UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # The default transfer id shows this much of the ticket id.
 PREFIX_LENGTH = 18
-
-
-# --- What may still happen -------------------------------------------------------------------------------------------
-
-
-class State(enum.Enum):
-    """The states of a transfer."""
-
-    OPEN = "open"
-    # Nothing new may begin; what runs is being stopped.
-    CANCELING = "canceling"
-    # Nothing runs any more, and nothing ever will.
-    CANCELED = "canceled"
-
-
-class Event(enum.Enum):
-    """What moves a transfer from state to state."""
-
-    BEGIN = "begin"
-    CANCEL = "cancel"
-    # The last operation ended, or there was none.
-    DRAIN = "drain"
-
-
-# What is not in the table is refused (BEGIN after CANCEL) or changes nothing (a second CANCEL).
-TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
-    {
-        (State.OPEN, Event.BEGIN): State.OPEN,
-        (State.OPEN, Event.DRAIN): State.OPEN,
-        (State.OPEN, Event.CANCEL): State.CANCELING,
-        (State.CANCELING, Event.DRAIN): State.CANCELED,
-    }
-)
-
-
-@dataclass
-class Lease:
-    """How long a ticket lives: until `expires`, which activity moves forward.
-
-    Not frozen, but pure: every method is told the time.
-    """
-
-    timeout: int
-    expires: float
-    accessed: float
-
-    @classmethod
-    def begin(cls, timeout: int, now: float) -> Lease:
-        """Return the lease of a ticket that is added now."""
-        return cls(timeout, now + timeout, now)
-
-    def touch(self, now: float) -> None:
-        """Note activity. It never shortens a life that was extended beyond the timeout."""
-        self.accessed = now
-        self.expires = max(self.expires, now + self.timeout)
-
-    def extend(self, seconds: int, now: float) -> None:
-        """Expire `seconds` from now, be that later or earlier; revives what has expired."""
-        self.expires = now + seconds
-
-    def is_expired(self, now: float) -> bool:
-        """True if the time is over."""
-        return self.expires <= now
-
-    def describe(self, now: float) -> dict[str, int]:
-        """Return how long it lasts, as the control service shows it."""
-        return {"expires": min(int(self.expires), MAX_SECONDS), "remaining": max(0, int(self.expires - now))}
-
-
-# --- What it allows --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

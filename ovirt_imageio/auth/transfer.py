@@ -23,14 +23,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.links import Connection, Link, Links, Listener, Running
+from ovirt_imageio.auth.lease import TRANSITIONS, Event, Lease, State
+from ovirt_imageio.auth.links import Connection, Link, Links, Running
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.progress import Progress, describe_error
-from ovirt_imageio.auth.ticket import TRANSITIONS, Changes, Event, Lease, State, Ticket
+from ovirt_imageio.auth.ticket import Changes, Ticket
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.net.connect import Lifeline
 from ovirt_imageio.ops.operations import Operation
 
-__all__ = ["CLOSE_PATIENCE", "Connection", "Listener", "OpenBackend", "Transfer"]
+__all__ = ["CLOSE_PATIENCE", "Connection", "OpenBackend", "Transfer"]
 
 log = logging.getLogger("auth")
 
@@ -60,14 +62,14 @@ class Transfer:
         open_backend: OpenBackend,
         clock: Callable[[], float] = time.monotonic,
         versions: Optional[Iterator[int]] = None,
-        listener: Optional[Listener] = None,
+        observer: Optional[TicketObserver] = None,
     ) -> None:
         self.ticket = ticket
         self.id = ticket.transfer_id
         self._open_backend = open_backend
         self._clock = clock
         self._versions = versions or itertools.count(1)
-        self._listener = listener or Listener()
+        self._observer = observer or TicketObserver()
         # Guards everything below. Who waits for a change of it counts as watching: most changes interest nobody.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -79,7 +81,7 @@ class Transfer:
         self._links = Links()
         # When writes are cut too, once canceled.
         self._grace_ends = 0.0
-        self._progress = Progress(self._listener)
+        self._progress = Progress(self._observer)
         # Who saw the disk with one tag may go on with what it has while the tag is the same.
         self._tag = secrets.token_hex(8)
         self._writes = 0
@@ -385,7 +387,7 @@ class Transfer:
                     self._progress.last_error = describe_error(error, self.ticket.uuid)
             elif error is not None:
                 self._progress.last_error = f"The operation was cut: {running.cut_reason}"
-            self._listener.operation_finished(running.backend_name, running.operation.name, error)
+            self._observer.operation_finished(running.backend_name, running.operation.name, error)
             is_over = self._state is not State.OPEN or running.cut_reason is not None
             is_spoiled = is_over or (error is not None and _is_spoiling(error))
             backends = self._links.take_backends([running.link], self._clock()) if is_spoiled else []

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.httpd.connection import Connection
 from ovirt_imageio.httpd.observer import Observer
@@ -33,7 +33,7 @@ STATES = ("idle", "active", "expired", "canceled")
 PROCESS_STATUS = "/proc/self/status"
 
 
-class Metrics(Observer, Listener):
+class Metrics(Observer, TicketObserver):
     """Counts what the servers and the store of tickets tell it.
 
     Threads: any number at once.
@@ -88,7 +88,7 @@ class Metrics(Observer, Listener):
         self._requests.add(route, method, str(status))
         self._latency.observe(route, method, value=seconds)
 
-    # Listener of the store.
+    # Observer of the store.
 
     def ticket_added(self) -> None:
         """A ticket was added."""

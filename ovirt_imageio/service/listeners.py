@@ -16,7 +16,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Optional
 
-from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.backends import registry
@@ -165,7 +165,7 @@ def backend_options(config: Config) -> Options:
     )
 
 
-def open_store(config: Config, options: Options, listener: Listener) -> Store:
+def open_store(config: Config, options: Options, observer: TicketObserver) -> Store:
     """Return the store of tickets."""
 
     def open_backend(ticket: Ticket, line: Lifeline) -> Backend:
@@ -184,7 +184,7 @@ def open_store(config: Config, options: Options, listener: Listener) -> Store:
         check_url=registry.check_url,
         remove_grace=config.control.remove_grace,
         purge_after=config.control.purge_after,
-        listener=listener,
+        observer=observer,
     )
 
 

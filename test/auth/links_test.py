@@ -3,7 +3,7 @@
 import pytest
 from fakes.connections import FakeBackend, FakeConnection, Steps
 
-from ovirt_imageio.auth.links import Link, Links, Listener, Running
+from ovirt_imageio.auth.links import Link, Links, Running
 
 
 @pytest.fixture
@@ -51,15 +51,6 @@ def test_backend_name(connection):
     assert read.backend_name == "memory"
     read.cut("without a backend")
     assert connection.is_aborted
-
-
-def test_listener_ignores_everything():
-    listener = Listener()
-    listener.ticket_added()
-    listener.ticket_removed()
-    listener.ticket_expired()
-    listener.bytes_moved("nbd", "read", 1)
-    listener.operation_finished("nbd", "read", None)
 
 
 # --- All of them ---

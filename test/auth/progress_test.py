@@ -4,13 +4,14 @@ import pytest
 from fakes.connections import FakeBackend, FakeConnection, Steps
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.links import Link, Listener, Running
+from ovirt_imageio.auth.links import Link, Running
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.progress import Progress, describe_error
 
 SECRET = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 
 
-class Recorder(Listener):
+class Recorder(TicketObserver):
     def __init__(self):
         self.moved = []
 

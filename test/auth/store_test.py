@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.ops import operations
 
@@ -27,7 +27,7 @@ def document(uuid=UUID, **changes):
     return {"uuid": uuid, "size": 2**30, "url": "file:///disk", "ops": ["write"], "timeout": 300, **changes}
 
 
-class Recorder(Listener):
+class Recorder(TicketObserver):
     """Keeps the names of what happened to tickets."""
 
     def __init__(self):
@@ -60,7 +60,7 @@ def recorder():
 
 @pytest.fixture
 def store(clock, backends, recorder):
-    return Store(backends, clock, purge_after=600, listener=recorder)
+    return Store(backends, clock, purge_after=600, observer=recorder)
 
 
 @pytest.fixture

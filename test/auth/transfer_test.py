@@ -9,7 +9,7 @@ from fakes.connections import Backends, FakeBackend, FakeConnection, Runner
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.links import Listener
+from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.ticket import MAX_SECONDS, Changes, parse
 from ovirt_imageio.auth.transfer import Transfer
 from ovirt_imageio.ops import operations
@@ -17,7 +17,7 @@ from ovirt_imageio.ops import operations
 UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 
 
-class Recorder(Listener):
+class Recorder(TicketObserver):
     """Keeps what it is told."""
 
     def __init__(self):
@@ -43,9 +43,9 @@ def backends():
 
 @pytest.fixture
 def make(clock, backends):
-    def make(listener=None, **changes):
+    def make(observer=None, **changes):
         document = {"uuid": UUID, "size": 2**30, "url": "file:///disk", "ops": ["write"], "timeout": 300, **changes}
-        return Transfer(parse(document), backends, clock, listener=listener)
+        return Transfer(parse(document), backends, clock, observer=observer)
 
     return make
 

@@ -52,7 +52,7 @@ def scattered() -> list[int]:
 def bookkeeping() -> float:
     """Return the microseconds that a transfer adds to an operation."""
     backend = NullBackend(2**40)
-    transfer = Transfer(parse(TICKET), lambda ticket, line: backend, listener=Metrics())
+    transfer = Transfer(parse(TICKET), lambda ticket, line: backend, observer=Metrics())
     connection = FakeConnection()
     transfer.backend(connection)
     operations = [Nothing(backend, offset, SIZE) for offset in scattered()]

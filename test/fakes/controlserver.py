@@ -40,7 +40,7 @@ class ControlServer:
     ) -> None:
         self.backends = Backends()
         self.metrics = Metrics()
-        self.store = Store(open_backend or self.backends, listener=self.metrics, **options)
+        self.store = Store(open_backend or self.backends, observer=self.metrics, **options)
         self.metrics.watch(self.store)
         application = Application(
             [
