@@ -8,36 +8,21 @@ The bytes are served as they are, whatever format they are in. Reads run ahead o
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import urllib.parse
 from collections.abc import Iterator
-from typing import Optional, Union
+from typing import Optional
 
-from ovirt_imageio import errors, relay
+from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
-from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent, merged
 from ovirt_imageio.net.connect import Lifeline
-from ovirt_imageio.relay import Progress, Sink, Source, buffers
+from ovirt_imageio.relay import Progress, Sink, Source
 from ovirt_imageio.storage import direct, holes
 from ovirt_imageio.storage.disk import Disk
+from ovirt_imageio.storage.streaming import DiskStreamer, failures
 
 __all__ = ["FileBackend", "check_url", "open_backend"]
-
-# How many pieces may be between the storage and the network: two at the storage, one on the network, one to spare.
-SLOTS = 4
-
-# Where bytes begin to stay in the kernel: what is shorter costs less through a slot.
-SPLICE_ALIGNMENT = 64 * 1024
-SPLICE_MINIMUM = 256 * 1024
-
-# A file system that has no splice says so in one of these ways.
-CANNOT_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-class CannotSplice(Exception):
-    """The file system has no splice."""
 
 
 class FileBackend(Backend):
@@ -54,10 +39,9 @@ class FileBackend(Backend):
     def __init__(self, path: str, *, writable: bool, sparse: bool = False, max_connections: int = 8) -> None:
         self._file = direct.open_file(path, writable=writable)
         self._disk = Disk(self._file, sparse=sparse)
+        self._streamer = DiskStreamer(self._file, self._disk)
         self._writable = writable
         self._is_closed = False
-        self._can_splice = relay.Pipe.is_supported
-        self._has_spliced = False
         self.block_size = self._file.block_size
         self.can_grow = not self._file.is_block_device
         self.max_readers = max_connections
@@ -96,42 +80,22 @@ class FileBackend(Backend):
         return merged(self._extents(offset, end))
 
     def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
-        """Send a range to the sink; while one piece is on the network, the next are read.
-
-        Between whole blocks and a plain socket the bytes stay in the kernel, but for the first: if they cannot be
-        read, the sink must not have begun.
-        """
-        if self._is_busy_alone(sink):
+        """Send a range to the sink; see DiskStreamer."""
+        if not self._streamer.can_work_ahead(sink):
             return super().send_to(sink, offset, length, progress)
-        body = max(0, blocks.round_down(offset + length, self.block_size) - self._splice_start(offset))
-        if body < SPLICE_MINIMUM or not self._can_splice:
-            done = self._send_slots(sink, offset, length, progress)
-        else:
-            head = self._splice_start(offset) - offset
-            done = self._send_slots(sink, offset, head, progress)
-            if done == head:
-                done += self._send_body(sink, offset + done, body, progress)
-            if done == head + body:
-                done += self._send_slots(sink, offset + done, length - done, progress)
+        self._check("read")
+        done = self._streamer.send(sink, offset, length, progress)
         if done < length:
             raise errors.PartialContent(length, done)
 
     def receive_from(self, source: Source, offset: int, length: int, progress: Progress) -> None:
-        """Write a range from the source; while one piece is written, the next arrive."""
-        if self._is_busy_alone(source):
+        """Write a range from the source; see DiskStreamer."""
+        if not self._streamer.can_work_ahead(source):
             return super().receive_from(source, offset, length, progress)
-        with buffers.pool.lend(_slots(length)) as slots:
-            pieces = blocks.pieces(offset, length, buffers.SLOT)
-            done = relay.write_behind(self.write, pieces, slots, source, progress, self._disk.place)
+        self._check("write", writing=True)
+        done = self._streamer.receive(source, offset, length, progress)
         if done < length:
             raise errors.PartialContent(length, done)
-
-    def _is_busy_alone(self, end: Union[Source, Sink]) -> bool:
-        """True if nothing would be gained by working ahead: TLS keeps a processor busy, and the page cache does, too.
-
-        With four connections, threads that take the interpreter's lock from one another cost a twelfth.
-        """
-        return not self._file.is_direct and end.socket is None
 
     def close(self) -> None:
         """Close the file; network storage may tell only now that it did not take something that was not flushed."""
@@ -139,40 +103,6 @@ class FileBackend(Backend):
             with self._doing("close"):
                 self._is_closed = True
                 self._file.close()
-
-    @staticmethod
-    def _splice_start(offset: int) -> int:
-        """Return where splicing may start in a range that begins at offset."""
-        return blocks.round_down(offset, SPLICE_ALIGNMENT) + SPLICE_ALIGNMENT
-
-    def _send_slots(self, sink: Sink, offset: int, length: int, progress: Progress) -> int:
-        """Send a range through slots; return how much there was."""
-        with buffers.pool.lend(_slots(length)) as slots:
-            pieces = blocks.pieces(offset, length, buffers.SLOT)
-            return relay.read_ahead(self._read_slot, pieces, slots, sink, progress)
-
-    def _send_body(self, sink: Sink, offset: int, length: int, progress: Progress) -> int:
-        """Send whole blocks, in the kernel where that is possible; return how much there was."""
-        if sink.socket is not None:
-            with contextlib.suppress(CannotSplice):
-                return relay.splice_ahead(self._load, offset, length, sink, progress)
-            self._can_splice = False
-        return self._send_slots(sink, offset, length, progress)
-
-    def _load(self, pipe: relay.Pipe, offset: int, length: int) -> int:
-        with self._doing("read"):
-            try:
-                count = pipe.load(self._file.fd, offset, length)
-            except OSError as e:
-                if e.errno in CANNOT_SPLICE and not self._has_spliced:
-                    raise CannotSplice() from e
-                raise
-            self._has_spliced = True
-            return count
-
-    def _read_slot(self, slot: memoryview, offset: int, length: int) -> memoryview:
-        with self._doing("read"):
-            return self._disk.read_slot(slot, offset, length)
 
     def _extents(self, offset: int, end: int) -> Iterator[Extent]:
         ranges = holes.ranges(self._file.fd, offset, end)
@@ -183,17 +113,16 @@ class FileBackend(Backend):
                 return
             yield ZeroExtent(found.start, found.length, not found.is_data, False)
 
-    @contextlib.contextmanager
-    def _doing(self, operation: str, writing: bool = False) -> Iterator[None]:
-        """Check that it may be done, and raise our errors for those of the system."""
+    def _doing(self, operation: str, writing: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Check that it may be done, and raise our errors for those of the system in a with block."""
+        self._check(operation, writing)
+        return failures(operation)
+
+    def _check(self, operation: str, writing: bool = False) -> None:
         if self._is_closed:
             raise errors.ClosedBackend(self.name)
         if writing and not self._writable:
             raise errors.StorageError(operation, "the disk was opened read only")
-        try:
-            yield
-        except OSError as e:
-            raise errors.storage_error(operation, e) from e
 
 
 def check_url(url: str) -> None:
@@ -214,8 +143,3 @@ def _path(url: str) -> str:
     if not os.path.isabs(path) or "\0" in path:
         raise errors.InvalidValue("url", url, "file:///PATH, an absolute path")
     return path
-
-
-def _slots(length: int) -> int:
-    """Return how many slots a transfer of this length can use."""
-    return min(SLOTS, blocks.round_up(length, buffers.SLOT) // buffers.SLOT + 1)
