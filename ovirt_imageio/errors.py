@@ -59,6 +59,7 @@ __all__ = [
     "StorageError",
     "TransferBusy",
     "UnsupportedContext",
+    "printable",
     "quoted",
     "storage_error",
 ]
@@ -260,3 +261,12 @@ def quoted(value: Any) -> str:
     """Return the repr of value, cut to a length that suits a message."""
     text = repr(value)
     return text if len(text) <= QUOTE_LIMIT else text[:QUOTE_LIMIT] + "..."
+
+
+def printable(text: str) -> str:
+    """Return text in one line that shows on a terminal as it is, and does nothing else there.
+
+    White space becomes single spaces, and what is not printable (escape sequences, marks that change the direction of
+    writing) becomes U+FFFD.
+    """
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["GiB", "KiB", "MiB", "TiB", "duration", "parse_size", "size"]
+__all__ = ["GiB", "KiB", "MiB", "TiB", "duration", "parse_duration", "parse_size", "size"]
 
 KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB
 TiB = 1024 * GiB
+
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -59,7 +61,20 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?\s*", text, re.IGNORECASE)
     if found is None:
-        raise ValueError(f"{text!r} is no size: expected a number and k, m, g or t, like 10g")
+        raise ValueError(f"{text!r} is not a size: expected a number and k, m, g or t, like 10g")
     number, letter = found.groups()
     factor = 1024 ** " kmgtpe".index(letter.lower() or " ")
     return int(number) * factor if number.isdigit() else int(float(number) * factor)
+
+
+def parse_duration(text: str) -> int:
+    """Return the number of seconds that people mean: 90, 90s, 15m, 1h, 1h30m, 2d.
+
+    Raises ValueError.
+    """
+    if text.isascii() and text.isdigit():
+        return int(text)
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.lower(), re.ASCII)
+    if not text or found is None:
+        raise ValueError(f"{text!r} is not a time: expected seconds, or numbers with d, h, m or s, like 1h30m")
+    return sum(int(number or 0) * factor for number, factor in zip(found.groups(), SECONDS.values()))

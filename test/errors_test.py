@@ -62,3 +62,21 @@ def test_busy_names_what_still_runs():
 
 def test_no_such_ticket_is_what_clients_look_for():
     assert "No such ticket" in str(errors.NoSuchTicket())
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("plain", "plain"),
+        ("größer, 日本", "größer, 日本"),
+        ("two\r\n  lines\t", "two lines"),
+        ("\x1b[2Jgone", "\ufffd[2Jgone"),
+        ("\x9b31mred", "\ufffd31mred"),
+        ("a\x00b\x7f", "a\ufffdb\ufffd"),
+        ("gpj.\u202eexe", "gpj.\ufffdexe"),
+        ("\ud800", "\ufffd"),
+    ],
+)
+def test_printable(text, shown):
+    assert errors.printable(text) == shown
+    assert errors.printable(shown) == shown

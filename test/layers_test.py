@@ -23,6 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "geometry": BASE,
     "measure": BASE,
     "config": BASE,
+    "terminal": BASE,
     "net": GROUND,
     "relay": GROUND | {"net"},
     "qemu": GROUND | {"net"},
@@ -36,9 +37,9 @@ LAYERS: dict[str, set[str]] = {
     "sessions": GROUND | {"net", "origin", "backends", "auth"},
     "handlers": GROUND | {"relay", "backends", "ops", "auth", "sessions", "httpd"},
     "service": FLOOR
-    | {"config", "storage", "nbd", "origin", "httpd", "backends", "ops", "auth", "sessions", "handlers"},
-    "client": FLOOR | PILLARS - {"httpd"} | {"backends", "ops"},
-    "admin": BASE | {"config", "net"},
+    | {"config", "storage", "nbd", "origin", "httpd", "backends", "ops", "auth", "sessions", "handlers", "terminal"},
+    "client": FLOOR | PILLARS - {"httpd"} | {"backends", "ops", "terminal"},
+    "admin": BASE | {"config", "net", "terminal"},
     "directio": GROUND | {"relay", "storage", "backends"},
     "_internal": {"directio", "nbd"},
 }

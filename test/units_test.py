@@ -57,3 +57,27 @@ def test_parse_size(text, count):
 def test_parse_no_size(text):
     with pytest.raises(ValueError, match="expected a number and k, m, g or t"):
         units.parse_size(text)
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [
+        ("0", 0),
+        ("90", 90),
+        ("90s", 90),
+        ("15m", 900),
+        ("1h", 3600),
+        ("1H30m", 5400),
+        ("2d", 172800),
+        ("1d1h1m1s", 90061),
+        ("1m05s", 65),
+    ],
+)
+def test_parse_duration(text, seconds):
+    assert units.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "-1", "1x", "1.5h", "1h 30m", "30m1h", "٣", "1w"])
+def test_parse_no_duration(text):
+    with pytest.raises(ValueError, match="like 1h30m"):
+        units.parse_duration(text)

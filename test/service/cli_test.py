@@ -130,7 +130,7 @@ def test_serve_listen(text, address):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--size", "big"], "'big' is no size"),
+        (["--size", "big"], "'big' is not a size"),
         (["--listen", "54322"], "is not HOST:PORT"),
         (["--listen", "localhost:99999"], "is not HOST:PORT"),
         (["--listen", "::1:80"], "is not HOST:PORT"),

@@ -1,0 +1,50 @@
+"""Output for people: one line for a failure, the width of a terminal, and readers that left.
+
+Knows streams; knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from typing import IO, Optional
+
+from ovirt_imageio.errors import printable
+
+__all__ = ["LogFormatter", "complain", "drop_stdout", "width"]
+
+# For terminals that do not tell their width, such as a serial line.
+DEFAULT_WIDTH = 80
+
+
+class LogFormatter(logging.Formatter):
+    """Formats records for a terminal: nothing that a server said moves the cursor or changes colors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
+def complain(program: str, message: object) -> None:
+    """Tell on standard error, in one line, what went wrong."""
+    # Standard error may be a pipe whose reader left, or closed.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{program}: {printable(str(message))}", file=sys.stderr, flush=True)
+
+
+def width(stream: IO[str]) -> Optional[int]:
+    """Return the columns of the terminal that a stream writes to, None if that is not a terminal."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+    except (OSError, ValueError):
+        return None
+
+
+def drop_stdout() -> None:
+    """Write to nowhere from now on: the reader of standard output left, and the interpreter flushes once more."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

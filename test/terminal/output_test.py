@@ -1,0 +1,75 @@
+"""Output: real terminals, pipes whose reader left, and text that would play tricks."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import logging
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+from fakes.waiting import DEADLINE
+
+from ovirt_imageio.terminal import output
+
+
+def test_complaint_is_one_plain_line(capsys):
+    output.complain("program", ValueError("first\nsecond \x1b[31mred"))
+    assert capsys.readouterr().err == "program: first second \ufffd[31mred\n"
+
+
+def test_log_for_a_terminal():
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(output.LogFormatter("%(levelname)s %(message)s"))
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "said \x1b[31m%s", ("red",), sys.exc_info())
+    handler.handle(record)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "ERROR said \ufffd[31mred"
+    assert lines[-1] == "ValueError: \ufffd[2J"
+
+
+@pytest.mark.parametrize("columns, told", [(20, 20), (132, 132), (0, output.DEFAULT_WIDTH)])
+def test_width(columns, told):
+    user, program = pty.openpty()
+    fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with open(program, "w") as stream:
+        assert output.width(stream) == told
+    os.close(user)
+
+
+def test_no_width(tmp_path):
+    assert output.width(io.StringIO()) is None
+    with open(tmp_path / "file", "w") as stream:
+        assert output.width(stream) is None
+    assert output.width(stream) is None
+
+
+def test_reader_left():
+    code = """
+from ovirt_imageio.terminal import output
+try:
+    print("lost", flush=True)
+except BrokenPipeError:
+    output.drop_stdout()
+print("lost too")
+"""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, timeout=DEADLINE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_nowhere_to_complain():
+    code = "from ovirt_imageio.terminal import output; output.complain('program', 'lost')"
+    done = subprocess.run([sys.executable, "-c", f"import os; os.close(2); {code}"], timeout=DEADLINE)
+    assert done.returncode == 0
