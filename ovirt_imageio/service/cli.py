@@ -22,11 +22,15 @@ log = logging.getLogger("server")
 
 DAY = 24 * 3600
 
+# EX_CONFIG of sysexits.h: the unit tells systemd not to restart a daemon that ends with it.
+MISCONFIGURED = 78
+
 EPILOG = """\
 exit status:
-  0  stopped by a signal, or done
-  1  the configuration, the image or the system does not allow to start
-  2  wrong arguments
+  0   stopped by a signal, or done
+  1   the image or the system does not allow to start; or --check-config found a mistake
+  2   wrong arguments
+  78  a mistake in the configuration does not allow the daemon to start
 
 signals:
   SIGTERM, SIGINT  finish what runs, within [daemon] drain_timeout, and end; the second one ends at once
@@ -134,25 +138,37 @@ def host_port(text: str) -> tuple[str, int]:
 
 
 def run_daemon(options: argparse.Namespace) -> int:
-    """Do what was asked for with the configuration: show it, check it, or serve with it."""
-    loaded = config.load(options.conf_dir)
+    """Do what was asked for with the configuration: show it, check it, or serve with it; return the exit status."""
     if options.show_config:
-        print(json.dumps(config.to_dict(loaded), indent=4))
+        print(json.dumps(config.to_dict(config.load(options.conf_dir)), indent=4))
         return 0
     if options.check_config:
-        return check(loaded)
-    config.check(loaded)
+        return check(config.load(options.conf_dir))
+    try:
+        start(options)
+    except errors.Error as error:
+        from ovirt_imageio.service.notify import Notifier
+
+        # `systemctl status` shows it even when the lines of the journal are gone.
+        Notifier.from_environment().status(f"Cannot start: {error}")
+        fail(error)
+        return MISCONFIGURED if isinstance(error, errors.InvalidValue) else 1
+    return 0
+
+
+def start(options: argparse.Namespace) -> None:
+    """Serve with the configuration, until a signal asks to stop. Raises errors.Error if the start fails."""
     from ovirt_imageio.service import logs, process
 
-    def reload() -> config.Config:
-        reloaded = config.load(options.conf_dir)
-        config.check(reloaded)
-        return reloaded
+    def load() -> config.Config:
+        loaded = config.load(options.conf_dir)
+        config.check(loaded)
+        return loaded
 
+    loaded = load()
     logs.start(loaded.logging)
     ticket = process.read_ticket(options.ticket) if options.ticket else None
-    process.run(loaded, reload, ticket)
-    return 0
+    process.run(loaded, load, ticket)
 
 
 def check(loaded: config.Config) -> int:

@@ -3,6 +3,7 @@
 import os
 import pwd
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,11 +19,15 @@ from real import certificates, daemon
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
-def fail(folder, *arguments):
+# What the unit tells systemd not to restart.
+MISCONFIGURED = 78
+
+
+def fail(folder, *arguments, status=MISCONFIGURED, **options):
     """Start a daemon that does not come up; return the one line that it says."""
-    with daemon.start(folder, arguments, stderr=subprocess.PIPE) as process:
+    with daemon.start(folder, arguments, stderr=subprocess.PIPE, **options) as process:
         _, said = process.communicate(timeout=daemon.DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == status
     lines = said.decode().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
@@ -63,12 +68,12 @@ def test_port_in_use(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         daemon.write_config(tmp_path, f"[remote]\nhost = 127.0.0.1\nport = {port}\n")
-        assert f"Cannot listen on 127.0.0.1:{port}: address already in use" in fail(tmp_path)
+        assert f"Cannot listen on 127.0.0.1:{port}: address already in use" in fail(tmp_path, status=1)
 
 
 def test_live_control_socket(tmp_path):
     with daemon.running(tmp_path) as own:
-        assert "another process listens there" in fail(tmp_path)
+        assert "another process listens there" in fail(tmp_path, status=1)
         assert own.control("GET", "/info")[0] == 200
 
 
@@ -161,6 +166,15 @@ def test_systemd_is_told(tmp_path):
     assert messages[2] == b"WATCHDOG=1"
 
 
+def test_systemd_is_told_why_the_start_failed(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(daemon.DEADLINE)
+        daemon.write_config(tmp_path, "[remote]\nport = many\n")
+        fail(tmp_path, environ={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert manager.recv(1000).startswith(b"STATUS=Cannot start: [remote] port = 'many' in ")
+
+
 def test_systemd_may_be_left_out(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -245,6 +259,53 @@ def test_files_that_only_root_may_read(public_folder, temporary_user):
         own.process.send_signal(signal.SIGHUP)
         own.wait_log("Reloaded", 2)
         assert own.log().count("keeping the old one") == 1
+
+
+@pytest.fixture
+def private_install(public_folder):
+    """The package where only root can read it, as in a checkout below /root."""
+    private = public_folder / "private"
+    shutil.copytree(daemon.ROOT / "ovirt_imageio", private / "ovirt_imageio")
+    private.chmod(0o700)
+    return private
+
+
+IMPORTED = re.compile(r"^import time:.*\| +(\S+)$", re.MULTILINE)
+
+
+@needs_root
+def test_nothing_is_imported_by_the_user(public_folder, temporary_user, private_install):
+    """The user may not be able to read the package; and an upgrade under a running daemon would mix two versions."""
+    folder, user = public_folder, temporary_user
+    text = f"[daemon]\ndrop_privileges = yes\nuser_name = {user.pw_name}\ngroup_name = {user.pw_name}\n"
+    text += "[handlers]\nkeys = logfile, stderr\n[logger_root]\nhandlers = logfile, stderr\n"
+    shutil.copy(certificates.certificate().ca_file, folder / "ca.pem")
+    text += f"[backend_http]\nca_file = {folder}/ca.pem\n"
+    image = folder / "image"
+    image.write_bytes(bytes(4096))
+    os.chown(image, user.pw_uid, user.pw_gid)
+    heard = folder / "stderr"
+    with (
+        open(heard, "wb") as stderr,
+        daemon.running(
+            folder, text, environ={"PYTHONPROFILEIMPORTTIME": "1"}, root=private_install, stderr=stderr
+        ) as own,
+    ):
+        url = own.add_ticket(url=f"file://{image}", size=4096)
+        proxied = own.add_ticket(url=url, size=4096)
+        unreachable = own.add_ticket(url="nbd:unix:/nowhere", size=4096)
+        for address in (url, f"{url}/extents", f"{url}/checksum", proxied, f"{proxied}/extents"):
+            with download(own, address) as response:
+                assert response.read()
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            download(own, unreachable)
+        assert b"No such file" in caught.value.read()
+        own.process.send_signal(signal.SIGHUP)
+        own.wait_log("Reloaded")
+        assert own.stop() == 0
+    before, _, after = heard.read_text().partition("Running as user")
+    assert "ovirt_imageio.backends.http" in IMPORTED.findall(before)
+    assert IMPORTED.findall(after) == []
 
 
 @needs_root

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
+import signal
 import subprocess
 import xml.etree.ElementTree
 
@@ -10,6 +13,7 @@ import pytest
 from tools import source
 
 from ovirt_imageio import config
+from ovirt_imageio.service import cli
 
 DATA = source.ROOT / "data"
 DEFAULTS = config.Config()
@@ -55,6 +59,30 @@ def test_unit_is_what_hosts_rely_on():
     assert f"/run/{service['RuntimeDirectory']}" == DEFAULTS.daemon.run_dir
     assert service["RuntimeDirectoryMode"] == "0750"
     assert Unit()["Install"]["WantedBy"] == "multi-user.target"
+
+
+def test_systemd_restarts_what_passes_only():
+    service = Unit()["Service"]
+    assert int(service["RestartPreventExitStatus"]) == cli.MISCONFIGURED
+    # Else five failures within ten seconds are the end (StartLimitBurst=, StartLimitIntervalSec=).
+    assert int(service["RestartSec"]) > 2
+
+
+@pytest.mark.storage
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may do what systemd does")
+def test_reload_reaches_a_daemon_that_is_another_user():
+    service = Unit()["Service"]
+    prefix, command = re.fullmatch(r"([-+!@:]*)(/.*)", service["ExecReload"]).groups()
+    limits = ["--bounding-set", ",".join(["-all", *service["CapabilityBoundingSet"].lower().split()])]
+    limits[1] = limits[1].replace("cap_", "+")
+    setpriv = ["setpriv", *([] if "+" in prefix else [*limits, "--no-new-privs"])]
+    with subprocess.Popen(["setpriv", "--reuid=65534", "--clear-groups", "--", "sleep", "60"]) as process:
+        try:
+            done = run(*setpriv, "--", *command.replace("$MAINPID", str(process.pid)).split())
+            assert (done.returncode, done.stdout) == (0, "")
+            assert process.wait(30) == -signal.SIGHUP
+        finally:
+            process.kill()
 
 
 def test_systemd_waits_longer_than_we_drain():

@@ -149,11 +149,11 @@ args = ("{folder}/daemon.log",)
     return folder / "etc"
 
 
-def start(folder: Path, arguments: Sequence[str] = (), **options: Any) -> subprocess.Popen[bytes]:
-    """Start the program with the configuration in the folder; nothing is awaited."""
+def start(folder: Path, arguments: Sequence[str] = (), *, root: Path = ROOT, **options: Any) -> subprocess.Popen[bytes]:
+    """Start the program in `root`, with the configuration in the folder; nothing is awaited."""
     command = [sys.executable, "-m", "ovirt_imageio.service.cli", "-c", str(folder / "etc"), *arguments]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **options.pop("environ", {})}
-    return subprocess.Popen(command, env=environ, **options)
+    environ = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error", **options.pop("environ", {})}
+    return subprocess.Popen(command, env=environ, cwd=root, **options)
 
 
 @contextlib.contextmanager
@@ -164,14 +164,15 @@ def running(
     arguments: Sequence[str] = (),
     environ: Optional[Mapping[str, str]] = None,
     tls: Optional[certificates.Certificate] = None,
+    **options: Any,
 ) -> Iterator[Daemon]:
-    """Run a daemon; text is configuration on top of the default for tests."""
+    """Run a daemon; text is configuration on top of the default for tests, options are those of start()."""
     tls = tls or certificates.certificate()
     write_config(folder, text, tls=tls)
     log = folder / "daemon.log"
     log.unlink(missing_ok=True)
     log.touch()
-    with start(folder, arguments, environ=environ or {}) as process:
+    with start(folder, arguments, environ=environ or {}, **options) as process:
         daemon = Daemon(process, folder, {}, tls.ca_file)
         try:
             daemon.wait_log(r"\[server\] Ready")

@@ -31,7 +31,7 @@ def test_version(capsys):
 def test_help_tells_the_exit_status(capsys):
     status, out, _ = outcome(capsys, "--help")
     assert status == 0
-    for line in ("0  stopped by a signal", "1  the configuration", "2  wrong arguments", "SIGHUP"):
+    for line in ("0   stopped by a signal", "2   wrong arguments", "78  a mistake in the configuration", "SIGHUP"):
         assert line in out
 
 
