@@ -10,7 +10,7 @@ from typing import Optional, Protocol
 
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.measure.clock import Clock
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["Connection", "Link", "Links", "Running"]

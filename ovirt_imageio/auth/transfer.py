@@ -29,7 +29,7 @@ from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.progress import Progress, describe_error
 from ovirt_imageio.auth.ticket import Changes, Ticket
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["CLOSE_PATIENCE", "Connection", "OpenBackend", "Transfer"]

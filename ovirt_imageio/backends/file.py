@@ -16,7 +16,7 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent, merged
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
 from ovirt_imageio.storage import direct, holes
 from ovirt_imageio.storage.disk import Disk

@@ -29,7 +29,7 @@ from ovirt_imageio.backends.base import PIECE, Backend, Options, fill
 from ovirt_imageio.geometry import byteranges
 from ovirt_imageio.geometry.extent import Extent, clipped, merged
 from ovirt_imageio.net import tls
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin import abilities, answers
 from ovirt_imageio.origin.listing import read_extents
 from ovirt_imageio.origin.reply import Reply

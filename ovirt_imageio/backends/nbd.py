@@ -21,7 +21,7 @@ from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
 from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.streaming import Streamer
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
 
 __all__ = ["NBDBackend", "check_url", "open_backend"]

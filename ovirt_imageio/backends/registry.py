@@ -13,7 +13,7 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.backends import file, http, nbd
 from ovirt_imageio.backends.base import Backend, Options
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 
 __all__ = ["check_url", "open_backend"]
 

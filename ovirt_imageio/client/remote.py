@@ -20,7 +20,7 @@ from ovirt_imageio.client.copy import pace
 from ovirt_imageio.client.copy.lanes import is_passing
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.net import tls
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.connection import Lost
 from ovirt_imageio.origin.tunnel import choose
 

@@ -8,7 +8,6 @@ Knows sockets; knows nothing of HTTP, and leaves TLS to secure.py.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import socket as sockets
 import threading
@@ -16,10 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Union
 
-from ovirt_imageio import errors, relay
+from ovirt_imageio import errors
 from ovirt_imageio.httpd.refusal import ClientGone
 from ovirt_imageio.net.eager import EagerSocket
-from ovirt_imageio.net.timeouts import is_timeout, set_receive_timeout, set_send_timeout, set_timeout
+from ovirt_imageio.net.lifeline import shut_down
+from ovirt_imageio.net.timeouts import is_timeout, set_receive_timeout, set_send_timeout, set_timeout, unsent
 
 __all__ = ["RECEIVE", "Data", "Stream", "Timeout"]
 
@@ -185,12 +185,12 @@ class Stream:
 
     def _retry_slow(self, send: Callable[[], int]) -> int:
         """Send; a time-out in which the client took some of what the kernel holds does not count."""
-        before = relay.unsent(self._sock)
+        before = unsent(self._sock)
         while True:
             try:
                 return send()
             except BlockingIOError:
-                left = relay.unsent(self._sock)
+                left = unsent(self._sock)
                 if left >= before:
                     raise
                 before = left
@@ -235,13 +235,13 @@ class Stream:
     def activity(self) -> int:
         """Return a number that changes when the client gives or takes something. Threads: any."""
         with self._lock:
-            return self._moved - relay.unsent(self._sock)
+            return self._moved - unsent(self._sock)
 
     def abort(self) -> None:
         """Make whatever blocks here return at once, in both directions. Threads: any."""
         with self._lock:
             self.is_aborted = True
-            shut_down(self._sock, sockets.SHUT_RDWR)
+            shut_down(self._sock)
 
     def has_more(self) -> bool:
         """Return True if the client sent more than was asked for; only good before linger() or close()."""
@@ -286,9 +286,3 @@ class Stream:
         """Close the socket."""
         with self._lock:
             self._sock.close()
-
-
-def shut_down(sock: sockets.socket, how: int) -> None:
-    """Shut down the connection, if the peer did not do it before us."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(how)

@@ -27,7 +27,7 @@ from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
 from ovirt_imageio.nbd.stream import GATHER, Stream
 from ovirt_imageio.nbd.wire import CommandFlag
 from ovirt_imageio.net import connect as connections
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 
 __all__ = ["PIECE", "WINDOW", "Client", "connect"]
 

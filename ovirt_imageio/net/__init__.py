@@ -1,7 +1,8 @@
 """Sockets: how a connection is made, how long it may stand still, and how its bytes are encrypted.
 
     connect       over TCP, trying each address of a name, or over a Unix socket
-    timeouts      time-outs that the kernel keeps
+    lifeline      how another thread ends a wait
+    timeouts      time-outs that the kernel keeps, and what it knows of a socket
     eager         receive what comes soon without going to sleep
     tls           contexts: certificates, and who is trusted
     tls_socket    TLS in memory, with few system calls

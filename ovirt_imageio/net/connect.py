@@ -1,84 +1,27 @@
 """Connect to a server: over TCP, trying every address that its name has, or over a Unix socket.
 
-Another thread may end the wait: see Lifeline. Knows nothing of what is spoken afterwards.
+Another thread may end the wait: see lifeline.py. Knows nothing of what is spoken afterwards.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import functools
 import os
 import select
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from typing import Any, Callable, Optional, Union
+from typing import Any, Optional, Union
 
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.timeouts import is_timeout, set_timeout
 
-__all__ = ["Address", "Lifeline", "connect"]
+__all__ = ["Address", "connect"]
 
 # Host and port, or the path of a Unix socket; one that begins with a zero byte is an abstract name.
 Address = Union[tuple[str, int], str]
 
-# Who waits in the queue of a Unix socket cannot be woken, so he looks this often, in seconds.
+# A thread in the queue of a Unix socket cannot be woken, so it looks whether it was cut this often, in seconds.
 QUEUE_STEP = 0.25
-
-
-class Lifeline:
-    """What hangs on a server that does not answer holds this, and another thread can cut it.
-
-        line = Lifeline()
-        sock = connect(address, timeout, line)      # or `with line.holding(sock)` around what blocks on it later
-        line.cut()                                  # in another thread: the wait ends, with an OSError
-
-    It stays cut: who wants to wait from then on fails at once.
-
-    Threads: any.
-    """
-
-    def __init__(self) -> None:
-        self._is_cut = False
-        # Held also while waking: nobody is woken who does not wait any more.
-        self._lock = threading.Lock()
-        self._wakers: list[Callable[[], None]] = []
-
-    @property
-    def is_cut(self) -> bool:
-        """True once `cut` was called."""
-        return self._is_cut
-
-    def cut(self) -> None:
-        """Wake all who hold the line. Never blocks; harmless when repeated."""
-        with self._lock:
-            self._is_cut = True
-            for wake in self._wakers:
-                wake()
-
-    def check(self) -> None:
-        """Raise OSError if the line is cut."""
-        if self._is_cut:
-            raise ConnectionAbortedError(errno.ECONNABORTED, "Nobody waits for the connection any more")
-
-    @contextlib.contextmanager
-    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Call `wake`, which must not block, when the line is cut during the body. Raises OSError if it is already."""
-        with self._lock:
-            self.check()
-            self._wakers.append(wake)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._wakers.remove(wake)
-
-    @contextlib.contextmanager
-    def holding(self, sock: socket.socket) -> Iterator[None]:
-        """Shut the socket down when the line is cut during the body, which may wrap or close it."""
-        with sock.dup() as twin, self.waking(functools.partial(shut_down, twin)):
-            yield
 
 
 def connect(address: Address, timeout: float, line: Optional[Lifeline] = None) -> socket.socket:
@@ -154,12 +97,6 @@ def connect_unix(path: str, timeout: float, line: Lifeline) -> socket.socket:
     except OSError as e:
         sock.close()
         raise as_timeout(e) from e
-
-
-def shut_down(sock: socket.socket) -> None:
-    """Make whatever blocks on the socket fail."""
-    with contextlib.suppress(OSError):  # Nobody is there any more.
-        sock.shutdown(socket.SHUT_RDWR)
 
 
 def as_timeout(error: OSError) -> OSError:

@@ -7,13 +7,27 @@ Knows sockets; knows nothing of who waits.
 
 from __future__ import annotations
 
+import array
+import contextlib
 import errno
+import fcntl
+import select
 import socket
 import struct
+import termios
 import time
 from typing import Callable, Optional
 
-__all__ = ["end_after", "get_timeout", "is_timeout", "set_receive_timeout", "set_send_timeout", "set_timeout"]
+__all__ = [
+    "end_after",
+    "get_timeout",
+    "is_ready",
+    "is_timeout",
+    "set_receive_timeout",
+    "set_send_timeout",
+    "set_timeout",
+    "unsent",
+]
 
 # The kernel takes zero for ever.
 SHORTEST = 0.001
@@ -71,3 +85,21 @@ def timeval(seconds: Optional[float]) -> bytes:
         return FOR_EVER
     seconds = max(seconds, SHORTEST)
     return TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
+
+
+def unsent(sock: socket.socket) -> int:
+    """Return how many bytes the kernel holds that the peer has not taken, or over TCP not acknowledged.
+
+    A socket that is closed holds none.
+    """
+    count = array.array("i", [0])
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.ioctl(sock, termios.TIOCOUTQ, count)
+    return count[0]
+
+
+def is_ready(sock: socket.socket, seconds: float) -> bool:
+    """Return True if the socket has something to read, is broken or at its end within so many seconds."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

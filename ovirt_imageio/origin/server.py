@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from ovirt_imageio import errors
 from ovirt_imageio.net import tls
-from ovirt_imageio.net.connect import Address, Lifeline, connect
+from ovirt_imageio.net.connect import Address, connect
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.timeouts import end_after, is_timeout
 from ovirt_imageio.net.tls_socket import TLSSocket
 from ovirt_imageio.origin.connection import Data, Lost, Peer

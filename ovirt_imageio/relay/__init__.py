@@ -7,7 +7,7 @@ Knows descriptors and views; knows nothing of disks, protocols and HTTP.
 """
 
 from ovirt_imageio.relay.ends import Progress, Sink, Source, fill
-from ovirt_imageio.relay.pipe import Pipe, splice_ahead, unsent
+from ovirt_imageio.relay.pipe import Pipe, splice_ahead
 from ovirt_imageio.relay.ring import Tally, read_ahead, write_behind
 from ovirt_imageio.relay.worker import Worker
 
@@ -21,6 +21,5 @@ __all__ = [
     "fill",
     "read_ahead",
     "splice_ahead",
-    "unsent",
     "write_behind",
 ]

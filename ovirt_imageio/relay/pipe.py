@@ -5,22 +5,19 @@ Knows descriptors; knows nothing of what is behind them.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import fcntl
 import os
-import select
 import socket as sockets
-import termios
 from typing import Callable
 
 from ovirt_imageio.geometry import blocks
-from ovirt_imageio.net.timeouts import get_timeout
+from ovirt_imageio.net.timeouts import get_timeout, is_ready, unsent
 from ovirt_imageio.relay.ends import Progress, Sink
 from ovirt_imageio.relay.worker import run_ahead
 
-__all__ = ["Pipe", "splice_ahead", "unsent"]
+__all__ = ["Pipe", "splice_ahead"]
 
 # Python gained splice() in 3.10, and with it these constants, which not every system names.
 SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -177,21 +174,3 @@ def put(source: int, sink: sockets.socket, count: int) -> int:
 def late() -> TimeoutError:
     """Return the error of a peer that stands still."""
     return TimeoutError(errno.ETIMEDOUT, "Nothing moved in time")
-
-
-def unsent(sock: sockets.socket) -> int:
-    """Return how many bytes the kernel holds that the peer has not taken, or over TCP not acknowledged.
-
-    A socket that is closed holds none.
-    """
-    count = array.array("i", [0])
-    with contextlib.suppress(OSError, ValueError):
-        fcntl.ioctl(sock, termios.TIOCOUTQ, count)
-    return count[0]
-
-
-def is_ready(sock: sockets.socket, seconds: float) -> bool:
-    """Return True if the socket has something to read, is broken or at its end within so many seconds."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))

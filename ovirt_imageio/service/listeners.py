@@ -29,7 +29,7 @@ from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
 from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service import routes
 from ovirt_imageio.service.profiler import Profiler

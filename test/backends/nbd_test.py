@@ -21,7 +21,7 @@ from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd import client
 from ovirt_imageio.nbd.wire import Command, ExportFlag
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.qemu.nbd import Server
 
 

@@ -22,7 +22,7 @@ from typing import Any, Callable, Optional
 
 from fakes.waiting import DEADLINE, wait_until
 
-from ovirt_imageio.relay import unsent
+from ovirt_imageio.net.timeouts import unsent
 
 TICKET_ID = "2f6e8bd4-9d37-4d0f-8f0f-1c2ad6a7a9f3"
 FEATURES = ("extents", "zero", "flush", "checksum")

@@ -16,7 +16,7 @@ from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.secure import SecureStream
 from ovirt_imageio.httpd.stream import Stream, Timeout
 from ovirt_imageio.net import tls
-from ovirt_imageio.relay import unsent
+from ovirt_imageio.net.timeouts import unsent
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import pytest
 from fakes import silent
 from fakes.waiting import DEADLINE
 
-from ovirt_imageio.net.connect import Lifeline, connect
+from ovirt_imageio.net.connect import connect
+from ovirt_imageio.net.lifeline import Lifeline
 
 
 @pytest.fixture
@@ -131,31 +132,6 @@ def test_cut_before(listener, tmp_path):
         connect(listener.getsockname(), DEADLINE, line)
     with listen_unix(str(tmp_path / "sock")), pytest.raises(ConnectionAbortedError):
         connect(str(tmp_path / "sock"), DEADLINE, line)
-
-
-def test_line_holds_what_is_wrapped_meanwhile():
-    """As TLS does: it takes the descriptor away from the socket."""
-    line = Lifeline()
-    ours, theirs = socket.socketpair()
-    with theirs:
-        with line.holding(ours), socket.socket(fileno=ours.detach()) as wrapped:
-            wrapped.settimeout(DEADLINE)
-            line.cut()
-            assert wrapped.recv(1) == b""
-        assert theirs.recv(1) == b""
-
-
-def test_line_lets_go():
-    line = Lifeline()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        with line.holding(ours):
-            pass
-        line.cut()
-        theirs.send(b"x")
-        assert ours.recv(1) == b"x"
-        with pytest.raises(ConnectionAbortedError), line.holding(ours):
-            raise AssertionError
 
 
 def test_unix_is_cut(unix_address):

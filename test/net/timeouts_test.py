@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from ovirt_imageio.net.timeouts import end_after, get_timeout, is_timeout, set_timeout
+from ovirt_imageio.net.timeouts import end_after, get_timeout, is_ready, is_timeout, set_timeout, unsent
 
 
 @pytest.fixture
@@ -53,3 +53,27 @@ def test_what_is_no_timeout():
     assert is_timeout(TimeoutError())
     assert is_timeout(socket.timeout())
     assert not is_timeout(ConnectionResetError(errno.ECONNRESET, "reset"))
+
+
+def test_unsent():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        assert unsent(ours) == 0
+        ours.send(b"x")
+        before = unsent(ours)
+        assert before > 0
+        theirs.recv(1)
+        assert unsent(ours) < before
+        ours.close()
+        assert unsent(ours) == 0
+
+
+def test_is_ready():
+    ours, theirs = socket.socketpair()
+    with ours:
+        assert not is_ready(ours, 0)
+        theirs.send(b"x")
+        assert is_ready(ours, 0)
+        ours.recv(1)
+        theirs.close()
+        assert is_ready(ours, 1000)

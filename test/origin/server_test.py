@@ -18,7 +18,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Options
 from ovirt_imageio.backends.http import HttpBackend, open_backend
 from ovirt_imageio.net import tls
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.server import Origin
 
 

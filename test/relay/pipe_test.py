@@ -13,7 +13,7 @@ from fakes.plainsocket import PlainSink
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import relay
-from ovirt_imageio.net.timeouts import set_timeout
+from ovirt_imageio.net.timeouts import set_timeout, unsent
 from ovirt_imageio.relay import Pipe
 
 needs_splice = pytest.mark.skipif(not Pipe.is_supported, reason="Python has no splice()")
@@ -266,12 +266,12 @@ def test_a_reader_who_is_slow_but_steady_is_waited_for(way, monkeypatch):
 
     def reluctant(source, target, count, **options):
         """Two of three times there is no room, and time runs out; meanwhile the reader takes a bit."""
-        before = relay.unsent(way.exit)
+        before = unsent(way.exit)
         if target != way.exit.fileno() or not before or len(refused) % 3 == 2:
             refused.append(False)
             return splice(source, target, count, **options)
         refused.append(True)
-        while relay.unsent(way.exit) >= before:
+        while unsent(way.exit) >= before:
             received.extend(way.sink.recv(4096))
         raise BlockingIOError
 

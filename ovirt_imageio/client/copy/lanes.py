@@ -18,7 +18,7 @@ from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client.copy.plan import COPY, Request
 from ovirt_imageio.client.pipeline import Frame, Pipeline
-from ovirt_imageio.net.connect import Lifeline
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.relay import Progress, Sink, buffers
 from ovirt_imageio.storage.zero import is_zero
