@@ -9,9 +9,7 @@ Knows qemu; knows nothing of servers.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -23,8 +21,9 @@ from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import archive
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.node import location
 
-__all__ = ["Image", "find", "info", "is_block_device", "measure", "opened", "served"]
+__all__ = ["Image", "find", "info", "measure", "opened", "served"]
 
 # What qemu rounds the size of a raw image up to.
 SECTOR = 512
@@ -52,20 +51,20 @@ def find(path: str, member: Optional[str] = None, format: Optional[str] = None) 
     """
     place = find_place(path, member)
     if format is None:
-        format = str(img.info(location(path, place))["format"])
+        format = str(img.info(location_of(path, place))["format"])
     return Image(path, format, place)
 
 
 def info(path: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return what qemu-img knows, and where the member is."""
     place = find_place(path, member)
-    return {**img.info(location(path, place)), **place_keys(place)}
+    return {**img.info(location_of(path, place)), **place_keys(place)}
 
 
 def measure(path: str, format: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return how much space the image needs in another format, and where the member is."""
     place = find_place(path, member)
-    return {**img.measure(location(path, place), format), **place_keys(place)}
+    return {**img.measure(location_of(path, place), format), **place_keys(place)}
 
 
 @contextlib.contextmanager
@@ -104,14 +103,6 @@ def opened(image: Image, bitmap: Optional[str] = None) -> Iterator[Backend]:
         yield backend
 
 
-def is_block_device(path: str) -> bool:
-    """Is it a block device? What does not exist is none."""
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
 def find_place(path: str, member: Optional[str]) -> Optional[archive.Member]:
     """Return where the member is, None for the whole file. Raises errors.BackendUnavailable if there is no file."""
     if not os.path.exists(path):
@@ -119,14 +110,9 @@ def find_place(path: str, member: Optional[str]) -> Optional[archive.Member]:
     return archive.find(path, member) if member is not None else None
 
 
-def location(path: str, place: Optional[archive.Member]) -> str:
+def location_of(path: str, place: Optional[archive.Member]) -> str:
     """Return what qemu-img calls the image."""
-    if place is None:
-        return os.path.abspath(path)
-    node = {"driver": "file", "filename": os.path.abspath(path)}
-    return "json:" + json.dumps(
-        {"file": {"driver": "raw", "offset": place.offset, "size": place.padded_size, "file": node}}
-    )
+    return location(path, place.offset, place.padded_size) if place else location(path)
 
 
 def place_keys(place: Optional[archive.Member]) -> dict[str, int]:

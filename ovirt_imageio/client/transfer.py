@@ -28,6 +28,7 @@ from ovirt_imageio.client.progress import Progress, Reporter
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.node import is_block_device
 
 __all__ = ["Download", "Options", "Upload"]
 
@@ -248,14 +249,12 @@ class Download:
             raise InvalidArgument("verify", True, "a backing_file: changes alone are no disk to compare")
         if not self.overwrite and not self.options.resume and os.path.lexists(self.filename):
             raise ImageExists(self.filename)
-        if os.path.exists(self.filename) and not (
-            os.path.isfile(self.filename) or local.is_block_device(self.filename)
-        ):
+        if os.path.exists(self.filename) and not (os.path.isfile(self.filename) or is_block_device(self.filename)):
             raise InvalidArgument("filename", self.filename, "a file, or a block device")
 
     def _rules(self) -> plan.Rules:
         # A new image reads as zero, but not one with a backing file, nor a device with whatever was on it before.
-        is_stale = self.format == "raw" and local.is_block_device(self.filename)
+        is_stale = self.format == "raw" and is_block_device(self.filename)
         return plan.Rules(
             zero=self.backing_file is not None or is_stale,
             hole=is_stale,
@@ -299,7 +298,7 @@ class Download:
             yield
         except BaseException:
             if journal is None:
-                if is_ours and not local.is_block_device(self.filename):
+                if is_ours and not is_block_device(self.filename):
                     remove(self.filename)
             elif not is_ours:
                 journal.remove()
@@ -308,7 +307,7 @@ class Download:
 
 def create(path: str, format: str, size: int, backing_file: Optional[str], backing_format: Optional[str]) -> None:
     """Create the image that is downloaded to; a device must be large enough."""
-    if format == "raw" and local.is_block_device(path):
+    if format == "raw" and is_block_device(path):
         with local.opened(Image(path, "raw")) as device:
             if device.size() < size:
                 raise SizeMismatch(size, device.size())

@@ -1,7 +1,9 @@
 """The programs of qemu.
 
-    img    create, inspect and measure images with qemu-img
-    nbd    serve an image with qemu-nbd, and end that
+    img        create, inspect and measure images with qemu-img
+    nbd        serve an image with qemu-nbd, and end that
+    node       an image as qemu names it
+    version    which qemu-nbd is installed
 
 Knows files and processes; knows nothing of HTTP, tickets and backends.
 """

@@ -10,31 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import re
 import shutil
-import stat
 import subprocess
 import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 from ovirt_imageio import errors
+from ovirt_imageio.qemu.node import image_spec
+from ovirt_imageio.qemu.version import DEPTH_SINCE, program, version
 
-__all__ = ["Server", "version"]
+__all__ = ["Server"]
 
 log = logging.getLogger("qemu_nbd")
 
-# A tuple of integers can be compared: version() >= DEPTH_SINCE.
-Version = tuple[int, ...]
-
-# The first qemu that reports allocation depth, and lets a node have no backing file in an export.
-DEPTH_SINCE: Version = (5, 2)
 # How often we look whether qemu-nbd is ready: it takes some 20 ms.
 READY_POLL = 0.005
 # How much of what qemu-nbd said goes into an error.
@@ -110,7 +105,7 @@ class Server:
         with contextlib.ExitStack() as scope:
             directory = Path(scope.enter_context(tempfile.TemporaryDirectory(prefix="imageio-")))
             self._address = self.listen or str(directory / "sock")
-            command = [*death_wrapper(), *self._command(), f"--pid-file={directory / 'pid'}", image_spec(self)]
+            command = [*death_wrapper(), *self._command(), f"--pid-file={directory / 'pid'}", self._image()]
             log.debug("Starting %s", command)
             self._process = spawn(command, directory / "output")
             scope.callback(self._end)
@@ -166,6 +161,9 @@ class Server:
             command.append("--allocation-depth")
         return command
 
+    def _image(self) -> str:
+        return image_spec(self.path, self.format, offset=self.offset, size=self.size, backing_chain=self.backing_chain)
+
     def _wait_ready(self, directory: Path) -> None:
         """Wait for the pid file: qemu-nbd writes it when it listens."""
         assert self._process
@@ -192,48 +190,6 @@ class Server:
         log.log(level, "Stopped qemu-nbd pid=%d status=%d", process.pid, status)
 
 
-def image_spec(server: Server) -> str:
-    """Return what tells qemu which image to open: a tree of block nodes, as JSON after `json:`."""
-    driver = "host_device" if is_block_device(server.path) else "file"
-    node: dict[str, Any] = {"driver": driver, "filename": server.path}
-    if server.offset is not None or server.size is not None:
-        node = {"driver": "raw", "offset": server.offset or 0, "file": node}
-        if server.size is not None:
-            node["size"] = server.size
-        if server.format == "raw":
-            return "json:" + json.dumps(node)
-    image: dict[str, Any] = {"file": node}
-    if server.format:
-        image["driver"] = server.format
-    if not server.backing_chain and server.format == "qcow2":
-        if version() < DEPTH_SINCE:
-            raise errors.BackendUnavailable("serve one image of a chain", "this needs qemu-nbd 5.2.0 or newer")
-        image["backing"] = None
-    return "json:" + json.dumps(image)
-
-
-def program() -> str:
-    """Return the program to start."""
-    return os.environ.get("QEMU_NBD", "qemu-nbd")
-
-
-def version() -> Version:
-    """Return the version of qemu-nbd. Raises errors.BackendUnavailable if it is not installed."""
-    return version_of(program())
-
-
-@functools.cache
-def version_of(name: str) -> Version:
-    """Ask the program for its version: the first dotted number that it prints."""
-    try:
-        done = subprocess.run([name, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = f"cannot run {name}: {error}; install it (qemu-utils or qemu-img), or set QEMU_NBD"
-        raise errors.BackendUnavailable("start qemu-nbd", reason) from None
-    found = re.search(r"\d+(\.\d+)+", done.stdout.decode(errors="replace"))
-    return tuple(map(int, found[0].split("."))) if found else ()
-
-
 def can_open_direct(path: str, read_only: bool) -> bool:
     """Tell whether the file system of path does direct I/O."""
     flags = os.O_RDONLY if read_only else os.O_RDWR
@@ -243,14 +199,6 @@ def can_open_direct(path: str, read_only: bool) -> bool:
         # Whatever else is wrong: qemu-nbd finds it too, and says so.
         return False
     return True
-
-
-def is_block_device(path: str) -> bool:
-    """Tell whether path is a block device; what is missing is none."""
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except OSError:
-        return False
 
 
 def death_wrapper() -> list[str]:

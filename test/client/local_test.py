@@ -116,9 +116,3 @@ def test_several_at_once(name, request):
         view = memoryview(bytearray(512))
         disks[2].readinto(MiB - 512, view)
         assert bytes(view) == b"z" * 512
-
-
-def test_is_block_device(raw, block_storage):
-    assert local.is_block_device(block_storage.path)
-    assert not local.is_block_device(str(raw))
-    assert not local.is_block_device("/no/such/file")

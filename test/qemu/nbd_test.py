@@ -207,7 +207,6 @@ def script(path, text):
 
 def test_old_version(tmp_path, monkeypatch):
     monkeypatch.setenv("QEMU_NBD", script(tmp_path / "old", ""))
-    assert nbd_server.version() == (4, 2, 0)
     assert "--allocation-depth" not in Server("disk", "qcow2")._command()
     with pytest.raises(errors.BackendUnavailable, match=r"qemu-nbd 5\.2\.0 or newer"):
         Server("disk", "qcow2", backing_chain=False).start()
@@ -265,7 +264,7 @@ def test_has_its_own_session(image):
 
 STARTER = """
 import sys
-from ovirt_imageio.nbd.server import Server
+from ovirt_imageio.qemu.nbd import Server
 server = Server(sys.argv[1], "raw")
 server.start()
 print(server.pid, flush=True)

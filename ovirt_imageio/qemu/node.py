@@ -1,0 +1,72 @@
+"""An image as qemu names it: a path, or a tree of block nodes as JSON after `json:`.
+
+    raw or qcow2 or ...       the format, left out to let qemu look for one
+      └── raw                 a part of the file, where the image is a member of an archive
+            └── file          or host_device
+
+Knows the names that qemu gives to nodes; knows nothing of its programs and of archives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.qemu.version import DEPTH_SINCE, version
+
+__all__ = ["image_spec", "is_block_device", "location"]
+
+
+def image_spec(
+    path: str,
+    format: Optional[str] = None,
+    *,
+    offset: Optional[int] = None,
+    size: Optional[int] = None,
+    backing_chain: bool = True,
+) -> str:
+    """Return what tells qemu which image to open, in the whole file or in a part of it.
+
+    backing_chain: False opens only the top image of a chain. Raises errors.BackendUnavailable if qemu is too old.
+    """
+    file = file_node(path, offset, size)
+    if format == "raw" and file["driver"] == "raw":
+        return as_json(file)
+    image: dict[str, Any] = {"file": file}
+    if format:
+        image["driver"] = format
+    if not backing_chain and format == "qcow2":
+        if version() < DEPTH_SINCE:
+            raise errors.BackendUnavailable("serve one image of a chain", "this needs qemu-nbd 5.2.0 or newer")
+        image["backing"] = None
+    return as_json(image)
+
+
+def location(path: str, offset: Optional[int] = None, size: Optional[int] = None) -> str:
+    """Return what qemu-img calls an image whose format it shall find: a path, if it is a whole file."""
+    path = os.path.abspath(path)
+    return path if offset is None and size is None else image_spec(path, offset=offset, size=size)
+
+
+def file_node(path: str, offset: Optional[int], size: Optional[int]) -> dict[str, Any]:
+    """Return the node of a file, or of a part of it."""
+    node: dict[str, Any] = {"driver": "host_device" if is_block_device(path) else "file", "filename": path}
+    if offset is None and size is None:
+        return node
+    part: dict[str, Any] = {"driver": "raw", "offset": offset or 0, "file": node}
+    return part if size is None else {**part, "size": size}
+
+
+def is_block_device(path: str) -> bool:
+    """Return True if path is a block device; a path that does not exist is not."""
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def as_json(node: dict[str, Any]) -> str:
+    return "json:" + json.dumps(node)
