@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any, Optional, Union
 
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client import local, transfer
 from ovirt_imageio.client.copy.engine import MAX_WORKERS
 from ovirt_imageio.client.errors import InvalidArgument, translated
@@ -196,7 +197,7 @@ def opened(
     path = os.fspath(filename)
     if is_url(path):
         remote = Remote(path, cafile, secure=secure, proxy_url=proxy_url, read_timeout=read_timeout)
-        with contextlib.closing(remote.connect()) as backend:
+        with contextlib.closing(HttpBackend(remote.connect(), writable=False, dirty=True)) as backend:
             yield backend
     else:
         with local.opened(local.find(path, member), bitmap=bitmap) as backend:

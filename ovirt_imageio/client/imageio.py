@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import Optional, Protocol, Union
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client.errors import OutOfBounds, UnexpectedEnd, translated
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, Remote
 from ovirt_imageio.geometry.extent import Extent
+from ovirt_imageio.origin.image import Image
 
 __all__ = ["BUFFER_SIZE", "ImageioClient"]
 
@@ -69,12 +69,11 @@ class ImageioClient:
             cafile,
             secure=secure,
             proxy_url=proxy_url,
-            writable=True,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
         )
         with translated():
-            self._backend: Optional[HttpBackend] = remote.connect()
+            self._image: Optional[Image] = remote.connect()
         self._buffer = memoryview(bytearray(buffer_size))
 
     @property
@@ -89,59 +88,59 @@ class ImageioClient:
 
     def size(self) -> int:
         """Return the size of the image."""
-        with self._request() as backend:
-            return backend.size()
+        with self._request() as image:
+            return image.size()
 
     def extents(self, context: str = "zero") -> Iterator[Extent]:
         """Yield the extents, "zero" or "dirty"; no other request may be made before all were taken."""
-        with self._request() as backend:
-            yield from backend.extents(context)
+        with self._request() as image:
+            yield from image.extents(context)
 
     def read(self, offset: int, buffer: Union[bytearray, memoryview]) -> int:
         """Fill the buffer with the bytes at offset, and return its length."""
-        with self._request() as backend, memoryview(buffer) as view:
-            self._check_bounds(backend, offset, len(view))
-            backend.readinto(offset, view.cast("B"))
+        with self._request() as image, memoryview(buffer) as view:
+            self._check_bounds(image, offset, len(view))
+            image.readinto(offset, view.cast("B"))
             return len(view)
 
     def write(self, offset: int, buffer: Buffer) -> int:
         """Write the buffer at offset, and return its length."""
-        with self._request() as backend, memoryview(buffer) as view:
-            self._check_bounds(backend, offset, len(view))
-            backend.write(offset, view.cast("B"))
+        with self._request() as image, memoryview(buffer) as view:
+            self._check_bounds(image, offset, len(view))
+            image.write(offset, view.cast("B"))
             return len(view)
 
     def write_to(self, writer: Writer, offset: int, length: int) -> None:
         """Write a range of the image to a writer, with one request."""
-        with self._request() as backend:
+        with self._request() as image:
             try:
-                backend.send_to(WriterSink(writer), offset, length, lambda count: None)
+                image.send_to(WriterSink(writer), offset, length, lambda count: None)
             except errors.PartialContent as error:
                 raise UnexpectedEnd(error.requested, error.available) from None
 
     def read_from(self, reader: Reader, offset: int, length: int) -> None:
         """Read a range of the image from a reader, with one request."""
-        with self._request() as backend:
+        with self._request() as image:
             try:
-                backend.receive_from(ReaderSource(reader, self._buffer, length), offset, length, lambda count: None)
+                image.receive_from(ReaderSource(reader, self._buffer, length), offset, length, lambda count: None)
             except errors.PartialContent as error:
                 raise UnexpectedEnd(error.requested, error.available) from None
 
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeroes."""
-        with self._request() as backend:
-            backend.zero(offset, length)
+        with self._request() as image:
+            image.zero(offset, length)
 
     def flush(self) -> None:
         """Make what was written survive a power failure."""
-        with self._request() as backend:
-            backend.flush()
+        with self._request() as image:
+            image.flush()
 
     def close(self) -> None:
         """Close the connection; harmless when repeated."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            backend.close()
+        image, self._image = self._image, None
+        if image is not None:
+            image.close()
 
     def __enter__(self) -> ImageioClient:
         return self
@@ -152,18 +151,18 @@ class ImageioClient:
         self.close()
 
     @contextlib.contextmanager
-    def _request(self) -> Iterator[HttpBackend]:
-        backend = self._open()
+    def _request(self) -> Iterator[Image]:
+        image = self._open()
         with translated():
-            yield backend
+            yield image
 
-    def _open(self) -> HttpBackend:
-        if self._backend is None:
+    def _open(self) -> Image:
+        if self._image is None:
             raise ValueError("The client is closed")
-        return self._backend
+        return self._image
 
-    def _check_bounds(self, backend: HttpBackend, offset: int, length: int) -> None:
-        size = backend.size()
+    def _check_bounds(self, image: Image, offset: int, length: int) -> None:
+        size = image.size()
         if offset < 0 or offset + length > size:
             raise OutOfBounds(offset, length, size)
 

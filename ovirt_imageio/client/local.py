@@ -23,14 +23,14 @@ from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import Server
 from ovirt_imageio.qemu.node import location
 
-__all__ = ["Image", "find", "info", "measure", "opened", "served"]
+__all__ = ["ImageFile", "find", "info", "measure", "opened", "served"]
 
 # What qemu rounds the size of a raw image up to.
 SECTOR = 512
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageFile:
     """A file, or a member of an archive, of a known format."""
 
     path: str
@@ -43,7 +43,7 @@ class Image:
         return self.format == "raw" and self.member is None and os.path.getsize(self.path) % SECTOR == 0
 
 
-def find(path: str, member: Optional[str] = None, format: Optional[str] = None) -> Image:
+def find(path: str, member: Optional[str] = None, format: Optional[str] = None) -> ImageFile:
     """Return the image at path.
 
     Without a format qemu looks for one. A guest that owns a raw image can make it look like another format, which names
@@ -52,7 +52,7 @@ def find(path: str, member: Optional[str] = None, format: Optional[str] = None) 
     place = find_place(path, member)
     if format is None:
         format = str(img.info(location_of(path, place))["format"])
-    return Image(path, format, place)
+    return ImageFile(path, format, place)
 
 
 def info(path: str, member: Optional[str] = None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def measure(path: str, format: str, member: Optional[str] = None) -> dict[str, A
 
 @contextlib.contextmanager
 def served(
-    image: Image,
+    image: ImageFile,
     *,
     writable: bool = False,
     connections: int = 1,
@@ -97,7 +97,7 @@ def served(
 
 
 @contextlib.contextmanager
-def opened(image: Image, bitmap: Optional[str] = None) -> Iterator[Backend]:
+def opened(image: ImageFile, bitmap: Optional[str] = None) -> Iterator[Backend]:
     """Open an image to look at it."""
     with served(image, bitmap=bitmap) as open_local, contextlib.closing(open_local()) as backend:
         yield backend

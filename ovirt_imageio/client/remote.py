@@ -15,13 +15,13 @@ from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client.copy import pace
-from ovirt_imageio.client.copy.lanes import is_passing
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.origin.answers import is_passing
 from ovirt_imageio.origin.connection import Lost
+from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.tunnel import choose
 
 __all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRIES", "Remote"]
@@ -52,47 +52,45 @@ class Remote:
         *,
         secure: bool = True,
         proxy_url: Optional[str] = None,
-        writable: bool = False,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         retries: int = 0,
     ) -> None:
         self._urls = [plain_url(url) for url in (transfer_url, proxy_url) if url]
         self._context = make_context(cafile, secure) if any(url.startswith("https:") for url in self._urls) else None
-        self._writable = writable
         self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
         self._retries = retries
         self._lock = threading.Lock()
-        self._spare: Optional[HttpBackend] = None
+        self._spare: Optional[Image] = None
 
-    def connect(self) -> HttpBackend:
+    def connect(self) -> Image:
         """Make the first connection, and so decide which URL to use."""
         for number, url in enumerate(self._urls):
             try:
-                backend = self._open(url, Lifeline())
+                image = self._open(url, Lifeline())
             except (errors.BackendUnavailable, errors.BackendTimeout) as error:
                 if number == len(self._urls) - 1 or isinstance(error, errors.BackendUntrusted):
                     raise
                 log.warning("Trying the proxy, as the transfer URL cannot be used: %s", error)
             else:
                 self._urls = [url]
-                return backend
+                return image
         raise AssertionError("there is always one URL")
 
-    def open(self, line: Optional[Lifeline] = None) -> HttpBackend:
+    def open(self, line: Optional[Lifeline] = None) -> Image:
         """Return a connection: the spare one, or another one. Who cuts the line ends the wait for that."""
         with self._lock:
             spare, self._spare = self._spare, None
         return spare or self._open(self._urls[0], line or Lifeline())
 
-    def extents(self, backend: HttpBackend, context: str, retries: int) -> Iterator[Extent]:
+    def extents(self, image: Image, context: str, retries: int) -> Iterator[Extent]:
         """Yield the extents of the image, going on where a lost connection left off.
 
         Raises errors.UnsupportedContext here, not when the first one is asked for.
         """
-        return self._listed(backend, context, backend.extents(context), retries)
+        return self._listed(image, context, image.extents(context), retries)
 
-    def _listed(self, backend: HttpBackend, context: str, extents: Iterator[Extent], retries: int) -> Iterator[Extent]:
+    def _listed(self, image: Image, context: str, extents: Iterator[Extent], retries: int) -> Iterator[Extent]:
         position = 0
         pauses = pace.backoff(retries)
         while True:
@@ -108,17 +106,17 @@ class Remote:
                     raise
                 log.warning("Trying again in %.1f seconds: %s", pause, error)
             time.sleep(pause)
-            extents = self._rest(backend, context, position)
+            extents = self._rest(image, context, position)
 
-    def _rest(self, backend: HttpBackend, context: str, position: int) -> Iterator[Extent]:
+    def _rest(self, image: Image, context: str, position: int) -> Iterator[Extent]:
         """Yield the extents from a position; asking for them may fail, too."""
-        yield from backend.extents(context, position)
+        yield from image.extents(context, position)
 
-    def spare(self, backend: HttpBackend) -> None:
+    def spare(self, image: Image) -> None:
         """Keep a connection for whoever opens one next."""
         with self._lock:
             assert self._spare is None
-            self._spare = backend
+            self._spare = image
 
     def close(self) -> None:
         """Close the connection that nobody wanted."""
@@ -127,7 +125,7 @@ class Remote:
         if spare is not None:
             spare.close()
 
-    def _open(self, url: str, line: Lifeline) -> HttpBackend:
+    def _open(self, url: str, line: Lifeline) -> Image:
         """Connect; a connection that is lost on the way is made again, one that is refused is not."""
         for pause in pace.backoff(self._retries):
             try:
@@ -143,11 +141,9 @@ class Remote:
                 is_cut.wait(pause)
         return self._try(url, line)
 
-    def _try(self, url: str, line: Lifeline) -> HttpBackend:
+    def _try(self, url: str, line: Lifeline) -> Image:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
-        return HttpBackend(
-            url, writable=self._writable, dirty=True, context=self._context, tunnel=tunnel, line=line, **self._timeouts
-        )
+        return Image(url, context=self._context, tunnel=tunnel, line=line, **self._timeouts)
 
 
 def plain_url(url: str) -> str:

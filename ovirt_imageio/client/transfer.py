@@ -22,11 +22,12 @@ from ovirt_imageio.client import resume as resuming
 from ovirt_imageio.client.copy import lanes, pace, plan
 from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
-from ovirt_imageio.client.local import Image
-from ovirt_imageio.client.pipeline import Pipeline
+from ovirt_imageio.client.local import ImageFile
 from ovirt_imageio.client.progress import Progress, Reporter
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
+from ovirt_imageio.origin.image import Image
+from ovirt_imageio.origin.pipeline import Pipeline
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.node import is_block_device
 
@@ -68,14 +69,13 @@ class Options:
         object.__setattr__(self, "throttle", pace.Throttle(self.bandwidth))
         object.__setattr__(self, "reporter", Reporter(self.progress))
 
-    def remote(self, url: str, cafile: Optional[str], *, writable: bool) -> Remote:
+    def remote(self, url: str, cafile: Optional[str]) -> Remote:
         """Return the image on the server."""
         return Remote(
             url,
             cafile,
             secure=self.secure,
             proxy_url=self.proxy_url,
-            writable=writable,
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
             retries=self.retries,
@@ -136,7 +136,7 @@ class Upload:
         if options.verify and not self.backing_chain:
             raise InvalidArgument("verify", True, "backing_chain=True: one layer alone is no disk to compare")
         with contextlib.ExitStack() as stack:
-            remote = options.remote(self.url, self.cafile, writable=True)
+            remote = options.remote(self.url, self.cafile)
             stack.callback(remote.close)
             first = remote.connect()
             remote.spare(first)
@@ -155,7 +155,7 @@ class Upload:
             options.copy(requests, open_lane, workers, journal, name="upload")
             if options.verify:
                 with contextlib.closing(remote.open()) as there:
-                    verify.compare(lister, there)
+                    verify.compare(lister, HttpBackend(there, writable=False))
             if journal is not None:
                 journal.remove()
 
@@ -164,7 +164,7 @@ class Upload:
         max_copy = lanes.Upload.BLOCK if self.detect_zeroes else plan.MAX_COPY
         return plan.Rules(zero, self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True, max_copy=max_copy)
 
-    def _zeroes(self, there: HttpBackend) -> list[tuple[int, int]]:
+    def _zeroes(self, there: Image) -> list[tuple[int, int]]:
         """Return what the server says is zero already, so that a new disk need not be zeroed again.
 
         Not where zeroing is more than that: it allocates a disk that is not sparse, and hides what is below a layer.
@@ -183,7 +183,7 @@ class Upload:
         tail = ZeroExtent(size, available - size, True, not self.backing_chain)
         return itertools.chain(lister.extents("zero"), [tail] if tail.length > 0 else [])
 
-    def _journal(self, lister: Backend, there: HttpBackend, size: int) -> Optional[resuming.Journal]:
+    def _journal(self, lister: Backend, there: Image, size: int) -> Optional[resuming.Journal]:
         info = os.stat(self.filename)
         transfer = {
             "direction": "upload",
@@ -219,7 +219,7 @@ class Download:
         self._check()
         options = self.options
         with contextlib.ExitStack() as stack:
-            remote = options.remote(self.url, self.cafile, writable=False)
+            remote = options.remote(self.url, self.cafile)
             stack.callback(remote.close)
             first = remote.connect()
             stack.callback(first.close)
@@ -229,7 +229,7 @@ class Download:
             # Whether the server can tell is known before anything is created.
             extents = remote.extents(first, "dirty" if self.incremental else "zero", options.retries)
             stack.enter_context(self._partial(journal, size))
-            image = Image(self.filename, self.format)
+            image = ImageFile(self.filename, self.format)
             open_local = stack.enter_context(local.served(image, writable=True, connections=workers + 1))
             options.reporter.begin(size)
             requests = plan.plan(extents, self._rules(), journal.done if journal else ())
@@ -238,7 +238,7 @@ class Download:
             options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=True)
             if options.verify:
                 with contextlib.closing(open_local()) as here, contextlib.closing(remote.open()) as there:
-                    verify.compare(here, there)
+                    verify.compare(here, HttpBackend(there, writable=False))
             if journal is not None:
                 journal.remove()
 
@@ -262,7 +262,7 @@ class Download:
             max_gap=DOWNLOAD_GAP,
         )
 
-    def _journal(self, there: HttpBackend, size: int) -> Optional[resuming.Journal]:
+    def _journal(self, there: Image, size: int) -> Optional[resuming.Journal]:
         transfer = {
             "direction": "download",
             "size": size,
@@ -276,7 +276,7 @@ class Download:
             if journal.done and not os.path.exists(self.filename):
                 journal.forget()
             elif journal.done:
-                with local.opened(Image(self.filename, self.format)) as here:
+                with local.opened(ImageFile(self.filename, self.format)) as here:
                     trust_or_forget(journal, here, there)
             if not journal.done and not self.overwrite and os.path.lexists(self.filename):
                 raise ImageExists(self.filename)
@@ -308,7 +308,7 @@ class Download:
 def create(path: str, format: str, size: int, backing_file: Optional[str], backing_format: Optional[str]) -> None:
     """Create the image that is downloaded to; a device must be large enough."""
     if format == "raw" and is_block_device(path):
-        with local.opened(Image(path, "raw")) as device:
+        with local.opened(ImageFile(path, "raw")) as device:
             if device.size() < size:
                 raise SizeMismatch(size, device.size())
         return
@@ -327,7 +327,7 @@ def remove(path: str) -> None:
         os.unlink(os.path.realpath(path))
 
 
-def check_size(there: HttpBackend, size: int) -> int:
+def check_size(there: Image, size: int) -> int:
     """Return the size of the image on the server. Raises SizeMismatch if `size` bytes do not fit."""
     available = there.size()
     if available >= size:
@@ -347,14 +347,14 @@ def check_size(there: HttpBackend, size: int) -> int:
     return available
 
 
-def trust_or_forget(journal: resuming.Journal, here: Backend, there: Backend) -> None:
+def trust_or_forget(journal: resuming.Journal, here: Backend, there: Image) -> None:
     """Compare samples of what a journal says is done; start over if they differ."""
-    if journal.done and not resuming.is_same(journal.done, here, there):
+    if journal.done and not resuming.is_same(journal.done, here, HttpBackend(there, writable=False)):
         log.warning("Starting over: what %s says is done is not there", journal.path)
         journal.forget()
 
 
-def spare_after(requests: Iterator[plan.Request], remote: Remote, backend: HttpBackend) -> Iterator[plan.Request]:
+def spare_after(requests: Iterator[plan.Request], remote: Remote, image: Image) -> Iterator[plan.Request]:
     """Yield requests, then leave the connection that listed them to the next worker."""
     yield from requests
-    remote.spare(backend)
+    remote.spare(image)

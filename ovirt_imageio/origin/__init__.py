@@ -9,6 +9,8 @@
     answers       what is believed of an answer, and how a refusal is quoted
     listing       the extents that a server lists
     server        connects, keeps an idle connection, repeats what may be repeated
+    image         what is done with an image: read, write, zero, flush, extents, checksum
+    pipeline      several such requests under way on one connection
 
 Knows nothing of backends, tickets and the requests that we serve ourselves.
 """

@@ -13,13 +13,16 @@ from typing import Any
 from ovirt_imageio import errors
 from ovirt_imageio.origin.reply import Reply
 
-__all__ = ["holds_range", "read_checksum", "read_object", "read_refusal"]
+__all__ = ["holds_range", "is_passing", "read_checksum", "read_object", "read_refusal"]
 
 # How much of what the origin tells about an error is shown.
 TEXT_LIMIT = 512
 
 # Larger than any answer to OPTIONS or checksum.
 JSON_LIMIT = 1024 * 1024
+
+# Answers with which a server tells that it cannot now: time-out, too many requests, and troubles behind a proxy.
+PASSING = frozenset([408, 429, 502, 503, 504])
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 UNSATISFIED_RANGE = re.compile(r"bytes \*/[0-9]{1,18}")
@@ -62,3 +65,12 @@ def read_refusal(reply: Reply, operation: str, secret: str) -> errors.StorageErr
     unsatisfied = UNSATISFIED_RANGE.fullmatch(reply.headers.get("content-range", ""))
     content_range = unsatisfied[0] if unsatisfied else None
     return errors.OriginError(operation, reason, status=reply.status, content_range=content_range)
+
+
+def is_passing(error: BaseException) -> bool:
+    """May the same request succeed a little later?"""
+    if isinstance(error, errors.OriginError):
+        return error.status in PASSING
+    # A server that is not trusted now will not be trusted then.
+    is_lost = isinstance(error, (errors.BackendUnavailable, errors.BackendTimeout))
+    return is_lost and not isinstance(error, errors.BackendUntrusted)

@@ -26,7 +26,7 @@ from typing import Any, Callable, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import short
-from ovirt_imageio.backends.http import Image
+from ovirt_imageio.origin.image import Description
 from ovirt_imageio.sessions.token import Access
 
 __all__ = ["SESSIONS_LIMIT", "Session", "Sessions"]
@@ -79,7 +79,7 @@ class Sessions:
         self,
         store: Store,
         verify: Callable[[str, float], Access],
-        look: Callable[[str], Image],
+        look: Callable[[str], Description],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store

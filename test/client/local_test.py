@@ -12,7 +12,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.file import FileBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import local
-from ovirt_imageio.client.local import Image
+from ovirt_imageio.client.local import ImageFile
 from ovirt_imageio.qemu import img
 
 pytestmark = pytest.mark.storage
@@ -34,7 +34,7 @@ def qcow2(tmp_path):
     return path
 
 
-def read(image: Image, length: int = 10) -> tuple[type, int, bytes]:
+def read(image: ImageFile, length: int = 10) -> tuple[type, int, bytes]:
     with local.opened(image) as backend:
         view = memoryview(bytearray(length))
         backend.readinto(0, view)
@@ -56,7 +56,7 @@ def test_raw_file_of_odd_size_is_what_qemu_says(tmp_path):
 
 
 def test_known_format_is_not_looked_for(qcow2):
-    assert read(Image(str(qcow2), "raw"), 4)[2] == b"QFI\xfb"
+    assert read(ImageFile(str(qcow2), "raw"), 4)[2] == b"QFI\xfb"
     assert local.find(str(qcow2), format="raw").format == "raw"
 
 
@@ -110,7 +110,8 @@ def test_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["raw", "qcow2"])
 def test_several_at_once(name, request):
     path = request.getfixturevalue(name)
-    with local.served(Image(str(path), name), writable=True, connections=3) as open_local, contextlib.ExitStack() as s:
+    image = ImageFile(str(path), name)
+    with local.served(image, writable=True, connections=3) as open_local, contextlib.ExitStack() as s:
         disks = [s.enter_context(contextlib.closing(open_local())) for _ in range(3)]
         disks[0].write(MiB - 512, memoryview(b"z" * 512))
         view = memoryview(bytearray(512))

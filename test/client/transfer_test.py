@@ -8,9 +8,9 @@ import pytest
 from fakes.origin import DiskOrigin
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client import errors as client_errors
 from ovirt_imageio.client.transfer import Download, Options, Upload, check_size
+from ovirt_imageio.origin.image import Image
 
 DATA = bytes(range(256)) * 4096
 SMALL = len(DATA) // 2
@@ -61,11 +61,11 @@ def test_download(tmp_path):
 
 
 def test_size_that_fits():
-    with DiskOrigin(DATA) as origin, contextlib.closing(HttpBackend(origin.url)) as backend:
-        assert check_size(backend, len(DATA)) == len(DATA)
-        assert check_size(backend, SMALL) == len(DATA)
+    with DiskOrigin(DATA) as origin, contextlib.closing(Image(origin.url)) as image:
+        assert check_size(image, len(DATA)) == len(DATA)
+        assert check_size(image, SMALL) == len(DATA)
         # This one grows: it was asked, with a request that changes nothing.
-        assert check_size(backend, 2 * len(DATA)) == len(DATA)
+        assert check_size(image, 2 * len(DATA)) == len(DATA)
         assert origin.data == DATA + bytes(len(DATA))
 
 

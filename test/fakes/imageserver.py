@@ -30,6 +30,7 @@ from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import TcpAddress, UnixAddress
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
+from ovirt_imageio.origin.image import Image
 
 
 class Answer(NamedTuple):
@@ -153,4 +154,4 @@ class ProxyServer(ImageServer):
     def _open(self, ticket: Any, line: Any) -> Any:
         self.opened += 1
         url = self.origin.url(ticket.uuid)
-        return HttpBackend(url, writable=ticket.can("write"), dirty=ticket.dirty, line=line)
+        return HttpBackend(Image(url, line=line), writable=ticket.can("write"), dirty=ticket.dirty)

@@ -1,9 +1,9 @@
-"""Origins for the http backend: one that serves a disk in memory, and one that does what a script says.
+"""Origins: one that serves a disk in memory, and one that does what a script says.
 
 with DiskOrigin(b"data") as origin:         answers like a daemon, new or old
-    HttpBackend(origin.url)
+    Image(origin.url)
 with ScriptedOrigin(first, second) as origin:   each script plays one connection
-    HttpBackend(origin.url)
+    Image(origin.url)
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.backends.http import Image
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.handlers.extents import Extents
 from ovirt_imageio.handlers.images import Images
@@ -20,6 +19,7 @@ from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import UnixAddress
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
+from ovirt_imageio.origin.image import Description
 from ovirt_imageio.sessions.sessions import Sessions
 from ovirt_imageio.sessions.token import Access
 
@@ -40,7 +40,7 @@ class Proxy:
     def __init__(self, path: str) -> None:
         self.disk = bytearray(b"0123456789")
         self.store = Store(lambda ticket, line: MemoryBackend(self.disk))
-        sessions = Sessions(self.store, verify, lambda url: Image(10, True, False, "disk.raw"), time.time)
+        sessions = Sessions(self.store, verify, lambda url: Description(10, True, False, "disk.raw"), time.time)
         application = Application(
             [
                 ("/images/([^/]*)/extents", guard(Extents(self.store), sessions)),

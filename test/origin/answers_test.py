@@ -100,3 +100,22 @@ def test_what_is_neither_wanted_nor_a_refusal(status):
         error = answers.read_refusal(reply, "read", "")
     assert type(error) is errors.StorageError
     assert f"unexpected status {status}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (errors.BackendUnavailable("read", "lost"), True),
+        (errors.BackendTimeout("read", "late"), True),
+        (errors.OriginError("read", "busy", status=503), True),
+        (errors.OriginError("read", "bad gateway", status=502), True),
+        (errors.OriginError("read", "broken", status=500), False),
+        (errors.OriginError("read", "forbidden", status=403), False),
+        (errors.OriginError("read", "full", status=507), False),
+        (errors.StorageError("write", "broken"), False),
+        (errors.OperationCanceled(), False),
+        (errors.BackendUntrusted("open", "untrusted"), False),
+    ],
+)
+def test_is_passing(error, passing):
+    assert answers.is_passing(error) == passing

@@ -16,9 +16,10 @@ from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Options
-from ovirt_imageio.backends.http import HttpBackend, open_backend
+from ovirt_imageio.backends.http import open_backend
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.server import Origin
 
 
@@ -51,8 +52,8 @@ def trusting():
 
 
 def test_trusted():
-    with tls_origin(good()) as origin, contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend:
-        assert backend.size() == 10
+    with tls_origin(good()) as origin, contextlib.closing(Image(origin.url, context=trusting())) as image:
+        assert image.size() == 10
 
 
 def test_options_name_the_authority(tmp_path):
@@ -60,8 +61,8 @@ def test_options_name_the_authority(tmp_path):
         options = Options(ca_file=good().ca_file)
         with contextlib.closing(
             open_backend(origin.url, writable=True, sparse=False, dirty=False, options=options)
-        ) as backend:
-            assert backend.size() == 10
+        ) as image:
+            assert image.size() == 10
         options = Options(ca_file=foreign().cert_file)
         with pytest.raises(errors.BackendUntrusted, match="certificate"):
             open_backend(origin.url, writable=True, sparse=False, dirty=False, options=options)
@@ -80,7 +81,7 @@ def test_authority_that_cannot_be_read(tmp_path, caplog):
 def test_untrusted(certificate):
     with tls_origin(certificate()) as origin:
         with pytest.raises(errors.BackendUntrusted, match="certificate"):
-            HttpBackend(origin.url, context=trusting())
+            Image(origin.url, context=trusting())
         # It did not even learn what was wanted.
         assert origin.requests == []
 
@@ -88,7 +89,7 @@ def test_untrusted(certificate):
 def test_untrusted_without_a_context():
     with tls_origin(good()) as origin:
         with pytest.raises(errors.BackendUntrusted, match="certificate"):
-            HttpBackend(origin.url)
+            Image(origin.url)
         assert origin.requests == []
 
 
@@ -97,43 +98,43 @@ def test_certificate_that_was_replaced_while_we_were_connected():
     context = server_context(good())
     with (
         DiskOrigin(b"0123456789", context=context) as origin,
-        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+        contextlib.closing(Image(origin.url, context=trusting())) as image,
     ):
         context.load_cert_chain(foreign().cert_file, foreign().key_file)
         origin.drop_connections()
         with pytest.raises(errors.BackendUntrusted, match="certificate"):
-            backend.readinto(0, memoryview(bytearray(5)))
+            image.readinto(0, memoryview(bytearray(5)))
 
 
 def test_plain_server_where_tls_is_expected():
     with DiskOrigin(b"0123456789") as origin, pytest.raises(errors.BackendUntrusted, match="does not speak TLS"):
-        HttpBackend(origin.url.replace("http:", "https:"), context=trusting())
+        Image(origin.url.replace("http:", "https:"), context=trusting())
 
 
 def test_tls_server_where_plain_is_expected():
     with tls_origin(good()) as origin, pytest.raises(errors.BackendUnavailable):
-        HttpBackend(origin.url.replace("https:", "http:"), read_timeout=DEADLINE)
+        Image(origin.url.replace("https:", "http:"), read_timeout=DEADLINE)
 
 
 def test_handshake_that_stalls():
     with ScriptedOrigin(lambda wire: wire.stall()) as origin, pytest.raises(errors.BackendTimeout):
-        HttpBackend(origin.url.replace("http:", "https:"), context=trusting(), connect_timeout=0.1)
+        Image(origin.url.replace("http:", "https:"), context=trusting(), connect_timeout=0.1)
 
 
 def test_answer_that_stalls():
     with ScriptedOrigin(lambda wire: wire.stall()) as origin, pytest.raises(errors.BackendTimeout):
-        HttpBackend(origin.url, read_timeout=0.1)
+        Image(origin.url, read_timeout=0.1)
 
 
 def test_streams_over_tls():
     data = pattern(3 * MIB)
     with (
         tls_origin(good(), bytes(4 * MIB)) as origin,
-        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+        contextlib.closing(Image(origin.url, context=trusting())) as image,
     ):
-        backend.receive_from(Bytes(data), 5, len(data), Progress())
+        image.receive_from(Bytes(data), 5, len(data), Progress())
         sink = Collector()
-        backend.send_to(sink, 5, len(data), Progress())
+        image.send_to(sink, 5, len(data), Progress())
         assert sink.data == data
         assert origin.data[5 : 5 + len(data)] == data
 
@@ -143,11 +144,11 @@ def test_short_upload_over_tls_is_written_as_far_as_it_came(available):
     data = pattern(available)
     with (
         tls_origin(good(), bytes(4 * MIB)) as origin,
-        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+        contextlib.closing(Image(origin.url, context=trusting())) as image,
     ):
         progress = Progress()
         with pytest.raises(errors.PartialContent):
-            backend.receive_from(Bytes(data), 0, 3 * MIB, progress)
+            image.receive_from(Bytes(data), 0, 3 * MIB, progress)
         assert origin.data[:available] == data
         assert progress.total == available
 
@@ -165,32 +166,32 @@ def test_interrupted_before_it_is_used():
 @pytest.mark.parametrize("is_full", [False, True], ids=["no answer", "no connection"])
 @pytest.mark.parametrize("through_tunnel", [False, True], ids=["direct", "tunnel"])
 def test_interrupted_while_it_opens(scheme, is_full, through_tunnel):
-    """Nobody has a backend that is being opened, but whoever wants it opened has its line."""
+    """Nothing can interrupt an image that is being opened, but for the line that it was given."""
     line = Lifeline()
     with silent.tcp(is_full=is_full) as server:
         thread = threading.Thread(target=lambda: (server.wait_for_client(), line.cut()))
         thread.start()
         tunnel = server.address if through_tunnel else None
         with pytest.raises(errors.OperationCanceled):
-            HttpBackend(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), tunnel=tunnel, line=line)
+            Image(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), tunnel=tunnel, line=line)
         thread.join()
         with pytest.raises(OSError):
-            HttpBackend(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), line=line)
+            Image(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), line=line)
 
 
 def test_interrupted_while_it_connects_again():
     """Neither does it try another way then."""
     with (
         DiskOrigin(b"0123456789") as first,
-        contextlib.closing(HttpBackend(first.url, context=trusting())) as backend,
+        contextlib.closing(Image(first.url, context=trusting())) as image,
         tempfile.TemporaryDirectory() as folder,
         silent.unix(f"{folder}/sock", is_full=True),
     ):
-        backend.origin.use_unix_socket(f"{folder}/sock")
-        thread = threading.Thread(target=backend.interrupt)
+        image.origin.use_unix_socket(f"{folder}/sock")
+        thread = threading.Thread(target=image.interrupt)
         thread.start()
         with pytest.raises(errors.OperationCanceled):
-            backend.flush()
+            image.flush()
         thread.join()
 
 
@@ -198,16 +199,16 @@ def test_interrupt_over_tls():
     """The bytes of an interrupted upload never leave in clear text."""
     with (
         tls_origin(good(), bytes(4 * MIB)) as origin,
-        contextlib.closing(HttpBackend(origin.url, context=trusting())) as backend,
+        contextlib.closing(Image(origin.url, context=trusting())) as image,
     ):
         calls = []
 
         def progress(count):
             calls.append(count)
             if len(calls) == 1:
-                thread = threading.Thread(target=backend.interrupt)
+                thread = threading.Thread(target=image.interrupt)
                 thread.start()
                 thread.join()
 
         with pytest.raises(errors.OperationCanceled):
-            backend.receive_from(Bytes(pattern(3 * MIB)), 0, 3 * MIB, progress)
+            image.receive_from(Bytes(pattern(3 * MIB)), 0, 3 * MIB, progress)

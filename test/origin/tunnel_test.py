@@ -14,7 +14,7 @@ from fakes.origin import DiskOrigin
 from real import certificates
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.http import HttpBackend
+from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.tunnel import choose, open_tunnel
 
 PROXY = {"https_proxy": "http://proxy:3128"}
@@ -132,13 +132,13 @@ def test_backend_through_a_proxy_verifies_the_server_itself():
         origin.options["unix_socket"] = "\0nobody"
         with NetworkProxy() as proxy:
             trust = ssl.create_default_context(cafile=made.ca_file)
-            with contextlib.closing(HttpBackend(origin.url, context=trust, tunnel=proxy.address)) as backend:
+            with contextlib.closing(Image(origin.url, context=trust, tunnel=proxy.address)) as image:
                 view = memoryview(bytearray(4))
-                backend.readinto(0, view)
+                image.readinto(0, view)
                 assert bytes(view) == b"data"
         assert proxy.asked.startswith(f"CONNECT 127.0.0.1:{origin.port} ".encode())
 
 
 def test_unreachable_proxy_is_told():
     with ports.reserved() as port, pytest.raises(errors.BackendUnavailable, match="reached"):
-        HttpBackend("https://example.org/images/x", tunnel=("127.0.0.1", port))
+        Image("https://example.org/images/x", tunnel=("127.0.0.1", port))

@@ -10,8 +10,8 @@ from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.backends.http import Image
 from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.origin.image import Description
 from ovirt_imageio.sessions import sessions as sessions_
 from ovirt_imageio.sessions.sessions import Sessions
 from ovirt_imageio.sessions.token import Access
@@ -28,7 +28,7 @@ class Bench:
         self.clock = FakeClock(1_000_000)
         self.store = Store(lambda ticket, line: MemoryBackend(bytearray(1024)), self.clock)
         self.tokens: dict[str, Access] = {}
-        self.image = Image(1024, True, False)
+        self.image = Description(1024, True, False)
         self.looked: list[str] = []
         self.verified = 0
         self.refusal = None
@@ -40,7 +40,7 @@ class Bench:
             raise errors.NotAuthenticated("bad token")
         return self.tokens[token]
 
-    def look(self, url: str) -> Image:
+    def look(self, url: str) -> Description:
         self.looked.append(url)
         if self.refusal is not None:
             raise self.refusal
@@ -86,7 +86,7 @@ def test_open(bench):
 
 
 def test_what_the_host_tells_becomes_the_ticket(bench):
-    bench.image = Image(77, False, True, "disk ü.qcow2")
+    bench.image = Description(77, False, True, "disk ü.qcow2")
     session_id = bench.sessions.open(bench.add("t"))
     ticket = bench.store.authorize(bench.sessions.resolve(TICKET, session_id, None), "read").ticket
     assert (ticket.size, ticket.ops, ticket.dirty, ticket.filename) == (77, ("read",), True, "disk ü.qcow2")

@@ -3,7 +3,7 @@
     Upload      local ──> body of a PUT ; zeroes and flush as PATCH
     Download    answer to a GET ──> local ; zeroes and flush here
 
-Several requests are under way on each, when the server can. Knows backends; knows neither images nor URLs.
+Several requests are under way on each, when the server can. Knows the two ends; knows nothing of formats and URLs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client.copy.plan import COPY, Request
-from ovirt_imageio.client.pipeline import Frame, Pipeline
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.origin.answers import is_passing
+from ovirt_imageio.origin.image import Image
+from ovirt_imageio.origin.pipeline import Frame, Pipeline
 from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.relay import Progress, Sink, buffers
 from ovirt_imageio.storage.zero import is_zero
 
-__all__ = ["Download", "OpenLocal", "OpenRemote", "Upload", "is_passing"]
+__all__ = ["Download", "OpenLocal", "OpenRemote", "Upload"]
 
 # So many requests are under way at once ...
 MAX_PENDING = 32
@@ -33,12 +34,9 @@ LARGE = 1024**2
 # Below this, reading into a buffer is cheaper than what a backend does to stream.
 SMALL = 256 * 1024
 
-# Answers with which a server tells that it cannot now: time-out, too many requests, and troubles behind a proxy.
-PASSING = frozenset([408, 429, 502, 503, 504])
-
 OpenLocal = Callable[[], Backend]
 # Who cuts the line ends the wait for a server.
-OpenRemote = Callable[[Lifeline], HttpBackend]
+OpenRemote = Callable[[Lifeline], Image]
 
 
 class RemoteLane(abc.ABC):
@@ -52,7 +50,7 @@ class RemoteLane(abc.ABC):
         self._open_remote = open_remote
         self._moved = moved
         self._local: Optional[Backend] = None
-        self._remote: Optional[HttpBackend] = None
+        self._remote: Optional[Image] = None
         self._pipeline: Optional[Pipeline] = None
         self._pending: deque[Request] = deque()
         # Held while a connection is made.
@@ -115,7 +113,7 @@ class RemoteLane(abc.ABC):
             if end is not None:
                 end.close()
 
-    def _ends(self) -> tuple[Backend, HttpBackend, Pipeline]:
+    def _ends(self) -> tuple[Backend, Image, Pipeline]:
         if self._local is None:
             self._local = self._open_local()
         if self._remote is None:
@@ -237,12 +235,3 @@ class Download(RemoteLane):
     def _drop(self, reply: Reply, length: int) -> None:
         while length:
             length -= reply.fill(self._buffer[:length])
-
-
-def is_passing(error: BaseException) -> bool:
-    """May the same request succeed a little later?"""
-    if isinstance(error, errors.OriginError):
-        return error.status in PASSING
-    # Whom we do not trust now we will not trust then.
-    is_lost = isinstance(error, (errors.BackendUnavailable, errors.BackendTimeout))
-    return is_lost and not isinstance(error, errors.BackendUntrusted)

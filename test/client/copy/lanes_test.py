@@ -9,11 +9,11 @@ from fakes.origin import DiskOrigin, ScriptedOrigin
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client.copy import lanes
 from ovirt_imageio.client.copy.plan import COPY, ZERO, Request
 from ovirt_imageio.client.remote import Remote
+from ovirt_imageio.origin.image import Image
 
 MiB = 1024**2
 DATA = bytes(range(256)) * (4 * MiB // 256)
@@ -32,7 +32,7 @@ def zero(start: int, length: int) -> Request:
 
 
 def upload(origin, data: bytes = DATA, moved=ignore) -> lanes.Upload:
-    return lanes.Upload(lambda: MemoryBackend(data), lambda line: HttpBackend(origin.url), moved)
+    return lanes.Upload(lambda: MemoryBackend(data), lambda line: Image(origin.url), moved)
 
 
 def run(lane, *requests: Request) -> None:
@@ -63,7 +63,7 @@ def test_upload_that_looks_for_zeroes():
     data = DATA[:MiB] + bytes(MiB) + DATA[:MiB]
     moved: list[int] = []
     with DiskOrigin(b"x" * len(data)) as origin:
-        open_local, open_remote = (lambda: MemoryBackend(data)), (lambda line: HttpBackend(origin.url))
+        open_local, open_remote = (lambda: MemoryBackend(data)), (lambda line: Image(origin.url))
         lane = lanes.Upload(open_local, open_remote, moved.append, detect_zeroes=True)
         run(lane, copy(0, MiB), copy(MiB, MiB), copy(2 * MiB, MiB))
         assert origin.data == data
@@ -80,7 +80,7 @@ def test_upload_to_a_server_that_cannot_zero_or_flush():
 
 
 def download(origin, disk: bytearray, moved=ignore) -> lanes.Download:
-    return lanes.Download(lambda: MemoryBackend(disk), lambda line: HttpBackend(origin.url, writable=False), moved)
+    return lanes.Download(lambda: MemoryBackend(disk), lambda line: Image(origin.url), moved)
 
 
 def test_download_writes_the_parts_alone():
@@ -139,7 +139,7 @@ def test_does_not_recover_from_a_fault_here():
             raise errors.BackendUnavailable("open", "qemu-nbd died")
 
     with DiskOrigin(DATA) as origin:
-        lane = lanes.Download(lambda: Dead(b""), lambda line: HttpBackend(origin.url), ignore)
+        lane = lanes.Download(lambda: Dead(b""), lambda line: Image(origin.url), ignore)
         lane.begin(copy(0, 10))
         with pytest.raises(errors.BackendUnavailable, match="lost"):
             lane.recover(errors.BackendUnavailable("read", "lost"))
@@ -183,22 +183,3 @@ def test_interrupt_wakes_a_lane_that_waits_for_a_connection():
         with pytest.raises((errors.OperationCanceled, OSError)):
             job.result(20)
         lane.close()
-
-
-@pytest.mark.parametrize(
-    ("error", "passing"),
-    [
-        (errors.BackendUnavailable("read", "lost"), True),
-        (errors.BackendTimeout("read", "late"), True),
-        (errors.OriginError("read", "busy", status=503), True),
-        (errors.OriginError("read", "bad gateway", status=502), True),
-        (errors.OriginError("read", "broken", status=500), False),
-        (errors.OriginError("read", "forbidden", status=403), False),
-        (errors.OriginError("read", "full", status=507), False),
-        (errors.StorageError("write", "broken"), False),
-        (errors.OperationCanceled(), False),
-        (errors.BackendUntrusted("open", "untrusted"), False),
-    ],
-)
-def test_is_passing(error, passing):
-    assert lanes.is_passing(error) == passing

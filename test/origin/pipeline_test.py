@@ -9,18 +9,18 @@ import pytest
 from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.http import HttpBackend
-from ovirt_imageio.client import pipeline as pipelines
-from ovirt_imageio.client.pipeline import Frame, Pipeline
+from ovirt_imageio.origin import pipeline as pipelines
 from ovirt_imageio.origin.connection import Lost
+from ovirt_imageio.origin.image import Image
+from ovirt_imageio.origin.pipeline import Frame, Pipeline
 
 DATA = bytes(range(256)) * 40
 
 
 @contextlib.contextmanager
 def pipelined(url: str) -> Iterator[Pipeline]:
-    with contextlib.closing(HttpBackend(url)) as backend:
-        pipeline = Pipeline(backend)
+    with contextlib.closing(Image(url)) as image:
+        pipeline = Pipeline(image)
         yield pipeline
         pipeline.drop()
 
@@ -176,11 +176,11 @@ def test_after_a_drop_it_connects_again():
 
 
 def test_connection_serves_the_backend_in_between():
-    with DiskOrigin(DATA) as origin, contextlib.closing(HttpBackend(origin.url)) as backend:
-        pipeline = Pipeline(backend)
+    with DiskOrigin(DATA) as origin, contextlib.closing(Image(origin.url)) as image:
+        pipeline = Pipeline(image)
         pipeline.read(0, 10)
         pipeline.finish(taker([]))
-        backend.flush()
+        image.flush()
         pipeline.read(0, 10)
         pipeline.finish(taker([]))
         assert len(set(id(connection) for connection in origin.servers[0].connections)) == 1
