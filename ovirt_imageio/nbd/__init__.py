@@ -1,14 +1,19 @@
-"""An NBD client.
+"""NBD, both sides: a client, and a server over anything that reads and writes like a disk.
 
     wire               the numbers of the protocol, and its messages as bytes                     pure
-    handshake          negotiate                                                                  pure
-    replies            simple, structured and extended replies, in any order                      pure
     address            URLs                                                                       pure
     errors             what can go wrong, by what it leaves behind                                pure
-    stream             all bytes in time, or not at all: the only module that owns an NBD socket
+
+    handshake          negotiate as a client                                                      pure
+    replies            simple, structured and extended replies, in any order                      pure
+    stream             all bytes in time, or not at all
     client             read, write, zero, flush, block status: several requests under way
     streaming          a range on its way to a sink, or from a source, by slot or through the kernel
     status             extents from block status
+
+    offer              negotiate as a server                                                      pure
+    requests           find requests, and judge them by what was offered                          pure
+    export             answer them from a disk
 
 Knows nothing of HTTP, tickets, backends and configuration: it could be published alone.
 """

@@ -72,7 +72,9 @@ class Option(enum.IntEnum):
 
     EXPORT_NAME = 1
     ABORT = 2
+    LIST = 3
     STARTTLS = 5
+    INFO = 6
     GO = 7
     STRUCTURED_REPLY = 8
     LIST_META_CONTEXT = 9
@@ -84,6 +86,7 @@ class Reply(enum.IntEnum):
     """How the server may answer an option. The errors have the highest bit set."""
 
     ACK = 1
+    SERVER = 2
     INFO = 3
     META_CONTEXT = 4
     ERR_UNSUP = 0x8000_0001
@@ -102,6 +105,7 @@ class Info(enum.IntEnum):
     """What an answer to GO may tell."""
 
     EXPORT = 0
+    NAME = 1
     BLOCK_SIZE = 3
 
 
@@ -113,6 +117,7 @@ class ExportFlag(enum.IntFlag):
     SEND_FLUSH = 1 << 2
     SEND_FUA = 1 << 3
     SEND_WRITE_ZEROES = 1 << 6
+    SEND_DF = 1 << 7
     CAN_MULTI_CONN = 1 << 8
 
 
@@ -181,6 +186,8 @@ class CommandFlag(enum.IntFlag):
     NONE = 0
     FUA = 1 << 0
     NO_HOLE = 1 << 1
+    DF = 1 << 2
+    REQ_ONE = 1 << 3
     PAYLOAD_LENGTH = 1 << 5
 
 
@@ -203,7 +210,8 @@ CHUNK_DONE = 1
 BASE_ALLOCATION = "base:allocation"
 ALLOCATION_DEPTH = "qemu:allocation-depth"
 DIRTY_BITMAP = "qemu:dirty-bitmap:"
-STATE_ZERO = 1 << 1  # in base:allocation; bit 0 says that it is a hole
+STATE_HOLE = 1 << 0  # in base:allocation
+STATE_ZERO = 1 << 1  # in base:allocation
 STATE_DIRTY = 1 << 0  # in a dirty bitmap
 
 

@@ -1,0 +1,498 @@
+"""An NBD server for one client, over anything that reads and writes like a disk.
+
+    client ──> inbox ──> request ──> disk            small payloads lie in the inbox, long ones stream to the disk
+    client <── outbox <── reply <─── disk            replies to small requests leave together
+
+Requests are done in the order in which they come, and a client that has many under way gets their answers in large
+steps. What breaks a rule is answered with the error of NBD, what breaks the protocol ends the connection. A client
+holds no more memory than one inbox, one outbox and what the disk needs for one request, whatever it sends.
+
+Knows channels, disks and the protocol; knows nothing of HTTP and tickets: a watch is told of each request.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket as sockets
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Optional, Protocol, Union
+
+from ovirt_imageio import errors
+from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
+from ovirt_imageio.nbd import offer, requests, wire
+from ovirt_imageio.nbd.errors import Disconnected
+from ovirt_imageio.nbd.handshake import Receive, Send
+from ovirt_imageio.nbd.offer import Agreement, Offer
+from ovirt_imageio.nbd.requests import Request
+from ovirt_imageio.nbd.wire import Chunk, Command, CommandFlag, Mode
+from ovirt_imageio.relay import Progress, Sink, Source
+
+__all__ = ["Channel", "Disk", "Watch", "serve"]
+
+# What is received at once: many small requests, or the beginning of a long one.
+INBOX = 256 * 1024
+
+# Up to here a read goes through the outbox, and a payload through the inbox; longer ones stream.
+SMALL = 64 * 1024
+
+# Replies are sent when they are so long together, or when no request waits.
+OUTBOX = 256 * 1024
+
+# The most extents that one answer lists; a client asks again for the rest.
+MAX_EXTENTS = 4096
+
+# What goes to a client of an error: "MUST NOT exceed 4096 bytes".
+MAX_MESSAGE = 1024
+
+Data = Union[bytes, bytearray, memoryview]
+
+
+class Channel(Protocol):
+    """The connection to the client, after whatever came before NBD."""
+
+    def wait(self, view: memoryview) -> int:
+        """Read at least one byte of the next request, which may be long in coming; return how many, 0 at the end."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Read at least one byte of what the client has begun; return how many, 0 at the end."""
+
+    def send_parts(self, parts: Sequence[Data]) -> None:
+        """Send all parts."""
+
+
+class Disk(Protocol):
+    """What is exported: backends are such disks."""
+
+    zero_step: int
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        """Fill view with the bytes at offset; return how many there are."""
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Write all of view at offset."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeroes."""
+
+    def flush(self) -> None:
+        """Make what was written survive a power failure."""
+
+    def extents(self, context: str, offset: int, length: int) -> Iterator[Extent]:
+        """Yield the "zero" or "dirty" extents of a range."""
+
+    def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
+        """Send a range to the sink."""
+
+    def receive_from(self, source: Source, offset: int, length: int, progress: Progress) -> None:
+        """Write a range from the source."""
+
+
+class Watch(Protocol):
+    """Is told what is done for the client; what a method raises ends the connection."""
+
+    def begin(self, command: Command, offset: int, length: int) -> None:
+        """A request begins."""
+
+    def moved(self, count: int) -> None:
+        """`count` more bytes of the current request are done."""
+
+    def end(self, error: Optional[BaseException]) -> None:
+        """The current request is done, or failed."""
+
+
+def serve(channel: Channel, disk: Disk, what: Offer, kinds: Mapping[str, str], watch: Watch) -> None:
+    """Serve a disk until the client leaves.
+
+    `kinds` tells for each meta context of the offer which extents of the disk it is made of, "zero" or "dirty". Raises
+    errors of nbd.errors when the client breaks the protocol or leaves amid a request, and what channel and watch raise.
+    """
+    inbox = Inbox(channel)
+    agreement = negotiate(inbox, channel, what)
+    if agreement is not None:
+        Session(inbox, channel, disk, what, agreement, kinds, watch).run()
+
+
+def negotiate(inbox: Inbox, channel: Channel, what: Offer) -> Optional[Agreement]:
+    """Do what the negotiation asks for."""
+    steps = offer.welcome(what)
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Send):
+                channel.send_parts([step.data])
+                step = steps.send(b"")
+            else:
+                assert isinstance(step, Receive)
+                step = steps.send(inbox.take(step.size))
+    except StopIteration as end:
+        agreement: Optional[Agreement] = end.value
+        return agreement
+
+
+class Inbox:
+    """What came from the client and was not used yet."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._memory = memoryview(bytearray(INBOX))
+        self._start = 0
+        self._end = 0
+
+    def find(self, mode: Mode) -> Optional[Request]:
+        """Take the header of the next request, if it is here."""
+        request = requests.find(self._memory, self._start, self._end, mode)
+        if request is not None:
+            self._start += wire.EXTENDED_REQUEST.size if mode is Mode.EXTENDED else wire.REQUEST.size
+        return request
+
+    def wait(self) -> bool:
+        """Receive more of the next request; return False if the client left between two requests."""
+        is_idle = self._start == self._end
+        self._make_room()
+        receive = self._channel.wait if is_idle else self._channel.readinto
+        count = receive(self._memory[self._end :])
+        if not count and not is_idle:
+            raise Disconnected("the NBD client left amid a request")
+        self._end += count
+        return count > 0
+
+    def holds(self, size: int) -> bool:
+        """Return True if so many bytes are here."""
+        return size <= self._end - self._start
+
+    def gather(self, size: int) -> memoryview:
+        """Take the next bytes, at most SMALL, receiving what is not here; good until the next call."""
+        self._make_room()
+        while self._end - self._start < size:
+            count = self._channel.readinto(self._memory[self._end :])
+            if not count:
+                raise Disconnected("the NBD client left amid a request")
+            self._end += count
+        self._start += size
+        return self._memory[self._start - size : self._start]
+
+    def take(self, size: int) -> bytes:
+        """Take the next bytes."""
+        return bytes(self.gather(size))
+
+    def readinto(self, view: memoryview) -> int:
+        """Take some of the next bytes, at least one, 0 at the end."""
+        count = min(len(view), self._end - self._start)
+        if not count:
+            return self._channel.readinto(view)
+        view[:count] = self._memory[self._start : self._start + count]
+        self._start += count
+        return count
+
+    def skip(self, size: int) -> None:
+        """Throw the next bytes away."""
+        while size:
+            size -= len(self.gather(min(size, SMALL)))
+
+    def _make_room(self) -> None:
+        """Move what is here to the front, where the rest could not hold a small request."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif INBOX - self._start < 2 * SMALL:
+            left = self._end - self._start
+            self._memory[:left] = bytes(self._memory[self._start : self._end])
+            self._start, self._end = 0, left
+
+
+class Payload:
+    """The payload of one request as a source."""
+
+    socket: Optional[sockets.socket] = None
+
+    def __init__(self, inbox: Inbox, size: int) -> None:
+        self._inbox = inbox
+        self.left = size
+
+    def readinto(self, view: memoryview) -> int:
+        """Read some of it, 0 at its end."""
+        if not self.left:
+            return 0
+        count = self._inbox.readinto(view[: self.left])
+        if not count:
+            raise Disconnected("the NBD client left amid a request")
+        self.left -= count
+        return count
+
+    def advance(self, count: int) -> None:
+        """Never called: there is no socket."""
+
+
+class Replies:
+    """What goes to the client: how a reply looks in the mode that was agreed, gathered in the outbox."""
+
+    def __init__(self, channel: Channel, mode: Mode) -> None:
+        self._channel = channel
+        self._mode = mode
+        self._memory = memoryview(bytearray(OUTBOX + 2 * SMALL))
+        self._end = 0
+        # Lists of extents, which follow what is in the outbox.
+        self._lists: list[bytes] = []
+
+    @property
+    def is_full(self) -> bool:
+        """True if it must be sent before more comes."""
+        return self._end >= OUTBOX or bool(self._lists)
+
+    def send(self, *more: Data) -> None:
+        """Send what is gathered, and more."""
+        parts: list[Data] = [self._memory[: self._end]] if self._end else []
+        parts += self._lists
+        parts += more
+        self._end = 0
+        self._lists = []
+        if parts:
+            self._channel.send_parts(parts)
+
+    def done(self, request: Request) -> None:
+        """The request is done, and nothing is to be told."""
+        if self._mode is Mode.SIMPLE:
+            self._add(wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, 0, request.cookie))
+        else:
+            self._add(self.chunk(request, wire.CHUNK_DONE, Chunk.NONE, 0))
+
+    def fail(self, request: Request, code: int, message: str = "") -> None:
+        """The request failed."""
+        if self._mode is Mode.SIMPLE:
+            self._add(wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, code, request.cookie))
+            return
+        text = message.encode("utf-8", "replace")[:MAX_MESSAGE]
+        head = self.chunk(request, wire.CHUNK_DONE, Chunk.ERROR, wire.ERROR.size + len(text))
+        self._add(head + wire.ERROR.pack(code, len(text)) + text)
+
+    def room_for_data(self, request: Request) -> memoryview:
+        """Return where the data of a small read goes, before `data`."""
+        start = self._end + len(self.data_head(request, request.offset, request.length, True))
+        return self._memory[start : start + request.length]
+
+    def data(self, request: Request) -> None:
+        """The data of a small read stands in its room: the reply is complete."""
+        self._add(self.data_head(request, request.offset, request.length, True))
+        self._end += request.length
+
+    def data_head(self, request: Request, offset: int, length: int, is_last: bool) -> bytes:
+        """Return what comes before data in a reply."""
+        if self._mode is Mode.SIMPLE:
+            return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, 0, request.cookie)
+        flags = wire.CHUNK_DONE if is_last else 0
+        head = self.chunk(request, flags, Chunk.OFFSET_DATA, wire.DATA_OFFSET.size + length)
+        return head + wire.DATA_OFFSET.pack(offset)
+
+    def status(self, request: Request, context: int, extents: Sequence[tuple[int, int]], is_last: bool) -> None:
+        """Tell the extents of one context, as length and flags."""
+        flags = wire.CHUNK_DONE if is_last else 0
+        if self._mode is Mode.EXTENDED:
+            body = wire.STATUS_EXT.pack(context, len(extents))
+            body += b"".join(wire.STATUS_EXT_EXTENT.pack(*extent) for extent in extents)
+            self._lists += (self.chunk(request, flags, Chunk.BLOCK_STATUS_EXT, len(body)), body)
+        else:
+            body = wire.CONTEXT_ID.pack(context)
+            body += b"".join(wire.STATUS_EXTENT.pack(*extent) for extent in extents)
+            self._lists += (self.chunk(request, flags, Chunk.BLOCK_STATUS, len(body)), body)
+
+    def chunk(self, request: Request, flags: int, kind: Chunk, length: int) -> bytes:
+        """Return the header of a chunk."""
+        if self._mode is Mode.EXTENDED:
+            return wire.EXTENDED_REPLY.pack(
+                wire.EXTENDED_REPLY_MAGIC, flags, kind, request.cookie, request.offset, length
+            )
+        return wire.STRUCTURED_REPLY.pack(wire.STRUCTURED_REPLY_MAGIC, flags, kind, request.cookie, length)
+
+    def _add(self, data: bytes) -> None:
+        self._memory[self._end : self._end + len(data)] = data
+        self._end += len(data)
+
+
+class Answer:
+    """The data of a long read as a sink: each piece is a chunk, so that one that cannot be read can be told apart."""
+
+    socket: Optional[sockets.socket] = None
+
+    def __init__(self, replies: Replies, request: Request, is_simple: bool) -> None:
+        self._replies = replies
+        self._request = request
+        self._is_simple = is_simple
+        self.sent = 0
+
+    def write(self, view: memoryview) -> None:
+        """Send a piece."""
+        request = self._request
+        if self._is_simple and self.sent:
+            self._replies.send(view)
+        else:
+            is_last = self.sent + len(view) == request.length
+            head = self._replies.data_head(request, request.offset + self.sent, len(view), is_last)
+            self._replies.send(head, view)
+        self.sent += len(view)
+
+    def advance(self, count: int) -> None:
+        """Never called: there is no socket."""
+
+
+class Session:
+    """The transmission phase of one client."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        channel: Channel,
+        disk: Disk,
+        what: Offer,
+        agreement: Agreement,
+        kinds: Mapping[str, str],
+        watch: Watch,
+    ) -> None:
+        self._inbox = inbox
+        self._disk = disk
+        self._mode = agreement.mode
+        self._rules = requests.Rules(what, agreement)
+        self._contexts = [(number, kinds[name]) for number, name in agreement.contexts.items()]
+        self._watch = watch
+        self._replies = Replies(channel, agreement.mode)
+
+    def run(self) -> None:
+        """Answer requests until the client leaves."""
+        while True:
+            request = self._inbox.find(self._mode)
+            if request is None:
+                # The client may be waiting for us.
+                self._replies.send()
+                if not self._inbox.wait():
+                    return
+                continue
+            code = self._rules.judge(request)
+            if code:
+                self._inbox.skip(request.payload)
+                self._replies.fail(request, code)
+            elif request.command == Command.DISCONNECT:
+                self._replies.send()
+                return
+            else:
+                self._do(request)
+            if self._replies.is_full:
+                self._replies.send()
+
+    def _do(self, request: Request) -> None:
+        """Do a request that may be done, and answer it."""
+        command = Command(request.command)
+        self._watch.begin(command, request.offset, request.length)
+        try:
+            self._perform(command, request)
+            if request.flags & CommandFlag.FUA and command in (Command.WRITE, Command.WRITE_ZEROES):
+                self._disk.flush()
+        except (errors.StorageError, errors.PartialContent, errors.UnsupportedContext) as error:
+            self._watch.end(error)
+            self._replies.fail(request, code_of(error), str(error))
+            return
+        except BaseException as error:
+            self._watch.end(error)
+            raise
+        self._watch.end(None)
+        if command == Command.READ and request.length <= SMALL:
+            self._replies.data(request)
+        elif command not in (Command.READ, Command.BLOCK_STATUS):
+            self._replies.done(request)
+
+    def _perform(self, command: Command, request: Request) -> None:
+        if command == Command.READ:
+            self._read(request)
+        elif command == Command.WRITE:
+            self._write(request)
+        elif command == Command.WRITE_ZEROES:
+            self._zero(request)
+        elif command == Command.FLUSH:
+            self._disk.flush()
+        else:
+            self._tell_status(request)
+
+    def _read(self, request: Request) -> None:
+        if request.length <= SMALL:
+            count = self._disk.readinto(request.offset, self._replies.room_for_data(request))
+            if count < request.length:
+                raise errors.PartialContent(request.length, count)
+            self._watch.moved(count)
+            return
+        self._replies.send()
+        answer = Answer(self._replies, request, self._mode is Mode.SIMPLE)
+        try:
+            self._disk.send_to(answer, request.offset, request.length, self._watch.moved)
+        except errors.Error as error:
+            if self._mode is Mode.SIMPLE and answer.sent:
+                # The client counts on all of it.
+                raise Disconnected(f"a reply was begun and cannot be ended: {error}") from error
+            raise
+
+    def _write(self, request: Request) -> None:
+        if not self._inbox.holds(request.length):
+            # The client may wait for earlier answers before it sends all of this.
+            self._replies.send()
+        if request.length <= SMALL:
+            self._disk.write(request.offset, self._inbox.gather(request.length))
+            self._watch.moved(request.length)
+            return
+        payload = Payload(self._inbox, request.payload)
+        try:
+            self._disk.receive_from(payload, request.offset, request.length, self._watch.moved)
+        except errors.StorageError:
+            self._inbox.skip(payload.left)
+            raise
+
+    def _zero(self, request: Request) -> None:
+        done = 0
+        while done < request.length:
+            step = min(self._disk.zero_step, request.length - done)
+            self._disk.zero(request.offset + done, step)
+            self._watch.moved(step)
+            done += step
+
+    def _tell_status(self, request: Request) -> None:
+        """Tell the extents of each context; those of all are found first, as an error must be the only answer."""
+        limit = 1 if request.flags & CommandFlag.REQ_ONE else MAX_EXTENTS
+        longest = 2**63 if self._mode is Mode.EXTENDED else wire.MAX_LENGTH
+        lists = []
+        for number, kind in self._contexts:
+            found = self._disk.extents(kind, request.offset, request.length)
+            lists.append((number, list(flagged(found, limit, longest))))
+        for place, (number, extents) in enumerate(lists, 1):
+            self._replies.status(request, number, extents, place == len(lists))
+
+
+def flagged(extents: Iterator[Extent], limit: int, longest: int) -> Iterator[tuple[int, int]]:
+    """Yield at most `limit` extents as length and flags of their meta context."""
+    for _ in range(limit):
+        extent = next(extents, None)
+        if extent is None:
+            return
+        if isinstance(extent, ZeroExtent):
+            flags = (wire.STATE_ZERO if extent.zero else 0) | (wire.STATE_HOLE if extent.hole else 0)
+        else:
+            assert isinstance(extent, DirtyExtent)
+            flags = wire.STATE_DIRTY if extent.dirty else 0
+        # One that is longer than the header can say ends early: the client asks again from there.
+        yield min(extent.length, longest), flags
+        if extent.length > longest:
+            return
+
+
+# The errors of the system that a client can do something about.
+KNOWN = {
+    errno.EPERM: requests.EPERM,
+    errno.EINVAL: requests.EINVAL,
+    errno.ENOSPC: requests.ENOSPC,
+    errno.EDQUOT: requests.ENOSPC,
+    errno.EOPNOTSUPP: requests.ENOTSUP,
+}
+
+
+def code_of(error: BaseException) -> int:
+    """Return the error number of the protocol for one of our errors."""
+    if isinstance(error, errors.NoSpace):
+        return requests.ENOSPC
+    if isinstance(error, errors.UnsupportedContext):
+        return requests.ENOTSUP
+    code = error.code if isinstance(error, errors.StorageError) else None
+    return KNOWN.get(code, requests.EIO) if code is not None else requests.EIO

@@ -1,0 +1,416 @@
+"""Our NBD server: every promise of a backend through it, real clients, and clients that misbehave."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backends.contract import Contract, Disk
+from fakes.nbdexport import KINDS, Exporting
+from fakes.waiting import DEADLINE, wait_until
+from real.nbd import run, uri
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.file import FileBackend
+from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.backends.nbd import NBDBackend
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.nbd import client, export, status
+from ovirt_imageio.nbd.errors import Disconnected, ProtocolError, RequestFailed
+from ovirt_imageio.nbd.wire import Command, ExportFlag, Mode
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class ExportedDisk(Disk):
+    """A disk in memory behind our NBD server."""
+
+    def __init__(self, can_extend: bool) -> None:
+        self._data = bytearray()
+        self._exporting = Exporting(lambda: MemoryBackend(self._data), can_extend=can_extend)
+        self._exporting.__enter__()
+
+    def open(self, *, writable: bool = True, sparse: bool = False) -> NBDBackend:
+        return NBDBackend(f"nbd:unix:{self._exporting.path}", writable=writable, sparse=sparse)
+
+    def content(self) -> bytes:
+        return bytes(self._data)
+
+    def fill(self, data: bytes) -> None:
+        self._data[:] = data
+
+    def stop(self) -> None:
+        self._exporting.__exit__(None, None, None)
+        assert all(isinstance(failure, Disconnected) for failure in self._exporting.failures)
+
+
+class TestExport(Contract):
+    @pytest.fixture(params=[False, True], ids=["structured", "extended"])
+    def disk(self, request) -> Iterator[ExportedDisk]:
+        disk = ExportedDisk(request.param)
+        yield disk
+        disk.stop()
+
+
+# --- What the contract does not ask for ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data() -> bytearray:
+    return bytearray(random.Random(1).randbytes(4 * MIB))
+
+
+@pytest.fixture
+def exporting(data) -> Iterator[Exporting]:
+    with Exporting(lambda: MemoryBackend(data)) as exporting:
+        yield exporting
+
+
+def test_watch_is_told_of_each_request(exporting):
+    with client.connect(exporting.location) as nbd:
+        nbd.read(100, memoryview(bytearray(10)))
+        nbd.write(MIB, memoryview(bytes(MIB)))
+        nbd.zero(0, 2 * MIB)
+        nbd.flush()
+        nbd.block_status(0, MIB)
+    assert exporting.watch.begun == [
+        (Command.READ, 100, 10),
+        (Command.WRITE, MIB, MIB),
+        (Command.WRITE_ZEROES, 0, 2 * MIB),
+        (Command.FLUSH, 0, 0),
+        (Command.BLOCK_STATUS, 0, MIB),
+    ]
+    assert sum(exporting.watch.counts) == 10 + MIB + 2 * MIB
+    assert exporting.watch.errors == [None] * 5
+
+
+class Failing(MemoryBackend):
+    """A disk that fails."""
+
+    error: errors.Error = errors.NoSpace("write", "it is full", 28)
+
+    def write(self, offset: int, view: memoryview) -> None:
+        raise self.error
+
+    def zero(self, offset: int, length: int) -> None:
+        raise self.error
+
+    def flush(self) -> None:
+        raise errors.StorageError("flush", "it is broken", 5)
+
+    def readinto(self, offset: int, view: memoryview) -> int:
+        if offset >= MIB:
+            raise errors.StorageError("read", "a bad sector", 5)
+        return super().readinto(offset, view)
+
+
+@pytest.mark.parametrize("can_extend", [False, True])
+def test_errors_of_the_disk(data, can_extend):
+    with (
+        Exporting(lambda: Failing(data), can_extend=can_extend) as exporting,
+        client.connect(exporting.location) as nbd,
+    ):
+        for length in (512, MIB):
+            with pytest.raises(RequestFailed, match="it is full") as failure:
+                nbd.write(0, memoryview(bytes(length)))
+            assert failure.value.code == 28
+        with pytest.raises(RequestFailed, match="it is full"):
+            nbd.zero(0, 512)
+        with pytest.raises(RequestFailed, match="it is broken") as failure:
+            nbd.flush()
+        assert failure.value.code == 5
+        # Also in the middle of a long read: what came before it is good.
+        for offset, length in ((MIB, 512), (MIB // 2, MIB)):
+            with pytest.raises(RequestFailed, match="a bad sector"):
+                nbd.read(offset, memoryview(bytearray(length)))
+        # The connection is as good as before.
+        view = memoryview(bytearray(MIB))
+        nbd.read(0, view)
+        assert view == data[:MIB]
+
+
+def test_write_at_once_flushes(data):
+    class Counting(MemoryBackend):
+        flushes = 0
+
+        def flush(self) -> None:
+            Counting.flushes += 1
+
+    with Exporting(lambda: Counting(data)) as exporting, client.connect(exporting.location) as nbd:
+        nbd.write(0, memoryview(b"x" * 512), fua=True)
+        assert Counting.flushes == 1
+        nbd.write(0, memoryview(b"x" * 512))
+        assert Counting.flushes == 1
+
+
+EXTENTS = {
+    "zero": [
+        ZeroExtent(0, MIB, False, False),
+        ZeroExtent(MIB, MIB, True, False),
+        ZeroExtent(2 * MIB, 2 * MIB, True, True),
+    ],
+    "dirty": [DirtyExtent(0, MIB, True, False), DirtyExtent(MIB, 3 * MIB, False, False)],
+}
+BITMAP = "qemu:dirty-bitmap:changed"
+
+
+@pytest.mark.parametrize("can_extend", [False, True])
+def test_extents(data, can_extend):
+    kinds = {**KINDS, BITMAP: "dirty"}
+    with (
+        Exporting(lambda: MemoryBackend(data, extents=EXTENTS), kinds=kinds, can_extend=can_extend) as exporting,
+        client.connect(exporting.location, dirty=True) as nbd,
+    ):
+        assert nbd.export.bitmaps == [BITMAP]
+        found = list(status.dirty_extents(nbd, 512, 2 * MIB, BITMAP))
+        assert [(e.start, e.length, e.dirty) for e in found] == [(512, MIB - 512, True), (MIB, MIB + 512, False)]
+        place = next(number for number, name in nbd.export.contexts.items() if name == "base:allocation")
+        packed = nbd.block_status(0, 4 * MIB)[place]
+        assert list(status.decode(nbd.export, packed)) == [(MIB, 0), (MIB, 2), (2 * MIB, 3)]
+
+
+def test_a_million_extents_come_in_parts(data):
+    every_other = [ZeroExtent(i * 512, 512, bool(i % 2), False) for i in range(len(data) // 512)]
+    with (
+        Exporting(lambda: MemoryBackend(data, extents={"zero": every_other})) as exporting,
+        client.connect(exporting.location) as nbd,
+    ):
+        assert len(every_other) > export.MAX_EXTENTS
+        assert [e.start for e in status.zero_extents(nbd, 0, len(data))] == [e.start for e in every_other]
+
+
+# --- Real clients ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.storage
+def test_nbdinfo(exporting):
+    (found,) = json.loads(run(["nbdinfo", "--json", uri(exporting.path)]))["exports"]
+    assert found["export-size"] == 4 * MIB
+    assert found["contexts"] == ["base:allocation"]
+    assert (found["block_size_minimum"], found["block_size_maximum"]) == (1, 32 * MIB)
+    assert found["can_multi_conn"] and found["can_fua"] and found["can_zero"] and not found["is_read_only"]
+    listed = json.loads(run(["nbdinfo", "--json", "--list", uri(exporting.path)]))["exports"]
+    assert [each["export-name"] for each in listed] == [""]
+    assert exporting.failures == []
+
+
+@pytest.mark.storage
+@pytest.mark.parametrize("connections,requests", [(1, 1), (1, 64), (4, 16)])
+def test_nbdcopy(tmp_path, exporting, data, connections, requests):
+    options = [f"--connections={connections}", f"--requests={requests}"]
+    there, back = tmp_path / "there", tmp_path / "back"
+    run(["nbdcopy", *options, uri(exporting.path), there])
+    assert there.read_bytes() == data
+    back.write_bytes(random.Random(2).randbytes(4 * MIB))
+    run(["nbdcopy", *options, "--flush", back, uri(exporting.path)])
+    assert data == back.read_bytes()
+    assert exporting.failures == []
+
+
+@pytest.mark.storage
+def test_qemu(tmp_path, exporting, data):
+    url = f"nbd+unix:///?socket={exporting.path}"
+    image = tmp_path / "image.qcow2"
+    assert json.loads(run(["qemu-img", "info", "--output=json", url]))["virtual-size"] == 4 * MIB
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", url, image])
+    assert run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", url, image]).startswith("Images are identical")
+    # qemu-io checks the patterns that it reads.
+    commands = ["write -P 7 4096 100k", "write -z 1M 64k", "read -P 7 4096 100k", "read -P 0 1M 64k", "flush"]
+    done = run(["qemu-io", "-f", "raw", url, *(word for command in commands for word in ("-c", command))])
+    assert "failed" not in done
+    assert data[4096 : 4096 + 100 * KIB] == b"\7" * 100 * KIB
+    assert exporting.failures == []
+
+
+def test_an_old_client(exporting, data):
+    with exporting.connect() as sock:
+        handshake(sock, old_style=True)
+        sock.sendall(request(Command.READ, 3, 0, MIB))
+        assert receive(sock, 16) == struct.pack(">IIQ", 0x67446698, 0, 3)
+        assert receive(sock, MIB) == data[:MIB]
+
+
+# --- Clients that misbehave ------------------------------------------------------------------------------------------
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Receive exactly so many bytes."""
+    found = bytearray()
+    while len(found) < size:
+        part = sock.recv(size - len(found))
+        if not part:
+            raise EOFError(f"{len(found)} of {size} bytes came")
+        found += part
+    return bytes(found)
+
+
+def request(command: int, cookie: int, offset: int, length: int, payload: bytes = b"", flags: int = 0) -> bytes:
+    """Return a request as the protocol document draws it."""
+    return struct.pack(">IHHQQI", 0x25609513, flags, command, cookie, offset, length) + payload
+
+
+def handshake(sock: socket.socket, old_style: bool = False) -> None:
+    """Negotiate structured replies, or nothing at all."""
+    assert receive(sock, 18) == b"NBDMAGICIHAVEOPT\x00\x03"
+    sock.sendall(struct.pack(">I", 3))
+    if old_style:
+        sock.sendall(b"IHAVEOPT" + struct.pack(">II", 1, 0))
+        receive(sock, 10)
+        return
+    sock.sendall(b"IHAVEOPT" + struct.pack(">II", 8, 0) + b"IHAVEOPT" + struct.pack(">IIIH", 7, 6, 0, 0))
+    while True:
+        option, kind, length = struct.unpack(">8xIII", receive(sock, 20))
+        receive(sock, length)
+        if (option, kind) == (7, 1):
+            return
+
+
+def chunk(sock: socket.socket) -> tuple[int, int, int, bytes]:
+    """Return flags, type, cookie and payload of the next chunk."""
+    magic, flags, kind, cookie, length = struct.unpack(">IHHQI", receive(sock, 20))
+    assert magic == 0x668E33EF
+    return flags, kind, cookie, receive(sock, length)
+
+
+def fails(sock: socket.socket, cookie: int) -> int:
+    """Return the error with which a request is answered."""
+    flags, kind, found, payload = chunk(sock)
+    assert (flags, kind, found) == (1, 0x8001, cookie)
+    return int(struct.unpack_from(">I", payload)[0])
+
+
+@pytest.fixture
+def sock(exporting) -> Iterator[socket.socket]:
+    with exporting.connect() as sock:
+        handshake(sock)
+        yield sock
+
+
+REFUSED = {
+    "beyond the end": (request(Command.READ, 7, 4 * MIB - 1, 2), 22),
+    "at 2^64": (request(Command.READ, 7, 2**64 - 1, 1), 22),
+    "longer than 32 MiB": (request(Command.READ, 7, 0, 32 * MIB + 1), 22),
+    "unknown command": (request(99, 7, 0, 512), 22),
+    "unknown flags": (request(Command.READ, 7, 0, 512, flags=0xFF00), 22),
+    "status without contexts": (request(Command.BLOCK_STATUS, 7, 0, 512), 22),
+    "write beyond the end": (request(Command.WRITE, 7, 4 * MIB, 4, b"data"), 28),
+    "long write beyond the end": (request(Command.WRITE, 7, 4 * MIB, MIB, bytes(MIB)), 28),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(sock, data, name):
+    message, code = REFUSED[name]
+    before = bytes(data)
+    sock.sendall(message + request(Command.READ, 8, 0, 512))
+    assert fails(sock, 7) == code
+    # The connection goes on behind the payload.
+    assert chunk(sock) == (1, 1, 8, bytes(8) + before[:512])
+    assert data == before
+
+
+def test_nothing_is_written_to_a_disk_that_is_read_only(data):
+    before = bytes(data)
+    flags = ExportFlag.HAS_FLAGS | ExportFlag.READ_ONLY
+    with Exporting(lambda: MemoryBackend(data, writable=False), flags) as exporting, exporting.connect() as sock:
+        handshake(sock)
+        sock.sendall(request(Command.WRITE, 1, 0, 4, b"evil") + request(Command.WRITE_ZEROES, 2, 0, 512))
+        assert [fails(sock, 1), fails(sock, 2)] == [1, 1]
+        assert data == before
+
+
+DEADLY = {
+    "garbage": b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n",
+    "payload over 32 MiB": request(Command.WRITE, 1, 0, 32 * MIB + 1),
+}
+
+
+@pytest.mark.parametrize("name", DEADLY)
+def test_deadly(exporting, sock, name):
+    sock.sendall(DEADLY[name])
+    assert ended(sock)
+    wait_until(lambda: bool(exporting.failures), "the failure")
+    assert isinstance(exporting.failures[0], ProtocolError)
+
+
+def ended(sock: socket.socket) -> bool:
+    """Return True if the server closes the connection; unread bytes of ours may reset it."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("cut", [1, 17, 27, 28, 100])
+def test_a_client_that_leaves_amid_a_request(exporting, sock, data, cut):
+    before = bytes(data)
+    sock.sendall(request(Command.WRITE, 1, 0, 512, b"x" * 512)[:cut])
+    sock.shutdown(socket.SHUT_WR)
+    assert ended(sock)
+    wait_until(lambda: bool(exporting.failures), "the failure")
+    assert isinstance(exporting.failures[0], Disconnected)
+    assert data == before
+
+
+def test_header_in_any_pieces(sock, data):
+    message = request(Command.WRITE, 1, 0, 512, b"y" * 512) + request(Command.READ, 2, 0, 512)
+    for position in range(0, len(message), 7):
+        sock.sendall(message[position : position + 7])
+    assert chunk(sock) == (1, 0, 1, b"")
+    assert chunk(sock) == (1, 1, 2, bytes(8) + b"y" * 512)
+
+
+def test_requests_behind_the_good_bye_are_dropped(sock, data):
+    before = bytes(data)
+    sock.sendall(request(Command.DISCONNECT, 1, 0, 0) + request(Command.WRITE, 2, 0, 512, b"z" * 512))
+    assert ended(sock)
+    assert data == before
+
+
+def test_many_requests_without_reading_a_reply(sock, data):
+    """The server stops taking requests instead of keeping answers; none is lost when the client reads at last."""
+    count = 10000
+    sent = 0
+    message = b"".join(request(Command.READ, cookie, cookie * 16 % MIB, 4096) for cookie in range(count))
+    sock.setblocking(False)
+    expected = 0
+    while expected < count:
+        try:
+            sent += sock.send(message[sent:])
+        except BlockingIOError:
+            sock.settimeout(DEADLINE)
+            assert chunk(sock) == (1, 1, expected, piece(data, expected))
+            expected += 1
+            sock.setblocking(False)
+        if sent == len(message):
+            sock.settimeout(DEADLINE)
+            while expected < count:
+                assert chunk(sock) == (1, 1, expected, piece(data, expected))
+                expected += 1
+
+
+def piece(data: bytearray, cookie: int) -> bytes:
+    """Return the payload of a read of the test above."""
+    offset = cookie * 16 % MIB
+    return struct.pack(">Q", offset) + bytes(data[offset : offset + 4096])
+
+
+def test_a_file_is_exported(tmp_path: Path):
+    path = tmp_path / "disk"
+    path.write_bytes(b"a" * MIB)
+    with (
+        Exporting(lambda: FileBackend(str(path), writable=True)) as exporting,
+        client.connect(exporting.location) as nbd,
+    ):
+        assert nbd.export.mode is Mode.EXTENDED
+        nbd.write(4096, memoryview(b"b" * 4096))
+        nbd.flush()
+        view = memoryview(bytearray(MIB))
+        nbd.read(0, view)
+        assert view == path.read_bytes() == b"a" * 4096 + b"b" * 4096 + b"a" * (MIB - 8192)
