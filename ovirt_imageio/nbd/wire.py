@@ -30,6 +30,7 @@ __all__ = [
     "encode_meta_query",
     "encode_option",
     "encode_request",
+    "encode_string",
     "is_error",
     "is_error_chunk",
 ]
