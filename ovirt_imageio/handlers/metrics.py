@@ -1,124 +1,12 @@
-"""/metrics: what goes on in the process, for Prometheus. Only the control service has it.
-
-Labels never hold a ticket id, a path or anything else that a client can choose: their values are few.
-"""
+"""/metrics: what goes on in the process, for Prometheus. Only the control service has it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Optional
-
-from ovirt_imageio import errors
-from ovirt_imageio.auth.observer import TicketObserver
-from ovirt_imageio.auth.store import Store
-from ovirt_imageio.httpd.connection import Connection
-from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.measure.metrics import CONTENT_TYPE, Registry
 
-__all__ = ["Metrics", "MetricsPage"]
-
-# From a status request to the upload of a large disk.
-SECONDS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600, 3600)
-
-METHODS = frozenset(["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"])
-
-DIRECTIONS = {"read": "out", "write": "in"}
-
-STATES = ("idle", "active", "expired", "canceled")
-
-# The facts about a process that Linux tells in this file, by our name for them; sizes are in KiB.
-PROCESS_STATUS = "/proc/self/status"
-
-
-class Metrics(Observer, TicketObserver):
-    """Counts what the servers and the store of tickets tell it.
-
-    Threads: any number at once.
-    """
-
-    def __init__(self) -> None:
-        self.registry = Registry()
-        counter = self.registry.counter
-        self._added = counter("imageio_tickets_added_total", "Tickets that were added.")
-        self._removed = counter("imageio_tickets_removed_total", "Tickets that were removed or replaced.")
-        self._purged = counter("imageio_tickets_expired_total", "Tickets that expired and were forgotten.")
-        self._bytes = counter(
-            "imageio_transfer_bytes_total", "Image bytes that came in or went out.", "backend", "direction"
-        )
-        self._operations = counter(
-            "imageio_operations_total", "Operations on disks that ended.", "backend", "operation", "result"
-        )
-        self._errors = counter("imageio_errors_total", "Operations on disks that failed.", "error")
-        self._requests = counter("imageio_requests_total", "HTTP requests.", "route", "method", "status")
-        self._latency = self.registry.histogram(
-            "imageio_request_seconds", "How long HTTP requests took.", SECONDS, "route", "method"
-        )
-        self._opened = counter("imageio_connections_opened_total", "Connections of clients that were opened.")
-        self._closed = counter("imageio_connections_closed_total", "Connections of clients that were closed.")
-        self.registry.gauge("imageio_connections", "Connections of clients that are open.", self._open_connections)
-        self.registry.counted("process_cpu_seconds_total", "Processor time, user and system.", time.process_time)
-        self.registry.gauge("process_resident_memory_bytes", "Memory in use.", lambda: process_status("VmRSS", 1024))
-        self.registry.gauge("process_threads", "Threads.", lambda: process_status("Threads", 1))
-
-    def watch(self, store: Store) -> None:
-        """Tell the states of this store's transfers, too."""
-
-        def read() -> Mapping[tuple[str, ...], float]:
-            states = store.states()
-            return {(state,): states.get(state, 0) for state in STATES}
-
-        self.registry.gauge("imageio_transfers", "Transfers, by what they are doing.", read, "state")
-
-    # Observer of the servers.
-
-    def connection_opened(self, connection: Connection) -> None:
-        """Somebody connected."""
-        self._opened.add()
-
-    def connection_closed(self, connection: Connection) -> None:
-        """A connection was closed."""
-        self._closed.add()
-
-    def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request was answered."""
-        method = method if method in METHODS else "other"
-        self._requests.add(route, method, str(status))
-        self._latency.observe(route, method, value=seconds)
-
-    # Observer of the store.
-
-    def ticket_added(self) -> None:
-        """A ticket was added."""
-        self._added.add()
-
-    def ticket_removed(self) -> None:
-        """A ticket was removed."""
-        self._removed.add()
-
-    def ticket_expired(self) -> None:
-        """A ticket was purged."""
-        self._purged.add()
-
-    def bytes_moved(self, backend: str, operation: str, count: int) -> None:
-        """An operation moved bytes; zeroing and checksums move none over the network."""
-        direction = DIRECTIONS.get(operation)
-        if direction is not None:
-            self._bytes.add(backend, direction, count=count)
-
-    def operation_finished(self, backend: str, operation: str, error: Optional[BaseException]) -> None:
-        """An operation ended."""
-        self._operations.add(backend, operation, "success" if error is None else "error")
-        if error is not None:
-            foreseen = isinstance(error, (errors.Error, OSError))
-            self._errors.add(type(error).__name__ if foreseen else "InternalError")
-
-    def _open_connections(self) -> Mapping[tuple[str, ...], float]:
-        # In this order: one that is closed in between must not make it negative.
-        closed = self._closed.value()
-        return {(): self._opened.value() - closed}
+__all__ = ["MetricsPage"]
 
 
 class MetricsPage:
@@ -127,22 +15,9 @@ class MetricsPage:
     Threads: any number at once.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
 
     def get(self, request: Request, response: Response) -> None:
         """Tell everything."""
-        response.send(200, self._metrics.registry.render().encode(), CONTENT_TYPE)
-
-
-def process_status(name: str, unit: int) -> Mapping[tuple[str, ...], float]:
-    """Return one number of this process; none where the system does not tell it."""
-    try:
-        with open(PROCESS_STATUS) as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key == name:
-                    return {(): int(value.split()[0]) * unit}
-    except OSError:
-        pass
-    return {}
+        response.send(200, self._registry.render().encode(), CONTENT_TYPE)

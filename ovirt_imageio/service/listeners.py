@@ -23,7 +23,6 @@ from ovirt_imageio.backends import registry
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.config import Config
 from ovirt_imageio.errors import ConfigError
-from ovirt_imageio.handlers.metrics import Metrics
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
 from ovirt_imageio.httpd.observer import Observer
@@ -32,6 +31,7 @@ from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service import routes
+from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
 
 if TYPE_CHECKING:

@@ -24,11 +24,12 @@ from ovirt_imageio.handlers.checksum import Algorithms, Checksum
 from ovirt_imageio.handlers.extents import Extents
 from ovirt_imageio.handlers.images import Images
 from ovirt_imageio.handlers.info import Info
-from ovirt_imageio.handlers.metrics import Metrics, MetricsPage
+from ovirt_imageio.handlers.metrics import MetricsPage
 from ovirt_imageio.handlers.profile import Profile, Profiler
 from ovirt_imageio.handlers.tickets import TicketList, Tickets
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.router import Application
+from ovirt_imageio.service.metrics import Metrics
 
 if TYPE_CHECKING:
     from ovirt_imageio.sessions.sessions import Sessions
@@ -64,7 +65,7 @@ def control(store: Store, metrics: Metrics, profiler: Profiler, remove_timeout: 
         ("/tickets", TicketList(store)),
         ("/tickets/(.*)", Tickets(store, remove_timeout)),
         ("/profile/?", Profile(profiler)),
-        ("/metrics", MetricsPage(metrics)),
+        ("/metrics", MetricsPage(metrics.registry)),
         INFO,
     ]
     return Application(routes, translate=status.translate, observer=metrics)

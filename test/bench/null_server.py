@@ -16,11 +16,11 @@ from real import certificates  # noqa: E402  (the path comes first)
 
 from ovirt_imageio.auth.store import Store  # noqa: E402
 from ovirt_imageio.backends.null import NullBackend  # noqa: E402
-from ovirt_imageio.handlers.metrics import Metrics  # noqa: E402
 from ovirt_imageio.httpd.listener import TcpAddress  # noqa: E402
 from ovirt_imageio.httpd.server import Server  # noqa: E402
 from ovirt_imageio.net import tls  # noqa: E402
 from ovirt_imageio.service import routes  # noqa: E402
+from ovirt_imageio.service.metrics import Metrics  # noqa: E402
 
 TICKET = "null"
 

@@ -20,8 +20,8 @@ from real import daemon
 from ovirt_imageio.auth.ticket import parse
 from ovirt_imageio.auth.transfer import Transfer
 from ovirt_imageio.backends.null import NullBackend
-from ovirt_imageio.handlers.metrics import Metrics
 from ovirt_imageio.ops.operations import Operation
+from ovirt_imageio.service.metrics import Metrics
 
 __all__ = ["LINES"]
 

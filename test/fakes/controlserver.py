@@ -15,7 +15,7 @@ from fakes.waiting import DEADLINE
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers.images import Images
-from ovirt_imageio.handlers.metrics import Metrics, MetricsPage
+from ovirt_imageio.handlers.metrics import MetricsPage
 from ovirt_imageio.handlers.profile import Profile
 from ovirt_imageio.handlers.status import translate
 from ovirt_imageio.handlers.tickets import TicketList, Tickets
@@ -23,6 +23,7 @@ from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
+from ovirt_imageio.service.metrics import Metrics
 
 
 class ControlServer:
@@ -46,7 +47,7 @@ class ControlServer:
             [
                 ("/tickets", TicketList(self.store)),
                 ("/tickets/(.*)", Tickets(self.store, remove_timeout)),
-                ("/metrics", MetricsPage(self.metrics)),
+                ("/metrics", MetricsPage(self.metrics.registry)),
                 ("/profile/?", Profile(profiler)),
                 ("/images/(.*)", Images(self.store)),
             ],

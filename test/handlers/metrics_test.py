@@ -6,10 +6,6 @@ import re
 import pytest
 from fakes.controlserver import ControlServer
 
-from ovirt_imageio import errors
-from ovirt_imageio.handlers import metrics
-from ovirt_imageio.handlers.metrics import Metrics
-
 UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 
 SAMPLE = re.compile(r'([a-z_]+)(\{[a-z_]+="(?:[^"\\\n]|\\.)*"(?:,[a-z_]+="(?:[^"\\\n]|\\.)*")*\})? (-?[0-9.e+-]+|NaN)')
@@ -75,32 +71,3 @@ def test_labels_are_few(server):
         _, text = scrape(client)
     assert "METHOD" not in text
     assert "unknown" not in text
-
-
-def test_errors_by_class():
-    counts = Metrics()
-    counts.operation_finished("nbd", "read", errors.NoSpace("write", "full"))
-    counts.operation_finished("nbd", "read", BrokenPipeError())
-    counts.operation_finished("nbd", "read", ZeroDivisionError())
-    text = counts.registry.render()
-    for name in ("NoSpace", "BrokenPipeError", "InternalError"):
-        assert f'imageio_errors_total{{error="{name}"}} 1' in text
-    assert 'imageio_operations_total{backend="nbd",operation="read",result="error"} 3' in text
-
-
-def test_zeroing_and_checksums_are_no_traffic():
-    counts = Metrics()
-    counts.bytes_moved("nbd", "zero", 1)
-    counts.bytes_moved("nbd", "checksum", 1)
-    assert "imageio_transfer_bytes_total{" not in counts.registry.render()
-
-
-def test_purged():
-    counts = Metrics()
-    counts.ticket_expired()
-    assert "imageio_tickets_expired_total 1\n" in counts.registry.render()
-
-
-def test_a_system_that_does_not_tell(monkeypatch):
-    monkeypatch.setattr(metrics, "PROCESS_STATUS", "/no/such/file")
-    assert metrics.process_status("VmRSS", 1) == {}

@@ -7,8 +7,8 @@ import pytest
 from fakes import toy
 
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.handlers.metrics import Metrics
 from ovirt_imageio.service import routes
+from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
 
 

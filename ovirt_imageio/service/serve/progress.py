@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from ovirt_imageio import units
-from ovirt_imageio.handlers.metrics import Metrics
+from ovirt_imageio.service.metrics import Metrics
 
 __all__ = ["Progress", "Traffic"]
 
