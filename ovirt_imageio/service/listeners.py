@@ -14,15 +14,14 @@ import functools
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import Ticket
-from ovirt_imageio.backends import registry
+from ovirt_imageio.backends import http, registry
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.config import Config
-from ovirt_imageio.errors import ConfigError
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
 from ovirt_imageio.httpd.observer import Observer
@@ -33,9 +32,8 @@ from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service import routes
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
-
-if TYPE_CHECKING:
-    from ovirt_imageio.sessions.sessions import Sessions
+from ovirt_imageio.sessions.engine import Engine
+from ovirt_imageio.sessions.sessions import Sessions
 
 __all__ = ["Listeners"]
 
@@ -190,13 +188,6 @@ def open_store(config: Config, options: Options, observer: TicketObserver) -> St
 
 def open_sessions(config: Config, options: Options, store: Store) -> Sessions:
     """Return the sessions of a proxy. Raises errors.ConfigError if the engine's certificates cannot be used."""
-    # Here, because it needs cryptography, which is not installed everywhere.
-    try:
-        from ovirt_imageio.backends import http
-        from ovirt_imageio.sessions.engine import Engine
-        from ovirt_imageio.sessions.sessions import Sessions
-    except ImportError as error:
-        raise ConfigError("enable", "true", f"python3-cryptography to be installed ({error})", "sessions") from None
     settings = config.sessions
     engine = Engine(
         settings.engine_cert_file,

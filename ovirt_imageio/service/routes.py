@@ -16,7 +16,7 @@ Knows no sockets and no configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers import status
@@ -26,13 +26,12 @@ from ovirt_imageio.handlers.images import Images
 from ovirt_imageio.handlers.info import Info
 from ovirt_imageio.handlers.metrics import MetricsPage
 from ovirt_imageio.handlers.profile import Profile, Profiler
+from ovirt_imageio.handlers.sessions import SessionsResource, guard
 from ovirt_imageio.handlers.tickets import TicketList, Tickets
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.service.metrics import Metrics
-
-if TYPE_CHECKING:
-    from ovirt_imageio.sessions.sessions import Sessions
+from ovirt_imageio.sessions.sessions import Sessions
 
 __all__ = ["control", "images", "with_sessions"]
 
@@ -52,9 +51,6 @@ def images(store: Store, metrics: Metrics, unix_socket: Optional[str]) -> Applic
 
 def with_sessions(store: Store, metrics: Metrics, unix_socket: Optional[str], sessions: Sessions) -> Application:
     """Return what the remote listener of a proxy serves, where a signed token opens a session."""
-    # Here, because it needs cryptography, which is not installed everywhere.
-    from ovirt_imageio.handlers.sessions import SessionsResource, guard
-
     guarded = [(pattern, guard(resource, sessions)) for pattern, resource in image_routes(store, unix_socket)]
     return image_application([*guarded, ("/sessions(?:/(.*))?", SessionsResource(sessions)), INFO], metrics)
 

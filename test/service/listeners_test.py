@@ -4,6 +4,7 @@ import dataclasses
 import http.client
 import os
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -140,17 +141,32 @@ def test_bad_certificate_binds_nothing(tmp_path):
 
 
 def test_sessions_need_the_engine(tmp_path):
-    pytest.importorskip("cryptography")
     sessions = {"enable": True, "engine_cert_file": "/nowhere", "engine_ca_cert_file": "/nowhere"}
     with pytest.raises(errors.ConfigError, match=r"\[sessions\] engine_cert_file = '/nowhere'"):
         Listeners(configured(tmp_path, sessions=sessions))
 
 
-def test_sessions_need_cryptography(tmp_path, monkeypatch):
-    # This is what an import finds that fails.
-    monkeypatch.setitem(sys.modules, "ovirt_imageio.sessions.engine", None)
-    with pytest.raises(errors.ConfigError, match=r"\[sessions\] enable = 'true': expected python3-cryptography"):
-        Listeners(configured(tmp_path, sessions={"enable": True}))
+WITH_SESSIONS = """
+import sys
+from ovirt_imageio import errors
+from ovirt_imageio.config import Config
+from ovirt_imageio.config.sections import Sessions
+from ovirt_imageio.service.listeners import backend_options, open_sessions
+config = Config(sessions=Sessions(enable=True, engine_cert_file=sys.argv[1], engine_ca_cert_file=sys.argv[1]))
+try:
+    open_sessions(config, backend_options(config), None)
+except errors.ConfigError as error:
+    print(error)
+"""
+
+
+def test_sessions_need_cryptography(tmp_path):
+    """Everything can be imported without it."""
+    (tmp_path / "cryptography.py").write_text("raise ImportError('as if it were not installed')")
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", WITH_SESSIONS, certificates.certificate().cert_file]
+    done = subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE)
+    assert done.stdout.decode().startswith("[sessions] enable = 'true': expected the Python package 'cryptography'")
 
 
 def test_limit_of_connections(serving):

@@ -10,6 +10,7 @@ from ovirt_imageio.auth.store import Store
 from ovirt_imageio.service import routes
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
+from ovirt_imageio.sessions.sessions import Sessions
 
 
 @pytest.fixture
@@ -87,9 +88,6 @@ def test_no_page_may_use_tickets(store):
 
 def test_sessions(store):
     """With sessions, an image that nobody knows asks for credentials."""
-    pytest.importorskip("cryptography")
-    from ovirt_imageio.sessions.sessions import Sessions
-
     application = routes.with_sessions(store, Metrics(), None, Sessions(store, None, None))
     assert ask(application, "GET", "/images/none")[0] == 401
     assert ask(application, "POST", "/sessions")[0] == 401

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -370,17 +372,12 @@ def test_signer_needs_rsa():
         make_verifier(FOREIGN)
 
 
-def test_without_cryptography(monkeypatch):
-    real = builtins.__import__
-
-    def fail(name, *args, **kw):
-        if name.startswith("cryptography"):
-            raise ImportError(name)
-        return real(name, *args, **kw)
-
-    monkeypatch.setattr(builtins, "__import__", fail)
-    with pytest.raises(errors.ConfigError, match="'cryptography', which is not installed"):
-        token.check_support()
+def test_without_cryptography(tmp_path):
+    (tmp_path / "cryptography.py").write_text("raise ImportError('as if it were not installed')")
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", "from ovirt_imageio.sessions import token; token.check_support()"]
+    done = subprocess.run(command, env=environ, check=False, stderr=subprocess.PIPE)
+    assert b"ConfigError: [sessions] enable = 'true': expected the Python package 'cryptography'" in done.stderr
 
 
 def test_payload_is_pretty_printed():
