@@ -42,9 +42,6 @@ class Connection(Protocol):
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back, in the thread of the connection, when it closes."""
 
-    def after_request(self, callback: Callable[[], None]) -> None:
-        """Call back, in the thread of the connection, when its current request is over."""
-
     def set_timeout(self, seconds: float) -> None:
         """Let receiving and sending stand still this long."""
 
@@ -61,7 +58,7 @@ class Link:
         self.connection = connection
         self.backend: Optional[Backend] = None
         self.was_opened = False
-        # True while a request may use the backend: until that is over nobody else may close it.
+        # True while a request may use the backend: until that is over no other thread may close it.
         self.is_in_use = False
 
 
@@ -119,9 +116,8 @@ class Links:
 
     @property
     def is_drained(self) -> bool:
-        """True if nobody uses anything, and nothing is being opened or closed."""
-        is_idle = not self.running and not self._opening and not self._closing
-        return is_idle and not any(link.is_in_use for link in self._links.values())
+        """True if no request uses a backend, and none is being closed."""
+        return not self._closing and not any(link.is_in_use for link in self._links.values())
 
     @property
     def opened(self) -> int:
@@ -142,12 +138,13 @@ class Links:
         del self._links[link.connection.id]
 
     def idle(self) -> list[Link]:
-        """Return the links that no request and no operation uses."""
-        return [link for link in self._links.values() if not link.is_in_use and not self._is_running(link)]
+        """Return the links that no request uses."""
+        return [link for link in self._links.values() if not link.is_in_use]
 
     def between_operations(self) -> list[Link]:
         """Return the links that a request uses right now without running an operation."""
-        return [link for link in self._links.values() if link.is_in_use and not self._is_running(link)]
+        busy = {running.link for running in self.running}
+        return [link for link in self._links.values() if link.is_in_use and link not in busy]
 
     def begin_opening(self, link: Link, now: float) -> Lifeline:
         """Note that the backend of a link is being opened, by somebody who holds the line that is returned."""
@@ -194,6 +191,3 @@ class Links:
         ]
         lines += [f"closing the disk (for {now - since:.0f} s)" for since in self._closing.values()]
         return lines
-
-    def _is_running(self, link: Link) -> bool:
-        return any(running.link is link for running in self.running)

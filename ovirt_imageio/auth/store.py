@@ -19,14 +19,16 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth import ticket as tickets
+from ovirt_imageio.auth.links import Connection
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, OpenBackend, Transfer
+from ovirt_imageio.auth.use import Use
 
 __all__ = ["Store"]
 
 log = logging.getLogger("tickets")
 
-# A stalled operation is aborted at most this late.
+# Often enough for a client that waits for the end of a transfer, seldom enough to cost nothing.
 TICK_SECONDS = 0.25
 
 # How many characters of a ticket's id a listing shows.
@@ -38,8 +40,9 @@ class Store:
 
     open_backend opens the disk of a ticket; check_url raises errors.InvalidValue for a URL that it could not open.
     clock tells seconds that only grow. Writes on a ticket that is removed have `remove_grace` seconds to end; a ticket
-    is forgotten `purge_after` seconds after it expired. A context manager that starts and stops the watchdog; without
-    it somebody must call tick().
+    is forgotten `purge_after` seconds after it expired. The watchdog calls tick() every `tick_seconds`, so a stalled
+    operation is aborted at most this late. A disk that nobody uses is closed within `close_patience` seconds, or its
+    storage hangs, and no thread waits longer for that. A context manager that starts and stops the watchdog.
 
     Threads: any number at once.
 
@@ -56,6 +59,8 @@ class Store:
         check_url: Optional[Callable[[str], None]] = None,
         remove_grace: float = 2,
         purge_after: float = 3600,
+        tick_seconds: float = TICK_SECONDS,
+        close_patience: float = CLOSE_PATIENCE,
         observer: Optional[TicketObserver] = None,
     ) -> None:
         self._open_backend = open_backend
@@ -64,6 +69,8 @@ class Store:
         self._check_url = check_url
         self._remove_grace = remove_grace
         self._purge_after = purge_after
+        self._tick_seconds = tick_seconds
+        self._close_patience = close_patience
         self._observer = observer or TicketObserver()
         # One sequence for all, so that a version says which of two tickets with the same id it is of.
         self._versions = itertools.count(1)
@@ -76,17 +83,25 @@ class Store:
 
     # --- For requests ------------------------------------------------------------------------------------------------
 
-    def authorize(self, ticket_id: str, operation: str) -> Transfer:
+    def authorize(self, ticket_id: str, right: str) -> Transfer:
         """Return the transfer of a ticket that permits to "read" or "write" now.
 
-        Raises errors.NoSuchTicket or errors.NotPermitted.
+        For a request that must be refused before more of it is read; it may be refused later all the same. Raises
+        errors.NoSuchTicket or errors.NotPermitted.
         """
-        transfer = self._transfers.get(ticket_id)
-        if transfer is None:
-            raise errors.NoSuchTicket()
-        transfer.authorize(operation)
-        log.debug("AUTH op=%s transfer=%s", operation, transfer.id)
+        transfer = self._find(ticket_id)
+        transfer.authorize(right)
         return transfer
+
+    def use(self, ticket_id: str, right: str, connection: Connection) -> Use:
+        """Return what lets a request "read" or "write" the disk of a ticket, over a connection, in a `with` block.
+
+        The block raises errors.NoSuchTicket, errors.NotPermitted, errors.StorageError where it begins. Raises
+        errors.NoSuchTicket.
+        """
+        transfer = self._find(ticket_id)
+        log.debug("USE right=%s transfer=%s", right, transfer.id)
+        return Use(transfer, right, connection)
 
     # --- For the control service -------------------------------------------------------------------------------------
 
@@ -109,7 +124,7 @@ class Store:
                     break
             old = current
             if old is not None:
-                old.cancel()
+                old.cancel(patience=self._close_patience)
         if old is not None:
             log.info("REPLACE transfer=%s", old.id)
             self._observer.ticket_removed()
@@ -166,14 +181,14 @@ class Store:
             log.info("REMOVE: no such ticket")
             return
         deadline = time.monotonic() + timeout
-        cancel_all([transfer], self._remove_grace, 0 if timeout else CLOSE_PATIENCE)
+        cancel_all([transfer], self._remove_grace, 0 if timeout else self._close_patience)
         self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
 
     def clear(self, timeout: float = 0) -> None:
         """Remove all tickets, like remove()."""
         transfers = self._snapshot()
         deadline = time.monotonic() + timeout
-        cancel_all(transfers, self._remove_grace, 0 if timeout else CLOSE_PATIENCE)
+        cancel_all(transfers, self._remove_grace, 0 if timeout else self._close_patience)
         for transfer in transfers:
             self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
 
@@ -191,7 +206,7 @@ class Store:
         if self._watchdog is not None:
             self._watchdog.join()
             self._watchdog = None
-        cancel_all(self._snapshot())
+        cancel_all(self._snapshot(), 0, self._close_patience)
         # The second cut waits for nobody.
         self.tick()
 
@@ -220,7 +235,7 @@ class Store:
                     self._observer.ticket_expired()
 
     def _watch(self) -> None:
-        while not self._stopping.wait(TICK_SECONDS):
+        while not self._stopping.wait(self._tick_seconds):
             try:
                 self.tick()
             except Exception:
@@ -232,6 +247,13 @@ class Store:
     def _snapshot(self) -> tuple[Transfer, ...]:
         with self._lock:
             return tuple(self._transfers.values())
+
+    def _find(self, ticket_id: str) -> Transfer:
+        """Return the transfer of a ticket, for a client: it is not told what it may not know."""
+        transfer = self._transfers.get(ticket_id)
+        if transfer is None:
+            raise errors.NoSuchTicket()
+        return transfer
 
     def _get(self, ticket_id: str) -> Transfer:
         transfer = self._transfers.get(ticket_id)
@@ -258,7 +280,7 @@ class Store:
             self._observer.ticket_removed()
 
 
-def cancel_all(transfers: Iterable[Transfer], grace: float = 0, patience: float = CLOSE_PATIENCE) -> None:
+def cancel_all(transfers: Iterable[Transfer], grace: float, patience: float) -> None:
     """Cancel transfers; storage that hangs delays all of them together no longer than one alone."""
     deadline = time.monotonic() + patience
     for transfer in transfers:

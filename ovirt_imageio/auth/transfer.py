@@ -1,10 +1,14 @@
 """The live side of a ticket: what runs on it, through which connections, and how far it came.
 
-                     backend()                    run()
+                     begin()                      run()
     connection ───────────────> link ──────────> running operation
-        └── after_request ─────> │ backend ─────────────┘
-            on_close             closed when the connection closes, or when the ticket is canceled; but never
-                                 while a request may use it: its descriptor could already be another file's
+            on_close     end()   │ backend ─────────────┘
+                                 closed when the connection closes, or when the ticket is canceled; but never between
+                                 begin() and end(): its descriptor could already be another file's
+
+    state (lease.py)   OPEN        begin() and run() are permitted while the lease lasts
+                       CANCELING   cancel() came: what runs is cut, what is given back is closed
+                       CANCELED    the last link was given back, and the last backend closed
 
 Knows connections as things that can be aborted, backends as things that are opened and closed, operations as things
 that report how far they are. Knows nothing of HTTP.
@@ -25,6 +29,7 @@ from typing import Any, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.auth.lease import TRANSITIONS, Event, Lease, State
 from ovirt_imageio.auth.links import Connection, Link, Links, Running
+from ovirt_imageio.auth.news import News
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.progress import Progress, describe_error
 from ovirt_imageio.auth.ticket import Changes, Ticket
@@ -36,9 +41,6 @@ __all__ = ["CLOSE_PATIENCE", "Connection", "OpenBackend", "Transfer"]
 
 log = logging.getLogger("auth")
 
-# A wait for changes looks this often at what moves without telling.
-POLL_SECONDS = 0.25
-
 # Closing a disk takes no time, unless its storage hangs: then nobody waits any longer for that.
 CLOSE_PATIENCE = 2.0
 
@@ -49,7 +51,7 @@ OpenBackend = Callable[[Ticket, Lifeline], Backend]
 class Transfer:
     """Everything that happens on one ticket.
 
-    Threads: any number at once. `backend` and `run` are called by the thread of their connection.
+    Threads: any number at once. `begin`, `run` and `end` are called by the thread of their connection.
 
     Locks: a store's lock may be held when ours is taken, never the other way round. With ours held only calls that
     never block are made: activity, abort, interrupt and cut (so that they meet the operation that they are meant for,
@@ -68,12 +70,10 @@ class Transfer:
         self.id = ticket.transfer_id
         self._open_backend = open_backend
         self._clock = clock
-        self._versions = versions or itertools.count(1)
         self._observer = observer or TicketObserver()
-        # Guards everything below. Who waits for a change of it counts as watching: most changes interest nobody.
+        # Guards everything below.
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._watching = 0
+        self._news = News(self._lock, versions or itertools.count(1))
         self._state = State.OPEN
         self._born = clock()
         self._lease = Lease.begin(ticket.timeout, self._born)
@@ -85,70 +85,74 @@ class Transfer:
         # Who saw the disk with one tag may go on with what it has while the tag is the same.
         self._tag = secrets.token_hex(8)
         self._writes = 0
-        self._version = next(self._versions)
 
     # --- For requests ------------------------------------------------------------------------------------------------
 
-    def authorize(self, operation: str) -> None:
+    def authorize(self, right: str) -> None:
         """Raise errors.NoSuchTicket or errors.NotPermitted unless the ticket allows to "read" or "write" now."""
         with self._lock:
-            now = self._clock()
-            if self._lease.is_expired(now):
-                self._observe(now)
-            if self._state is not State.OPEN or self._lease.is_expired(now):
-                raise errors.NoSuchTicket()
-        if not self.ticket.can(operation):
-            raise errors.NotPermitted(operation)
+            self._authorize(right)
 
-    def backend(self, connection: Connection) -> Backend:
-        """Return the backend of this connection, opened on first use.
+    def begin(self, right: str, connection: Connection) -> Link:
+        """Let a request use the disk until end(): return the link of its connection, which has a backend.
 
-        Raises errors.NoSuchTicket if the ticket was canceled meanwhile, errors.StorageError if it cannot be opened.
+        Raises errors.NoSuchTicket, errors.NotPermitted, errors.StorageError if the disk cannot be opened.
         """
         with self._lock:
-            self._require_open()
+            self._authorize(right)
             found = self._links.find(connection)
             link = found or self._links.add(connection)
-            was_in_use, link.is_in_use = link.is_in_use, True
-            backend = link.backend
+            assert not link.is_in_use, "a connection serves one request at a time"
+            link.is_in_use = True
             timeout = self._inactivity_timeout
-        if found is None:
-            connection.on_close(functools.partial(self._disconnect, link))
-            connection.stay_while(self.is_alive)
-        if not was_in_use:
-            connection.after_request(functools.partial(self._release, link))
-        connection.set_timeout(timeout)
-        return backend if backend is not None else self._open(link)
+        try:
+            if found is None:
+                connection.on_close(functools.partial(self._disconnect, link))
+                connection.stay_while(self.is_alive)
+            connection.set_timeout(timeout)
+            if link.backend is None:
+                self._open(link)
+        except BaseException:
+            self.end(link)
+            raise
+        return link
 
-    def run(self, operation: Operation, connection: Connection) -> None:
-        """Run the operation on this connection's backend, and account for what it moves, whatever comes of it.
+    def end(self, link: Link) -> None:
+        """Give back what begin() returned; the backend is closed if no other request may use it."""
+        with self._lock:
+            link.is_in_use = False
+            is_over = self._state is not State.OPEN
+            backends = self._links.take_backends([link], self._clock()) if is_over else []
+            self._settle()
+        self._close(backends)
+
+    def run(self, operation: Operation, link: Link) -> None:
+        """Run the operation on the backend of the link, and account for what it moves, whatever comes of it.
 
         Raises what the operation raises; errors.OperationCanceled if it was cut.
         """
         with self._lock:
             self._require_open()
             now = self._clock()
-            link = self._links.find(connection)
-            assert link is not None, "run() without backend()"
             running = Running(operation, link, now)
             self._links.running.add(running)
             self._lease.touch(now)
             self._writes += running.is_write
-        operation.clock = connection.clock
-        error: Optional[BaseException] = None
+        clock = link.connection.clock
+        operation.clock = clock
         try:
-            with connection.clock.run(operation.name) as stat:
+            with clock.run(operation.name) as stat:
                 try:
                     operation.run()
                 finally:
                     stat.count(operation.done)
-        except BaseException as e:
-            error = e
-            if running.cut_reason is not None and isinstance(e, Exception):
-                raise errors.OperationCanceled() from e
-            raise
-        finally:
+        except BaseException as error:
+            # Kept in no variable that outlives this block: its traceback holds the frame, and that all buffers.
             self._finish(running, error)
+            if running.cut_reason is not None and isinstance(error, Exception):
+                raise errors.OperationCanceled() from error
+            raise
+        self._finish(running, None)
 
     @property
     def content_tag(self) -> str:
@@ -178,7 +182,7 @@ class Transfer:
             if changes.inactivity_timeout is not None:
                 # Connections learn it with their next request.
                 self._inactivity_timeout = changes.inactivity_timeout or self.ticket.inactivity_timeout
-            self._note_change()
+            self._news.note_change()
 
     def info(self) -> dict[str, Any]:
         """Return the state of the transfer, as the control service shows it."""
@@ -192,17 +196,8 @@ class Transfer:
 
         is_over is asked now and then whether there is still somebody who waits.
         """
-        deadline = time.monotonic() + seconds
         with self._lock:
-            if since is None:
-                self._observe(self._clock())
-                since = self._version
-            while True:
-                self._observe(self._clock())
-                left = deadline - time.monotonic()
-                if self._version != since or left <= 0 or is_over():
-                    return
-                self._wait(min(left, POLL_SECONDS))
+            self._news.wait_change(since, seconds, lambda: self._observe(self._clock()), is_over)
 
     # --- Cancel ------------------------------------------------------------------------------------------------------
 
@@ -233,11 +228,8 @@ class Transfer:
 
     def wait_drained(self, seconds: float) -> bool:
         """Wait for a canceled transfer to end; return False if something still runs after so many seconds."""
-        deadline = time.monotonic() + seconds
         with self._lock:
-            while not self.is_drained and (left := deadline - time.monotonic()) > 0:
-                self._wait(left)
-            return self.is_drained
+            return self._news.wait_for(lambda: self.is_drained, seconds)
 
     def describe_running(self) -> list[str]:
         """Return a line for each thing that still runs: what, and since when."""
@@ -279,21 +271,16 @@ class Transfer:
         state = TRANSITIONS.get((self._state, event), self._state)
         if state is not self._state:
             self._state = state
-            self._note_change()
+            self._news.note_change()
 
-    def _note_change(self) -> None:
-        assert self._lock.locked()
-        self._version = next(self._versions)
-        if self._watching:
-            self._changed.notify_all()
-
-    def _wait(self, seconds: float) -> None:
-        """Wait for a change, at most so many seconds."""
-        self._watching += 1
-        try:
-            self._changed.wait(seconds)
-        finally:
-            self._watching -= 1
+    def _authorize(self, right: str) -> None:
+        now = self._clock()
+        if self._lease.is_expired(now):
+            self._observe(now)
+        if self._state is not State.OPEN or self._lease.is_expired(now):
+            raise errors.NoSuchTicket()
+        if not self.ticket.can(right):
+            raise errors.NotPermitted(right)
 
     def _require_open(self) -> None:
         if self._state is not State.OPEN:
@@ -310,7 +297,7 @@ class Transfer:
         if is_alive:
             self._lease.touch(now)
         if has_moved:
-            self._note_change()
+            self._news.note_change()
 
     def _cut_canceled(self, now: float, is_due: Callable[[Running], bool]) -> None:
         reason = "its ticket was canceled"
@@ -346,12 +333,12 @@ class Transfer:
             "connections": self._links.opened,
             "idle_time": 0 if is_active else int(now - self._lease.accessed),
             "inactivity_timeout": self._inactivity_timeout,
-            "version": self._version,
+            "version": self._news.version,
         }
 
     # --- Without the lock --------------------------------------------------------------------------------------------
 
-    def _open(self, link: Link) -> Backend:
+    def _open(self, link: Link) -> None:
         with self._lock:
             self._require_open()
             line = self._links.begin_opening(link, self._clock())
@@ -362,9 +349,8 @@ class Transfer:
                 with self._lock:
                     line.check()
                     link.backend, link.was_opened = backend, True
-                    self._note_change()
+                    self._news.note_change()
                 undo.pop_all()
-                return backend
         except (errors.Error, OSError) as e:
             if line.is_cut:
                 raise errors.NoSuchTicket() from e
@@ -374,7 +360,6 @@ class Transfer:
         finally:
             with self._lock:
                 self._links.end_opening(link)
-                self._settle()
 
     def _finish(self, running: Running, error: Optional[BaseException]) -> None:
         """Account for an operation that ended, and close its backend if nobody should use that again."""
@@ -391,16 +376,7 @@ class Transfer:
             is_over = self._state is not State.OPEN or running.cut_reason is not None
             is_spoiled = is_over or (error is not None and _is_spoiling(error))
             backends = self._links.take_backends([running.link], self._clock()) if is_spoiled else []
-            self._note_change()
-            self._settle()
-        self._close(backends)
-
-    def _release(self, link: Link) -> None:
-        """The request that used this backend is over."""
-        with self._lock:
-            link.is_in_use = False
-            is_over = self._state is not State.OPEN
-            backends = self._links.take_backends([link], self._clock()) if is_over else []
+            self._news.note_change()
             self._settle()
         self._close(backends)
 
@@ -408,7 +384,7 @@ class Transfer:
         with self._lock:
             self._links.remove(link)
             backends = self._links.take_backends([link], self._clock())
-            self._note_change()
+            self._news.note_change()
         self._close(backends)
 
     def _close_apart(self, backends: list[Backend], patience: float) -> None:

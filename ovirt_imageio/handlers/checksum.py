@@ -35,17 +35,16 @@ class Checksum:
             request, "algorithm", {name: name for name in checksum.algorithms()}, checksum.DEFAULT_ALGORITHM
         )
         block_size = check_block_size(parse.natural(request, "block_size", default=checksum.BLOCK_SIZE))
-        transfer = self._store.authorize(ticket_id, "read")
-        backend = transfer.backend(request.connection)
-        log.info(
-            "[%s] CHECKSUM transfer=%s algorithm=%s block_size=%d",
-            request.connection.client,
-            transfer.id,
-            algorithm,
-            block_size,
-        )
-        operation = checksum.Checksum(backend, algorithm, block_size)
-        transfer.run(operation, request.connection)
+        with self._store.use(ticket_id, "read", request.connection) as disk:
+            log.info(
+                "[%s] CHECKSUM transfer=%s algorithm=%s block_size=%d",
+                request.connection.client,
+                disk.transfer_id,
+                algorithm,
+                block_size,
+            )
+            operation = checksum.Checksum(disk.backend, algorithm, block_size)
+            disk.run(operation)
         response.send_json({"algorithm": algorithm, "block_size": block_size, "checksum": operation.result})
 
 

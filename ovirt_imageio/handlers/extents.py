@@ -39,23 +39,22 @@ class Extents:
     def get(self, request: Request, response: Response, ticket_id: str) -> None:
         """Send the extents from `offset` (0) on, for `length` bytes (to the end), `limit` of them (all)."""
         parse.ticket_id(ticket_id)
-        transfer = self._store.authorize(ticket_id, "read")
-        context = parse.choice(request, "context", {"zero": "zero", "dirty": "dirty"}, default="zero")
-        offset = parse.natural(request, "offset", default=0)
-        length = parse.natural(request, "length", default=None)
-        limit = parse.natural(request, "limit", default=None)
-        if context == "dirty" and not transfer.ticket.dirty:
-            raise errors.UnsupportedContext(context, 'the ticket was added without "dirty": true')
-        backend = transfer.backend(request.connection)
-        size = backend.size()
-        if offset > size:
-            raise errors.RangeNotSatisfiable(offset, length, size)
-        if length is not None:
-            length = min(length, size - offset)
-        log.info("[%s] EXTENTS transfer=%s context=%s", request.connection.client, transfer.id, context)
-        writer = ExtentsWriter(response, TEMPLATE[context])
-        transfer.run(operations.Extents(backend, writer.write, context, offset, length, limit), request.connection)
-        writer.finish()
+        with self._store.use(ticket_id, "read", request.connection) as disk:
+            context = parse.choice(request, "context", {"zero": "zero", "dirty": "dirty"}, default="zero")
+            offset = parse.natural(request, "offset", default=0)
+            length = parse.natural(request, "length", default=None)
+            limit = parse.natural(request, "limit", default=None)
+            if context == "dirty" and not disk.ticket.dirty:
+                raise errors.UnsupportedContext(context, 'the ticket was added without "dirty": true')
+            size = disk.backend.size()
+            if offset > size:
+                raise errors.RangeNotSatisfiable(offset, length, size)
+            if length is not None:
+                length = min(length, size - offset)
+            log.info("[%s] EXTENTS transfer=%s context=%s", request.connection.client, disk.transfer_id, context)
+            writer = ExtentsWriter(response, TEMPLATE[context])
+            disk.run(operations.Extents(disk.backend, writer.write, context, offset, length, limit))
+            writer.finish()
 
 
 class ExtentsWriter:

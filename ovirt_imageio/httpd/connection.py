@@ -57,7 +57,6 @@ class Connection:
         self._stream = stream
         self._limits = limits
         self._closers: list[Callable[[], None]] = []
-        self._enders: list[Callable[[], None]] = []
         self._needs: list[Callable[[], bool]] = []
 
     # What a handler may use.
@@ -78,10 +77,6 @@ class Connection:
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back, in this connection's thread, when no more requests can come; the last one added first."""
         self._closers.append(callback)
-
-    def after_request(self, callback: Callable[[], None]) -> None:
-        """Call back, in this connection's thread, when the current request was answered, or ended without an answer."""
-        self._enders.append(callback)
 
     def set_timeout(self, seconds: float) -> None:
         """Wait so long for progress of each receive and send from now on."""
@@ -115,13 +110,13 @@ class Connection:
     def close(self) -> None:
         """Close the connection, then call back who asked for it."""
         self._stream.close()
-        self._call_back(self._closers)
+        self._call_closers()
 
-    def _call_back(self, callbacks: list[Callable[[], None]]) -> None:
-        """Call back everyone once, the last one first."""
-        while callbacks:
+    def _call_closers(self) -> None:
+        """Call each of them once, the last one first."""
+        while self._closers:
             try:
-                callbacks.pop()()
+                self._closers.pop()()
             except Exception:
                 log.exception("Cannot clean up connection=%s client=%s", self.id, self.client)
 
@@ -129,7 +124,7 @@ class Connection:
         """End the conversation so that the client gets to read our last words."""
         if self._is_out_of_step or self._stream.has_more():
             # That may take a while; a disk must not stay open for it.
-            self._call_back(self._closers)
+            self._call_closers()
             self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
         else:
             self._stream.say_goodbye()
@@ -158,10 +153,7 @@ class Connection:
         response = Response(request, self._stream)
         if self.is_stopping:
             response.close = True
-        try:
-            handler(request, response)
-        finally:
-            self._call_back(self._enders)
+        handler(request, response)
         self._is_out_of_step = not request.body.is_consumed
         return response.is_complete and not response.close
 

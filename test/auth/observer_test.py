@@ -32,8 +32,8 @@ def test_life_of_a_store(observer):
     store = Store(Backends(), clock, purge_after=600, observer=observer)
     store.add(DOCUMENT)
     connection = FakeConnection()
-    transfer = store.authorize("one-ticket", "write")
-    transfer.run(operations.Zero(transfer.backend(connection), 0, 10), connection)
+    with store.use("one-ticket", "write", connection) as disk:
+        disk.run(operations.Zero(disk.backend, 0, 10))
     store.remove("one-ticket", 1)
     connection.close()
     store.add(DOCUMENT)

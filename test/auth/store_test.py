@@ -71,9 +71,13 @@ def runner():
 
 def begin(runner, store, name="write", uuid=UUID):
     connection = FakeConnection()
-    transfer = store.authorize(uuid, "read")
-    transfer.backend(connection)
-    return connection, runner.start(transfer, connection, name=name)
+    return connection, runner.start(store.authorize(uuid, "read"), connection, name=name)
+
+
+def open_backend(store, connection):
+    """Use the disk once, so that the connection has a backend; return that."""
+    with store.use(UUID, "read", connection) as disk:
+        return disk.backend
 
 
 # --- Add, look, extend ---
@@ -174,7 +178,7 @@ def test_states(store, runner, clock):
 def test_replace_cancels_the_old_one(store, runner, backends, recorder):
     store.add(document(transfer_id="old"))
     idle = FakeConnection()
-    store.authorize(UUID, "read").backend(idle)
+    open_backend(store, idle)
     connection, run = begin(runner, store, "read")
     store.add(document(transfer_id="new"))
     assert connection.is_aborted
@@ -182,7 +186,7 @@ def test_replace_cancels_the_old_one(store, runner, backends, recorder):
     backends.wait_closed()
     assert store.info(UUID)["transfer_id"] == "new"
     # The connections go on, with the new ticket.
-    store.authorize(UUID, "read").backend(idle)
+    open_backend(store, idle)
     assert store.info(UUID)["connections"] == 1
     idle.close()
     backends.wait_closed()
@@ -213,7 +217,7 @@ def test_versions_do_not_repeat(store):
 def test_remove_idle(store, backends, recorder):
     store.add(document())
     connection = FakeConnection()
-    store.authorize(UUID, "read").backend(connection)
+    open_backend(store, connection)
     store.remove(UUID, 0)
     backends.wait_closed()
     assert store.list() == []
@@ -332,7 +336,7 @@ def test_clear_with_a_busy_one(store, runner):
 def test_purge(store, clock, recorder, backends):
     store.add(document())
     connection = FakeConnection()
-    store.authorize(UUID, "read").backend(connection)
+    open_backend(store, connection)
     clock.advance(300 + 599)
     store.tick()
     assert store.info(UUID)["remaining"] == 0
@@ -346,11 +350,16 @@ def test_purge(store, clock, recorder, backends):
 
 
 @pytest.fixture
-def hanging(backends, store):
+def impatient(clock, backends):
+    return Store(backends, clock, purge_after=600, close_patience=0.01)
+
+
+@pytest.fixture
+def hanging(backends, impatient):
     """A ticket and its idle connection: closing its disk hangs, until the event that this is."""
     go_on = threading.Event()
-    store.add(document())
-    backend = store.authorize(UUID, "read").backend(FakeConnection())
+    impatient.add(document())
+    backend = open_backend(impatient, FakeConnection())
     close = backend.close
     backend.close = lambda: (go_on.wait(DEADLINE), close())
     yield go_on
@@ -358,62 +367,59 @@ def hanging(backends, store):
     backends.wait_closed()
 
 
-def test_storage_that_hangs_does_not_keep_us_from_purging(hanging, store, clock):
+def test_storage_that_hangs_does_not_keep_us_from_purging(hanging, impatient, clock):
     clock.advance(300 + 600)
-    store.tick()
-    assert store.list() == []
+    impatient.tick()
+    assert impatient.list() == []
     assert not hanging.is_set()
 
 
-def test_storage_that_hangs_delays_only_its_own_removal(hanging, store):
+def test_storage_that_hangs_delays_only_its_own_removal(hanging, impatient):
     with pytest.raises(errors.TransferBusy, match=r"closing the disk \(for 0 s\)"):
-        store.remove(UUID, 0.01)
+        impatient.remove(UUID, 0.01)
     with pytest.raises(errors.TransferBusy):
-        store.clear(0.01)
-    assert store.info(UUID)["active"]
+        impatient.clear(0.01)
+    assert impatient.info(UUID)["active"]
     hanging.set()
-    store.remove(UUID, DEADLINE)
-    assert store.list() == []
+    impatient.remove(UUID, DEADLINE)
+    assert impatient.list() == []
 
 
-def test_storage_that_hangs_does_not_keep_us_from_stopping(hanging, store):
-    store.stop()
+@pytest.mark.parametrize("act", [Store.stop, lambda store: store.remove(UUID, 0), lambda store: store.add(document())])
+def test_storage_that_hangs_keeps_us_only_so_long(hanging, impatient, act):
+    act(impatient)
     assert not hanging.is_set()
 
 
-def test_watchdog_aborts_what_stands_still(backends, runner):
-    with Store(backends) as store:
-        store.add(document(timeout=0))
-        transfer = store._get(UUID)
-        connection = FakeConnection()
-        transfer.backend(connection)
-        run = runner.start(transfer, connection)
+def test_watchdog_aborts_what_stands_still(clock, backends, runner):
+    with Store(backends, clock, tick_seconds=0.01) as store:
+        store.add(document())
+        connection, run = begin(runner, store)
+        clock.advance(301)
         assert isinstance(run.wait(), errors.OperationCanceled)
         assert connection.is_aborted
 
 
 def test_watchdog_ends_the_grace(backends, runner):
-    with Store(backends, remove_grace=0.01) as store:
+    with Store(backends, remove_grace=0.01, tick_seconds=0.01) as store:
         store.add(document())
         _, run = begin(runner, store)
         store.remove(UUID, DEADLINE)
         assert isinstance(run.wait(), errors.OperationCanceled)
 
 
-def test_watchdog_survives_errors(backends, monkeypatch, caplog):
+def test_watchdog_survives_errors(caplog):
     ticked = threading.Semaphore(0)
 
-    def tick():
-        ticked.release()
-        raise ZeroDivisionError
+    class Failing(Store):
+        def tick(self):
+            ticked.release()
+            if not self._stopping.is_set():
+                raise ZeroDivisionError
 
-    store = Store(backends)
-    monkeypatch.setattr(store, "tick", tick)
-    store.start()
-    assert ticked.acquire(timeout=DEADLINE)
-    assert ticked.acquire(timeout=DEADLINE)
-    monkeypatch.undo()
-    store.stop()
+    with Failing(Backends(), tick_seconds=0.01):
+        assert ticked.acquire(timeout=DEADLINE)
+        assert ticked.acquire(timeout=DEADLINE)
     assert "The watchdog failed" in caplog.text
 
 
@@ -627,9 +633,8 @@ def test_many_threads_lose_and_leak_nothing(backends):
                         connection.close()
                         connection = FakeConnection()
                     else:
-                        transfer = store.authorize(uuid, "write")
-                        backend = transfer.backend(connection)
-                        transfer.run(operations.Zero(backend, dice.randrange(1000), 10), connection)
+                        with store.use(uuid, "write", connection) as disk:
+                            disk.run(operations.Zero(disk.backend, dice.randrange(1000), 10))
                         used[number] += 1
         except Exception as e:
             failures.append(e)

@@ -1,11 +1,12 @@
 """The live side of a ticket: backends, running operations, progress, expiry, cancel."""
 
+import contextlib
 import logging
 import threading
 
 import pytest
 from fakes.clock import FakeClock
-from fakes.connections import Backends, FakeBackend, FakeConnection, Runner
+from fakes.connections import Backends, FakeConnection, Runner
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
@@ -69,8 +70,23 @@ def runner():
 def begin(runner, transfer, name="write", offset=0):
     """Start an operation on a new connection."""
     connection = FakeConnection()
-    transfer.backend(connection)
     return connection, runner.start(transfer, connection, offset, name)
+
+
+@contextlib.contextmanager
+def using(transfer, connection):
+    """Use the disk as a request does, yield its backend."""
+    link = transfer.begin("write", connection)
+    try:
+        yield link.backend
+    finally:
+        transfer.end(link)
+
+
+def open_backend(transfer, connection):
+    """Use the disk once, so that the connection has a backend; return that."""
+    with using(transfer, connection) as backend:
+        return backend
 
 
 # --- What is told ---
@@ -150,9 +166,27 @@ def test_canceled(transfer, connection):
     with pytest.raises(errors.NoSuchTicket):
         transfer.authorize("read")
     with pytest.raises(errors.NoSuchTicket):
-        transfer.backend(connection)
+        transfer.begin("read", connection)
+
+
+def test_permission_is_asked_where_a_use_begins(make, connection, clock):
+    transfer = make(ops=["read"])
+    with pytest.raises(errors.NotPermitted):
+        transfer.begin("write", connection)
+    clock.advance(300)
     with pytest.raises(errors.NoSuchTicket):
-        transfer.run(operations.Flush(FakeBackend()), connection)
+        transfer.begin("read", connection)
+    assert transfer.describe_running() == []
+    assert transfer.info()["connections"] == 0
+
+
+def test_canceled_before_the_operation(transfer, connection):
+    link = transfer.begin("write", connection)
+    transfer.cancel()
+    with pytest.raises(errors.NoSuchTicket):
+        transfer.run(operations.Flush(link.backend), link)
+    transfer.end(link)
+    assert transfer.is_drained
 
 
 def test_progress_is_seen_by_authorize(transfer, clock, runner):
@@ -194,11 +228,11 @@ def test_expire_at_once_and_revive(transfer, clock):
 
 
 def test_inactivity_timeout_reaches_connections(transfer, connection):
-    transfer.backend(connection)
+    open_backend(transfer, connection)
     assert connection.timeout == 60
     transfer.extend(Changes(inactivity_timeout=120))
     assert transfer.info()["inactivity_timeout"] == 120
-    transfer.backend(connection)
+    open_backend(transfer, connection)
     assert connection.timeout == 120
     transfer.extend(Changes(inactivity_timeout=0))
     assert transfer.info()["inactivity_timeout"] == 60
@@ -209,8 +243,8 @@ def test_inactivity_timeout_reaches_connections(transfer, connection):
 
 def test_one_backend_per_connection(transfer, backends):
     one, two = FakeConnection(), FakeConnection()
-    assert transfer.backend(one) is transfer.backend(one)
-    assert transfer.backend(one) is not transfer.backend(two)
+    assert open_backend(transfer, one) is open_backend(transfer, one)
+    assert open_backend(transfer, one) is not open_backend(transfer, two)
     assert transfer.info()["connections"] == 2
     one.close()
     assert transfer.info()["connections"] == 1
@@ -221,7 +255,7 @@ def test_one_backend_per_connection(transfer, backends):
 
 
 def test_connection_stays_while_the_ticket_lives(transfer, connection, clock):
-    transfer.backend(connection)
+    open_backend(transfer, connection)
     [is_needed] = connection.needs
     assert is_needed()
     clock.advance(300)
@@ -231,12 +265,13 @@ def test_connection_stays_while_the_ticket_lives(transfer, connection, clock):
 def test_opening_fails(transfer, connection, backends):
     backends.error = errors.BackendUnavailable("open", "connection refused")
     with pytest.raises(errors.BackendUnavailable):
-        transfer.backend(connection)
+        open_backend(transfer, connection)
+    assert transfer.describe_running() == []
     info = transfer.info()
     assert info["connections"] == 0
     assert info["last_error"] == "Storage failed to open: connection refused"
     backends.error = None
-    transfer.backend(connection)
+    open_backend(transfer, connection)
     assert transfer.info()["connections"] == 1
     connection.close()
     backends.wait_closed()
@@ -254,7 +289,7 @@ def test_canceled_while_opening(make, backends, connection):
 
     transfer = Transfer(make().ticket, open_and_cancel, FakeClock())
     with pytest.raises(errors.NoSuchTicket):
-        transfer.backend(connection)
+        open_backend(transfer, connection)
     # A removal waits until what was being opened is closed again.
     assert is_drained == [False]
     assert transfer.is_drained
@@ -266,24 +301,22 @@ def hanging(make, clock, runner):
     """A transfer whose disk is opened by a server that hangs, until the line is cut."""
     waiting = threading.Event()
 
-    def open_backend(ticket, line):
+    def hang(ticket, line):
         cut = threading.Event()
         with line.waking(cut.set):
             waiting.set()
             assert cut.wait(DEADLINE)
         raise errors.StorageError("open", "cut")
 
-    transfer = Transfer(make().ticket, open_backend, clock)
+    transfer = Transfer(make().ticket, hang, clock)
     connection = FakeConnection()
-    connection.begin_request()
     raised = []
 
     def use():
         try:
-            transfer.backend(connection)
+            open_backend(transfer, connection)
         except errors.Error as e:
             raised.append(e)
-        connection.end_request()
 
     thread = threading.Thread(target=use)
     thread.start()
@@ -316,43 +349,43 @@ def test_expired_while_the_server_hangs(hanging, clock):
 
 
 def test_opened_just_when_it_is_cut(make, clock, backends, connection):
-    """Nobody gets a disk whose line is cut, though the ticket may be extended later."""
+    """No request gets a disk whose line is cut, though the ticket may be extended later."""
 
-    def open_backend(ticket, line):
+    def expire_and_open(ticket, line):
         clock.advance(300)
         transfer.tick()
         return backends(ticket)
 
-    transfer = Transfer(make().ticket, open_backend, clock)
+    transfer = Transfer(make().ticket, expire_and_open, clock)
     with pytest.raises(errors.NoSuchTicket):
-        transfer.backend(connection)
+        open_backend(transfer, connection)
     backends.wait_closed()
     transfer.extend(Changes(timeout=1000))
-    transfer.backend(connection)
+    open_backend(transfer, connection)
     connection.close()
 
 
 def test_failed_backend_is_not_used_again(transfer, connection, backends, runner):
-    first = transfer.backend(connection)
+    first = open_backend(transfer, connection)
     run = runner.start(transfer, connection)
     run.operation.fail(errors.BackendTimeout("read", "no answer"))
     assert isinstance(run.wait(), errors.BackendTimeout)
     assert first.closed == 1
-    assert transfer.backend(connection) is not first
+    assert open_backend(transfer, connection) is not first
     assert transfer.info()["connections"] == 1
 
 
 @pytest.mark.parametrize("error", [errors.PartialContent(10, 5), errors.UnsupportedContext("dirty")])
 def test_faults_of_the_client_do_not_spoil_the_backend(transfer, connection, runner, error):
-    first = transfer.backend(connection)
+    first = open_backend(transfer, connection)
     run = runner.start(transfer, connection)
     run.operation.fail(error)
     assert run.wait() is error
-    assert transfer.backend(connection) is first
+    assert open_backend(transfer, connection) is first
 
 
 def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog):
-    backend = transfer.backend(connection)
+    backend = open_backend(transfer, connection)
     monkeypatch.setattr(backend, "close", lambda: 1 / 0)
     transfer.cancel()
     assert transfer.wait_drained(DEADLINE)
@@ -365,9 +398,10 @@ def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog)
 def test_run(make, connection, clock):
     recorder = Recorder()
     transfer = make(recorder)
-    backend = transfer.backend(connection)
     clock.advance(100)
-    transfer.run(operations.Zero(backend, 100, 50, flush=True), connection)
+    link = transfer.begin("write", connection)
+    transfer.run(operations.Zero(link.backend, 100, 50, flush=True), link)
+    transfer.end(link)
     info = transfer.info()
     assert info["transferred"] == 50
     assert info["expires"] == 1400
@@ -497,9 +531,9 @@ def test_operation_moves_too_slowly_for_a_step(transfer, runner, clock, name):
 
 
 @pytest.mark.parametrize("name", ["read", "write", "zero", "checksum", "extents"])
-def test_stalled_operation_is_aborted(transfer, runner, clock, name):
+def test_stalled_operation_is_aborted(transfer, runner, clock, backends, name):
     connection, run = begin(runner, transfer, name)
-    backend = transfer.backend(connection)
+    [backend] = backends.opened
     run.operation.step(5)
     transfer.tick()
     clock.advance(299)
@@ -558,7 +592,7 @@ def test_states(transfer, runner, clock):
 def test_cancel_closes_idle_backends(transfer, backends):
     connections = [FakeConnection() for _ in range(3)]
     for connection in connections:
-        transfer.backend(connection)
+        open_backend(transfer, connection)
     transfer.cancel()
     assert transfer.wait_drained(DEADLINE)
     backends.wait_closed()
@@ -649,9 +683,9 @@ def test_finishing_operation_is_never_cut(transfer, runner, clock, name):
     assert transfer.describe_running() == []
 
 
-def test_canceled_backend_is_closed_before_it_counts_as_drained(transfer, runner):
-    connection, run = begin(runner, transfer)
-    backend = transfer.backend(connection)
+def test_canceled_backend_is_closed_before_it_counts_as_drained(transfer, runner, backends):
+    _, run = begin(runner, transfer)
+    [backend] = backends.opened
     was_drained = []
     close = backend.close
     backend.close = lambda: (was_drained.append(transfer.is_drained), close())
@@ -663,56 +697,56 @@ def test_canceled_backend_is_closed_before_it_counts_as_drained(transfer, runner
     assert backend.closed == 1
 
 
-def test_backend_is_not_closed_under_a_request(transfer, connection, backends):
+def test_backend_is_not_closed_under_a_request(transfer, connection):
     """A closed descriptor may be another file's a moment later: a request could tell the size of the wrong disk."""
-    connection.begin_request()
-    backend = transfer.backend(connection)
-    assert transfer.backend(connection) is backend
-    transfer.cancel()
-    assert not transfer.is_drained
-    assert backend.closed == 0
-    assert transfer.describe_running() == [f"a request (connection {connection.id})"]
-    # Who removes without waiting looks at this until it may try again.
-    assert transfer.info()["active"]
-    assert backend.size() == 1024
-    connection.end_request()
+    with using(transfer, connection) as backend:
+        transfer.cancel()
+        assert not transfer.is_drained
+        assert backend.closed == 0
+        assert transfer.describe_running() == [f"a request (connection {connection.id})"]
+        # A client that removes without waiting looks at this until it may try again.
+        assert transfer.info()["active"]
+        assert backend.size() == 1024
     assert transfer.is_drained
     assert not transfer.info()["active"]
     assert backend.closed == 1
 
 
 def test_request_that_hangs_in_the_storage_is_interrupted(transfer, connection):
-    connection.begin_request()
-    backend = transfer.backend(connection)
-    transfer.cancel()
-    assert backend.interrupted == 0
-    transfer.tick()
-    assert backend.interrupted == 1
-    connection.end_request()
+    with using(transfer, connection) as backend:
+        transfer.cancel()
+        assert backend.interrupted == 0
+        transfer.tick()
+        assert backend.interrupted == 1
 
 
 def test_backend_is_kept_between_requests(transfer, connection):
-    for _ in range(3):
-        connection.begin_request()
-        backend = transfer.backend(connection)
-        transfer.run(operations.Flush(backend), connection)
-        connection.end_request()
-        assert backend.closed == 0
+    backends = {open_backend(transfer, connection) for _ in range(3)}
+    [backend] = backends
+    assert backend.closed == 0
     assert transfer.info()["connections"] == 1
 
 
-def test_disconnected_in_a_request(transfer, connection):
-    connection.begin_request()
-    backend = transfer.backend(connection)
+def test_backend_is_given_back_when_a_request_fails(transfer, connection):
+    with pytest.raises(ZeroDivisionError), using(transfer, connection) as backend:
+        raise ZeroDivisionError
+    assert transfer.describe_running() == []
+    assert backend.closed == 0
     transfer.cancel()
-    connection.end_request()
+    assert transfer.wait_drained(DEADLINE)
+    assert backend.closed == 1
+
+
+def test_disconnected_after_a_canceled_request(transfer, connection):
+    with using(transfer, connection) as backend:
+        transfer.cancel()
     connection.close()
     assert transfer.is_drained
     assert backend.closed == 1
 
 
 def test_cancel_may_be_repeated(transfer, connection, backends):
-    transfer.backend(connection)
+    open_backend(transfer, connection)
     transfer.cancel()
     transfer.cancel()
     assert transfer.wait_drained(DEADLINE)
@@ -729,43 +763,12 @@ def test_success_after_the_cut_is_a_success(transfer, runner):
 # --- Waiting for changes ---
 
 
-def never():
-    return False
-
-
-def test_wait_that_nobody_needs_any_more(transfer):
-    transfer.wait_change(None, 1000, lambda: True)
-
-
-def test_wait_for_nothing(transfer):
-    version = transfer.info()["version"]
-    transfer.wait_change(version, 0, never)
-    assert transfer.info()["version"] == version
-
-
-def test_wait_with_an_old_version_returns_at_once(transfer):
-    version = transfer.info()["version"]
-    transfer.extend(Changes(timeout=1))
-    transfer.wait_change(version, 1000, never)
-    assert transfer.info()["version"] > version
-
-
-@pytest.mark.parametrize("since", [None, "current"])
-def test_wait_is_woken(transfer, runner, since):
+def test_progress_ends_a_wait(transfer, runner):
     _, run = begin(runner, transfer)
     version = transfer.info()["version"]
-    is_woken = threading.Event()
-
-    def wait():
-        transfer.wait_change(version if since else None, DEADLINE, never)
-        is_woken.set()
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    # Without a version the wait begins when the thread gets there: move until it notices.
-    while not is_woken.wait(0.01):
-        run.operation.step(1)
-    waiter.join()
+    run.operation.step(1)
+    # Nothing but a look at the operation tells.
+    transfer.wait_change(version, DEADLINE, lambda: False)
     assert transfer.info()["version"] > version
     run.operation.end()
 

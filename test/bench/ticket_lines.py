@@ -54,11 +54,11 @@ def bookkeeping() -> float:
     backend = NullBackend(2**40)
     transfer = Transfer(parse(TICKET), lambda ticket, line: backend, observer=Metrics())
     connection = FakeConnection()
-    transfer.backend(connection)
+    link = transfer.begin("read", connection)
     operations = [Nothing(backend, offset, SIZE) for offset in scattered()]
     started = time.perf_counter()
     for operation in operations:
-        transfer.run(operation, connection)
+        transfer.run(operation, link)
     seconds = time.perf_counter() - started
     assert transfer.info()["transferred"] == OPERATIONS * SIZE
     return seconds / OPERATIONS * 1e6
@@ -69,12 +69,12 @@ def memory() -> float:
     backend = NullBackend(2**40)
     transfer = Transfer(parse(TICKET), lambda ticket, line: backend)
     connection = FakeConnection()
-    transfer.backend(connection)
+    link = transfer.begin("read", connection)
     offsets = scattered()
     tracemalloc.start()
     try:
         for offset in offsets:
-            transfer.run(Nothing(backend, offset, SIZE), connection)
+            transfer.run(Nothing(backend, offset, SIZE), link)
         return tracemalloc.get_traced_memory()[0] / 1024**2
     finally:
         tracemalloc.stop()

@@ -10,6 +10,8 @@ from typing import Callable, Optional
 from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import errors
+from ovirt_imageio.auth.transfer import Transfer
+from ovirt_imageio.auth.use import Use
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.measure.clock import Clock
 from ovirt_imageio.ops.operations import Operation
@@ -30,22 +32,6 @@ class FakeConnection:
         self.needs: list[Callable[[], bool]] = []
         self.wakers: list[Callable[[], None]] = []
         self._closers: list[Callable[[], None]] = []
-        self._enders: list[Callable[[], None]] = []
-        self._is_in_request = False
-
-    def begin_request(self) -> None:
-        """Let what is asked of it now belong to one request; else each call is a request of its own."""
-        self._is_in_request = True
-
-    def end_request(self) -> None:
-        self._is_in_request = False
-        while self._enders:
-            self._enders.pop()()
-
-    def after_request(self, callback: Callable[[], None]) -> None:
-        self._enders.append(callback)
-        if not self._is_in_request:
-            self.end_request()
 
     def activity(self) -> int:
         return self.moved
@@ -181,8 +167,8 @@ class Runner:
             thread.join(DEADLINE)
             assert not thread.is_alive()
 
-    def start(self, transfer: object, connection: FakeConnection, offset: int = 0, name: str = "write") -> Run:
-        """Start an operation; return when it runs."""
+    def start(self, transfer: Transfer, connection: FakeConnection, offset: int = 0, name: str = "write") -> Run:
+        """Start an operation, in a use of the disk that ends with it; return when it runs."""
         self._connections.append(connection)
         run = Run(Steps(connection, offset, name))
         thread = threading.Thread(target=run.run, args=(transfer, connection))
@@ -200,9 +186,10 @@ class Run:
         self.error: Optional[BaseException] = None
         self._is_over = threading.Event()
 
-    def run(self, transfer: object, connection: FakeConnection) -> None:
+    def run(self, transfer: Transfer, connection: FakeConnection) -> None:
         try:
-            transfer.run(self.operation, connection)  # type: ignore[attr-defined]
+            with Use(transfer, "read", connection) as disk:
+                disk.run(self.operation)
         except BaseException as e:
             self.error = e
         finally:

@@ -389,25 +389,6 @@ def test_on_close_does_not_wait_for_who_lingers():
         assert client.thread.is_alive()
 
 
-def test_after_request(caplog):
-    """Called once, for the request that is served, whatever becomes of it."""
-    called = []
-
-    class Resource:
-        def get(self, request, response):
-            request.connection.after_request(lambda: called.append(response.status))
-            if request.query:
-                raise ZeroDivisionError
-
-    with talking(toy.application(("/end", Resource()))) as client:
-        for query, status in (("", 200), ("", 200), ("?fail", 500)):
-            assert client.get(f"/end{query}").status == status
-        assert client.ask(GOOD).status == 200
-        client.end()
-        client.thread.join(DEADLINE)
-    assert called == [200, 200, 500]
-
-
 def test_stopping_ends_after_the_response():
     gate = toy.Gate()
     with talking(toy.application(("/gate", gate))) as client:
