@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 from ovirt_imageio import config as configuration
 from ovirt_imageio import errors
@@ -23,8 +23,32 @@ DEFAULT_CONF_DIR = configuration.CONF_DIR
 
 DEFAULT_TIMEOUT = 60
 
-# So much longer than the service may take do we wait for its answer.
+# We wait this much longer than the service may take to answer.
 MARGIN = 10
+
+
+class Control(Protocol):
+    """Where the control service is. A configuration that does not tell its remove_timeout has the default one."""
+
+    @property
+    def transport(self) -> str:
+        """The words unix or tcp."""
+
+    @property
+    def socket(self) -> str:
+        """The path of the Unix socket."""
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+
+
+class HasControl(Protocol):
+    """A configuration, as far as it is used here."""
+
+    @property
+    def control(self) -> Control:
+        """The section of the control service."""
 
 
 class Error(Exception):
@@ -71,9 +95,10 @@ class Client:
     Threads: one at a time.
     """
 
-    def __init__(self, cfg: configuration.Config, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, cfg: HasControl, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._timeout = timeout
-        self._remove_timeout = max(timeout, cfg.control.remove_timeout + MARGIN)
+        remove_timeout = getattr(cfg.control, "remove_timeout", configuration.Config().control.remove_timeout)
+        self._remove_timeout = max(timeout, remove_timeout + MARGIN)
         self._connection = _Connection(_address(cfg), timeout)
 
     def add_ticket(self, ticket: Mapping[str, Any]) -> None:
@@ -109,6 +134,16 @@ class Client:
         infos: list[dict[str, Any]] = self._request("GET", "/tickets")
         return infos
 
+    def find_tickets(self, text: str) -> list[dict[str, Any]]:
+        """Return the state of the tickets that text may mean, with their secret ids.
+
+        That is the one with this id; else those with this transfer id; else all whose id or transfer id begins with it.
+        """
+        if not text:
+            raise ValueError("A ticket id must not be empty")
+        infos: list[dict[str, Any]] = self._request("GET", f"/tickets?match={urllib.parse.quote(text, safe='')}")
+        return infos
+
     def mod_ticket(self, ticket_id: str, changes: Mapping[str, Any]) -> None:
         """Change a ticket: its "timeout", counted from now, or its "inactivity_timeout"."""
         self._request("PATCH", _path(ticket_id), changes)
@@ -116,6 +151,10 @@ class Client:
     def del_ticket(self, ticket_id: str) -> None:
         """Remove a ticket, after what runs on it has ended; one that does not exist is removed already."""
         self._request("DELETE", _path(ticket_id), timeout=self._remove_timeout)
+
+    def del_all_tickets(self) -> None:
+        """Remove all tickets, like del_ticket()."""
+        self._request("DELETE", "/tickets/", timeout=self._remove_timeout)
 
     def start_profile(self, clock: str = "cpu") -> None:
         """Start the profiler of the service, measuring "cpu" or "wall" time."""
@@ -146,7 +185,7 @@ class Client:
         try:
             return json.loads(data) if data else None
         except ValueError as e:
-            raise ClientError(self._connection.address, f"its answer is no JSON: {e}") from e
+            raise ClientError(self._connection.address, f"its answer is not JSON: {e}") from e
 
 
 class _Connection(http.client.HTTPConnection):
@@ -189,7 +228,7 @@ class _Connection(http.client.HTTPConnection):
             raise ClientError(self.address, _reason(e)) from e
 
 
-def _address(cfg: configuration.Config) -> connect.Address:
+def _address(cfg: HasControl) -> connect.Address:
     control = cfg.control
     transport = control.transport.lower()
     if transport == "unix":

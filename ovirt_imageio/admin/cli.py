@@ -7,32 +7,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from ovirt_imageio.admin import api
+from ovirt_imageio import units
+from ovirt_imageio.admin import api, document
+from ovirt_imageio.admin.document import Mistake
 from ovirt_imageio.admin.table import table
 from ovirt_imageio.admin.top import top
+from ovirt_imageio.terminal import arguments as kinds
+from ovirt_imageio.terminal import output
 from ovirt_imageio.version import __version__
 
 __all__ = ["main"]
 
+PROGRAM = "ovirt-imageioctl"
+
 EPILOG = """\
+TICKET is the id of a ticket, or its transfer id, or the beginning of one of them: whatever `list` shows.
+
 exit codes:
   0  success
   1  the service refused or cannot be reached, or a file cannot be used; one line on standard error tells why
   2  wrong arguments
 130  interrupted
 """
-
-# No ticket is larger; a mistyped name of a disk image must not fill the memory.
-MAX_TICKET = 1024 * 1024
-
-
-class Mistake(Exception):
-    """The user gave us something that cannot be used."""
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -41,25 +41,20 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help()
-        return 0
+        return 2
     try:
         with api.Client(api.load_config(args.conf_dir)) as client:
             args.command(client, args)
         sys.stdout.flush()
     except (api.Error, Mistake, ValueError) as e:
-        return fail(e)
+        output.complain(PROGRAM, e)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has enough. The interpreter flushes once more at its end, and must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has enough.
+        output.drop_stdout()
     return 0
-
-
-def fail(error: Exception) -> int:
-    """Tell in one line what went wrong."""
-    print(f"ovirt-imageioctl: {' '.join(str(error).split())}", file=sys.stderr)
-    return 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,8 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     # The same option before and after the subcommand: that after it has no default, which would undo the other one.
     common = argparse.ArgumentParser(add_help=False)
     add_conf_dir(common, argparse.SUPPRESS)
-    parser = argparse.ArgumentParser(
-        prog="ovirt-imageioctl",
+    parser = kinds.Parser(
+        prog=PROGRAM,
         description="Manage the tickets of the ovirt-imageio daemon on this host.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -85,28 +80,27 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
     def add(name: str, command: Any, text: str) -> argparse.ArgumentParser:
         sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(command=command)
+        # argparse has no "at least one of": some commands check that themselves.
+        sub.set_defaults(command=command, parser=sub)
         return sub
 
-    sub = add("add-ticket", add_ticket, "Add a ticket.")
-    sub.add_argument("filename", help="a JSON file with the ticket, or - for standard input")
+    add_arguments_of_add(add("add-ticket", add_ticket, "Add a ticket: one from a JSON file, or one for a disk."))
     sub = add("show-ticket", show_ticket, "Show the state of a ticket as JSON.")
-    sub.add_argument("ticket_id")
+    sub.add_argument("ticket", metavar="TICKET")
     sub = add("mod-ticket", mod_ticket, "Change a ticket.")
-    sub.add_argument("ticket_id")
-    sub.add_argument("--timeout", type=seconds, metavar="SECONDS", help="expire so long from now on")
+    sub.add_argument("ticket", metavar="TICKET")
+    sub.add_argument("--timeout", type=kinds.duration, metavar="TIME", help="expire so long from now on; say 1h")
     sub.add_argument(
-        "--inactivity-timeout", type=seconds, metavar="SECONDS", help="let its connections stand still so long"
+        "--inactivity-timeout", type=kinds.duration, metavar="TIME", help="let its connections stand still so long"
     )
-    # argparse has no "at least one of".
-    sub.set_defaults(parser=sub)
     sub = add("del-ticket", del_ticket, "Remove a ticket, after what runs on it has ended.")
-    sub.add_argument("ticket_id")
+    sub.add_argument("ticket", metavar="TICKET", nargs="?")
+    sub.add_argument("--all", action="store_true", help="remove all tickets")
     sub = add("list", list_tickets, "List all tickets, without their secret ids.")
     sub.add_argument("--json", action="store_true", help="everything that is known, as JSON")
     sub = add("top", show_top, "Watch all transfers; q quits.")
     sub.add_argument("--interval", type=interval, default=1, metavar="SECONDS", help="refresh so often (default 1)")
-    sub.add_argument("--rounds", type=seconds, metavar="N", help="quit after so many rounds")
+    sub.add_argument("--rounds", type=natural, metavar="N", help="quit after so many rounds")
     sub = add("start-profile", start_profile, "Start the profiler of the daemon.")
     sub.add_argument("--clock", choices=("cpu", "wall"), default="cpu", help="what to measure (default cpu)")
     add("stop-profile", stop_profile, "Stop the profiler; the daemon writes [profile] filename.")
@@ -123,10 +117,27 @@ def add_conf_dir(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def seconds(text: str) -> int:
+def add_arguments_of_add(parser: argparse.ArgumentParser) -> None:
+    """Add what add-ticket takes."""
+    defaults = document.Request()
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("filename", nargs="?", metavar="JSON", help="a file with the ticket, or - for standard input")
+    what.add_argument("--file", metavar="PATH", help="make a ticket for this file or block device; print its URL")
+    what.add_argument("--url", metavar="URL", help="make a ticket for the disk at a file:, nbd: or https: URL")
+    parser.add_argument("--read", action="store_true", help="allow downloads only, not uploads")
+    parser.add_argument("--size", type=kinds.size, help="the size of the disk, such as 10g (default that of the file)")
+    parser.add_argument(
+        "--timeout",
+        type=kinds.duration,
+        metavar="TIME",
+        help=f"expire when nothing happens for so long (default {units.duration(defaults.timeout)})",
+    )
+
+
+def natural(text: str) -> int:
     """Return a number that is not negative."""
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
     return int(text)
 
 
@@ -137,37 +148,45 @@ def interval(text: str) -> float:
     except ValueError:
         value = 0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time from 0.1 to 3600 seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time from 0.1 to 3600 seconds")
     return value
 
 
 def add_ticket(client: api.Client, args: argparse.Namespace) -> None:
-    """Add the ticket in a file, or on standard input."""
-    client.add_ticket(read_ticket(args.filename))
+    """Add the ticket in a file, or one that is made here."""
+    if args.filename is not None:
+        if args.read or args.size is not None or args.timeout is not None:
+            args.parser.error("--read, --size and --timeout are for --file and --url: a JSON file tells these itself")
+        client.add_ticket(document.read(args.filename))
+        return
+    config = api.load_config(args.conf_dir)
+    wanted = document.Request(args.file, args.url, args.size, args.read)
+    if args.timeout is not None:
+        wanted = wanted._replace(timeout=args.timeout)
+    ticket = document.make(wanted)
+    url = document.transfer_url(config, ticket["uuid"])
+    client.add_ticket(ticket)
+    print(url)
+    hint = document.hint(wanted)
+    if hint:
+        output.complain(PROGRAM, hint)
 
 
-def read_ticket(filename: str) -> Any:
-    """Return the JSON document in a file."""
-    name = "standard input" if filename == "-" else filename
-    try:
-        if filename == "-":
-            data = sys.stdin.buffer.read(MAX_TICKET + 1)
-        else:
-            with open(filename, "rb") as file:
-                data = file.read(MAX_TICKET + 1)
-    except OSError as e:
-        raise Mistake(f"Cannot read {name}: {e.strerror}") from e
-    if len(data) > MAX_TICKET:
-        raise Mistake(f"{name} is larger than any ticket")
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise Mistake(f"{name} is no JSON: {e}") from e
+def find(client: api.Client, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the state of the ticket that the user means. Raises Mistake unless there is exactly one."""
+    # As `list` shows it.
+    found = client.find_tickets(args.ticket.removesuffix("..."))
+    if not found:
+        raise Mistake("No such ticket; `ovirt-imageioctl list` shows those there are")
+    if len(found) > 1:
+        names = ", ".join(info["transfer_id"] for info in found[:5])
+        raise Mistake(f"{args.ticket!r} may mean {len(found)} tickets: {names}; type more of the id")
+    return found[0]
 
 
 def show_ticket(client: api.Client, args: argparse.Namespace) -> None:
     """Print the state of a ticket."""
-    print(json.dumps(client.get_ticket(args.ticket_id), indent=2))
+    print(json.dumps(find(client, args), indent=2))
 
 
 def mod_ticket(client: api.Client, args: argparse.Namespace) -> None:
@@ -176,18 +195,23 @@ def mod_ticket(client: api.Client, args: argparse.Namespace) -> None:
     changes = {name: value for name, value in wanted.items() if value is not None}
     if not changes:
         args.parser.error("nothing to change: use --timeout or --inactivity-timeout")
-    client.mod_ticket(args.ticket_id, changes)
+    client.mod_ticket(find(client, args)["uuid"], changes)
 
 
 def del_ticket(client: api.Client, args: argparse.Namespace) -> None:
-    """Remove a ticket."""
-    client.del_ticket(args.ticket_id)
+    """Remove a ticket, or all of them."""
+    if (args.ticket is None) != args.all:
+        args.parser.error("name one TICKET, or use --all")
+    if args.all:
+        client.del_all_tickets()
+    else:
+        client.del_ticket(find(client, args)["uuid"])
 
 
 def list_tickets(client: api.Client, args: argparse.Namespace) -> None:
     """Print all tickets."""
     infos = client.list_tickets()
-    print(json.dumps(infos, indent=2) if args.json else "\n".join(table(infos)))
+    print(json.dumps(infos, indent=2) if args.json else "\n".join(table(infos, output.width(sys.stdout))))
 
 
 def show_top(client: api.Client, args: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import sys
 import termios
 import time
@@ -22,6 +21,8 @@ from typing import Any, Optional, TextIO
 
 from ovirt_imageio import units
 from ovirt_imageio.admin import table
+from ovirt_imageio.errors import printable
+from ovirt_imageio.terminal import output
 
 __all__ = ["render", "top"]
 
@@ -37,8 +38,8 @@ CLEAR_BELOW = "\x1b[J"
 # Not Escape: the arrow keys begin with it.
 QUIT = frozenset("qQ\x03\x04")
 
-HEADS = ("TRANSFER", "DIR", "PROGRESS", "DONE", "SIZE", "RATE", "AGE", "CONNS", "STATE")
-BAR_WIDTH = 22
+# The widest one is for plain lines, too. Where it would take another line, it is shorter.
+BAR_WIDTHS = (22, 12, 0)
 
 # Active ones first: on a small screen the rest is cut off.
 ORDER = ("active", "canceled", "idle", "expired")
@@ -66,13 +67,23 @@ def top(
 
 
 def render(infos: Sequence[Info], width: int, height: int, clock: str) -> list[str]:
-    """Return the lines of a screen, none longer than width, no more than height."""
+    """Return the lines of a screen, none longer than width, no more than height.
+
+    Nothing of a transfer is cut off; those for which there is no room are counted.
+    """
     infos = sorted(infos, key=lambda info: ORDER.index(table.state(info)))
-    lines = [summary(infos, clock), *table.columns(HEADS, [_row(info) for info in infos])]
-    if len(lines) > height:
-        hidden = len(lines) - height + 1
-        lines = [*lines[: height - 1], f"... {hidden} more"]
-    return [line[:width] for line in lines]
+    layouts = [table.columns(_heads(bar), [_row(info, bar) for info in infos], width) for bar in BAR_WIDTHS]
+    heads, *rows = min(layouts, key=lambda layout: len(layout[0]))
+    lines = [*table.wrapped(summary(infos, clock), width), *heads]
+    # One line is for the number of the others, unless all fit.
+    room = height - len(lines) - (sum(map(len, rows)) > height - len(lines))
+    for number, row in enumerate(rows):
+        if len(row) > room:
+            lines.append(f"... {len(rows) - number} more"[:width])
+            break
+        lines += row
+        room -= len(row)
+    return lines[:height]
 
 
 def summary(infos: Sequence[Info], clock: str) -> str:
@@ -104,8 +115,8 @@ def _show(
     fetch: Callable[[], Sequence[Info]], interval: float, rounds: Optional[int], source: TextIO, sink: TextIO
 ) -> None:
     while True:
-        size = shutil.get_terminal_size()
-        lines = render(fetch(), size.columns, size.lines - 1, time.strftime("%H:%M:%S"))
+        columns, height = output.size(sink) or output.DEFAULT_SIZE
+        lines = render(fetch(), columns, height - 1, time.strftime("%H:%M:%S"))
         # In one write, over what is there: nothing flickers, also over a slow line.
         text = "".join(f"{line}{CLEAR_LINE}\n" for line in lines)
         sink.write(f"{HOME}{text}{CLEAR_BELOW}")
@@ -143,13 +154,19 @@ def _print(fetch: Callable[[], Sequence[Info]], interval: float, rounds: Optiona
         time.sleep(interval)
 
 
-def _row(info: Info) -> list[str]:
+def _heads(bar_width: int) -> list[str]:
+    progress = "PROGRESS" if bar_width else "%"
+    return ["TRANSFER", "DIR", progress, "DONE", "SIZE", "RATE", "AGE", "CONNS", "STATE"]
+
+
+def _row(info: Info, bar_width: int = BAR_WIDTHS[0]) -> list[str]:
     is_known = "transferred" in info
     share = table.progress(info)
+    bar = f"{table.bar(share, bar_width)} " if bar_width else ""
     return [
-        info["transfer_id"],
+        printable(info["transfer_id"]),
         table.direction(info),
-        f"{table.bar(share, BAR_WIDTH)} {int(share * 100):3}%" if is_known else "-",
+        f"{bar}{int(share * 100):3}%" if is_known else "-",
         units.size(info["transferred"]) if is_known else "-",
         units.size(info["size"]),
         f"{units.size(info['rate'])}/s",

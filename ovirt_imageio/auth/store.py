@@ -35,6 +35,10 @@ TICK_SECONDS = 0.25
 LISTED_PREFIX = 8
 
 
+# In the class `list` is its method.
+Found = list[dict[str, Any]]
+
+
 class Store:
     """Tickets by their secret id.
 
@@ -165,6 +169,23 @@ class Store:
     def list(self) -> list[dict[str, Any]]:
         """Return the state of all tickets, with a prefix in place of each secret id, oldest first."""
         return [_without_secret(transfer.info()) for transfer in self._snapshot()]
+
+    def find(self, text: str) -> Found:
+        """Return the states, with their ids, of the tickets that text may mean to a person.
+
+        That is the one with this id; else those with this transfer id; else all whose id or transfer id begins with it.
+        """
+        transfers = self._snapshot()
+        meanings: tuple[Callable[[Transfer], bool], ...] = (
+            lambda transfer: transfer.ticket.uuid == text,
+            lambda transfer: transfer.id == text,
+            lambda transfer: transfer.ticket.uuid.startswith(text) or transfer.id.startswith(text),
+        )
+        for is_meant in meanings:
+            found = [transfer.info() for transfer in transfers if is_meant(transfer)]
+            if found:
+                return found
+        return []
 
     def states(self) -> dict[str, int]:
         """Return how many tickets are in which state: "idle", "active", "expired" or "canceled"."""

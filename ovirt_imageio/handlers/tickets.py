@@ -73,8 +73,11 @@ class TicketList:
         self._store = store
 
     def get(self, request: Request, response: Response) -> None:
-        """Tell the state of all tickets, without their ids."""
-        response.send_json(self._store.list())
+        """Tell the state of all tickets, without their ids; with ?match=TEXT, and their ids, of those that it means."""
+        text = request.query.get("match")
+        if text == "":
+            raise errors.InvalidValue("match", text, "the beginning of an id or transfer id")
+        response.send_json(self._store.list() if text is None else self._store.find(text))
 
 
 def check(ticket_id: str) -> None:

@@ -13,10 +13,10 @@ from typing import IO, Optional
 
 from ovirt_imageio.errors import printable
 
-__all__ = ["LogFormatter", "complain", "drop_stdout", "width"]
+__all__ = ["DEFAULT_SIZE", "LogFormatter", "complain", "drop_stdout", "size", "width"]
 
-# For terminals that do not tell their width, such as a serial line.
-DEFAULT_WIDTH = 80
+# Columns and lines of a terminal that does not tell them, such as a serial line.
+DEFAULT_SIZE = (80, 24)
 
 
 class LogFormatter(logging.Formatter):
@@ -34,12 +34,19 @@ def complain(program: str, message: object) -> None:
         print(f"{program}: {printable(str(message))}", file=sys.stderr, flush=True)
 
 
-def width(stream: IO[str]) -> Optional[int]:
-    """Return the columns of the terminal that a stream writes to, None if that is not a terminal."""
+def size(stream: IO[str]) -> Optional[tuple[int, int]]:
+    """Return the columns and lines of the terminal that a stream writes to, None if that is not a terminal."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH
+        columns, lines = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
         return None
+    return columns or DEFAULT_SIZE[0], lines or DEFAULT_SIZE[1]
+
+
+def width(stream: IO[str]) -> Optional[int]:
+    """Return the columns of the terminal that a stream writes to, None if that is not a terminal."""
+    found = size(stream)
+    return found and found[0]
 
 
 def drop_stdout() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import socket
 import threading
+import types
 
 import pytest
 from fakes.controlserver import ControlServer
@@ -226,7 +227,7 @@ def test_closed_while_idle(script):
         (b"", "closed connection"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "SSH"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n[]", "IncompleteRead"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[[", "no JSON"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[[", "not JSON"),
     ],
 )
 def test_bad_answers(script, answer, words):
@@ -249,3 +250,28 @@ def test_refusal_in_a_foreign_encoding(script):
         client.list_tickets()
     assert e.value.code == 500
     json.dumps(e.value.message)
+
+
+def test_configuration_of_others(server):
+    """What the released library asks of a configuration, and no more."""
+    control = types.SimpleNamespace(transport="unix", socket=server.path, port=0)
+    with admin.Client(types.SimpleNamespace(control=control)) as client:
+        client.add_ticket(TICKET)
+        client.del_ticket(TICKET["uuid"])
+        assert client.list_tickets() == []
+
+
+def test_find(client):
+    client.add_ticket(TICKET)
+    client.add_ticket({**TICKET, "uuid": "a/b".replace("/", "?"), "transfer_id": "t&1"})
+    assert [info["uuid"] for info in client.find_tickets("c0ffee")] == [TICKET["uuid"]]
+    assert [info["uuid"] for info in client.find_tickets("t&")] == ["a?b"]
+    assert client.find_tickets("unknown") == []
+    with pytest.raises(ValueError, match="must not be empty"):
+        client.find_tickets("")
+
+
+def test_remove_all(client):
+    client.add_ticket(TICKET)
+    client.del_all_tickets()
+    assert client.list_tickets() == []

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 from fakes.controlserver import ControlServer
 from fakes.waiting import DEADLINE
 
-from ovirt_imageio.admin import cli
+from ovirt_imageio import errors
+from ovirt_imageio.admin import cli, document
 from ovirt_imageio.version import __version__
 
 TICKET = {
@@ -69,8 +71,111 @@ def test_life_of_a_ticket(server, ctl, ticket_file):
     assert ctl("mod-ticket", TICKET["uuid"], "--inactivity-timeout", "9") == (0, "", "")
     info = server.store.info(TICKET["uuid"])
     assert (info["remaining"] > 800, info["inactivity_timeout"]) == (True, 9)
+    assert ctl("del-ticket", TICKET["uuid"]) == (0, "", "")
+    assert server.store.list() == []
+
+
+@pytest.mark.parametrize("name", [TICKET["uuid"], "c0ffee00", "c0ffee00...", "c", "t-1", "t"])
+def test_what_list_shows_names_a_ticket(server, ctl, name):
+    server.store.add(TICKET)
+    assert json.loads(ctl("show-ticket", name)[1])["uuid"] == TICKET["uuid"]
+    assert ctl("mod-ticket", name, "--timeout", "1h30m") == (0, "", "")
+    assert server.store.info(TICKET["uuid"])["remaining"] > 5000
+    assert ctl("del-ticket", name) == (0, "", "")
+    assert server.store.list() == []
+
+
+@pytest.mark.parametrize("command", [["del-ticket"], ["show-ticket"], ["mod-ticket", "--timeout", "1"]])
+def test_unknown_ticket(server, ctl, command):
+    server.store.add(TICKET)
+    code, output, error = ctl(*command, "c0ffee01")
+    assert (code, output) == (1, "")
+    assert error == "ovirt-imageioctl: No such ticket; `ovirt-imageioctl list` shows those there are\n"
+    assert len(server.store.list()) == 1
+
+
+def test_ambiguous_ticket(server, ctl):
+    server.store.add(TICKET)
+    server.store.add({**TICKET, "uuid": "c0ffee11", "transfer_id": "t-2"})
+    code, _, error = ctl("del-ticket", "c0ffee")
+    assert code == 1
+    assert error == "ovirt-imageioctl: 'c0ffee' may mean 2 tickets: t-1, t-2; type more of the id\n"
+    assert len(server.store.list()) == 2
+
+
+def test_del_all(server, ctl):
+    server.store.add(TICKET)
+    server.store.add({**TICKET, "uuid": "another"})
     for _ in range(2):
-        assert ctl("del-ticket", TICKET["uuid"]) == (0, "", "")
+        assert ctl("del-ticket", "--all") == (0, "", "")
+        assert server.store.list() == []
+
+
+@pytest.mark.parametrize(
+    "options, ops, timeout", [([], ["write"], 3600), (["--read", "--timeout", "10m"], ["read"], 600)]
+)
+def test_ticket_for_a_file(server, ctl, tmp_path, options, ops, timeout):
+    path = tmp_path / "my disk.raw"
+    path.write_bytes(bytes(10240))
+    code, output, error = ctl("add-ticket", "--file", str(path), *options)
+    assert (code, error) == (0, "")
+    base, _, ticket_id = output.rstrip("\n").rpartition("/")
+    assert base == f"https://{socket.gethostname()}:54322/images"
+    info = server.store.info(ticket_id)
+    assert (info["size"], info["ops"], info["timeout"]) == (10240, ops, timeout)
+    assert info["url"] == f"file://{tmp_path}/my%20disk.raw"
+    assert info["transfer_id"].startswith("my disk.raw-")
+    # What was printed is enough to revoke it.
+    assert ctl("del-ticket", ticket_id) == (0, "", "")
+
+
+def test_ticket_for_a_url(server, ctl):
+    code, output, _ = ctl("add-ticket", "--url", "nbd:unix:/run/disk.sock", "--size", "10g", "--read")
+    assert code == 0
+    info = server.store.info(output.strip().rpartition("/")[2])
+    assert (info["url"], info["size"]) == ("nbd:unix:/run/disk.sock", 10 * 2**30)
+    assert info["transfer_id"].startswith("nbd-")
+
+
+def test_each_ticket_has_its_own_id(server, ctl, tmp_path):
+    path = tmp_path / "disk"
+    path.write_bytes(b"data")
+    assert len({ctl("add-ticket", "--file", str(path))[1] for _ in range(3)}) == 3
+
+
+def test_qcow2_file_is_served_as_it_is(server, ctl, tmp_path):
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(b"QFI\xfb" + bytes(508))
+    code, output, error = ctl("add-ticket", "--file", str(path))
+    assert (code, output.count("\n"), error.count("\n")) == (0, 1, 1)
+    assert "is a qcow2 image" in error
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (["--file", "/no/such/disk"], 1, "Cannot find the size of /no/such/disk: No such file"),
+        (["--url", "nbd:unix:/run/disk.sock"], 1, "add --size"),
+        (["--url", "no-scheme", "--size", "1k"], 1, "400 Bad Request"),
+        (["--url", "https://[::1/", "--size", "1k"], 1, "is not a URL"),
+        (["--file", "/dev/null", "--url", "nbd:unix:/a"], 2, "not allowed with"),
+        (["ticket.json", "--size", "1g"], 2, "for --file and --url"),
+    ],
+)
+def test_no_ticket_for_that(server, ctl, arguments, code, words):
+    found, output, error = ctl("add-ticket", *arguments)
+    assert (found, output) == (code, "")
+    assert words in error
+    assert server.store.list() == []
+
+
+def test_port_is_not_known(server, conf_dir, ctl, tmp_path):
+    with open(f"{conf_dir}/conf.d/test.conf", "a") as file:
+        file.write("[remote]\nport = 0\n")
+    path = tmp_path / "disk"
+    path.write_bytes(b"data")
+    code, _, error = ctl("add-ticket", "--file", str(path))
+    assert (code, "port is 0" in error) == (1, True)
     assert server.store.list() == []
 
 
@@ -87,6 +192,7 @@ def test_list(server, ctl):
     assert (code, heads.split()[0]) == (0, "TRANSFER")
     assert row.split()[:3] == ["t-1", "idle", "read"]
     assert TICKET["uuid"] not in output
+    assert "last error" not in output
     code, output, _ = ctl("list", "--json")
     assert json.loads(output)[0]["transfer_id"] == "t-1"
 
@@ -106,7 +212,7 @@ def test_conf_dir_before_and_after_the_command(server, conf_dir, capsys, before,
 
 
 def test_no_command(capsys):
-    assert cli.main([]) == 0
+    assert cli.main([]) == 2
     output = capsys.readouterr().out
     assert "exit codes:" in output
     assert all(name in output for name in ("add-ticket", "show-ticket", "mod-ticket", "del-ticket", "list", "top"))
@@ -119,12 +225,6 @@ def test_version(capsys):
     assert __version__ in capsys.readouterr().out
 
 
-def test_refused(server, ctl):
-    code, output, error = ctl("show-ticket", "unknown")
-    assert (code, output) == (1, "")
-    assert error == "ovirt-imageioctl: 404 Not Found: No such ticket\n"
-
-
 def test_profiler_is_missing(server, ctl):
     code, _, error = ctl("stop-profile")
     assert code == 1
@@ -134,14 +234,14 @@ def test_profiler_is_missing(server, ctl):
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"", "is no JSON"),
-        (b"{", "is no JSON"),
-        (b"\xff", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
         (b"[]", "with a uuid"),
         (b"{}", "with a uuid"),
         (b'{"uuid": "a"}', "400 Bad Request: Invalid size (missing)"),
-        (b" " * (cli.MAX_TICKET + 1), "larger than any ticket"),
+        (b" " * (document.MAX_TICKET + 1), "larger than any ticket"),
     ],
 )
 def test_bad_ticket_file(server, ctl, tmp_path, content, words):
@@ -181,6 +281,8 @@ def test_nobody_listens(ctl):
         ["mod-ticket"],
         ["show-ticket"],
         ["add-ticket"],
+        ["del-ticket"],
+        ["del-ticket", "id", "--all"],
         ["no-command"],
         ["top", "--interval", "0"],
         ["top", "--interval", "x"],
@@ -209,3 +311,21 @@ def test_reader_has_enough(server, conf_dir):
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, timeout=DEADLINE)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_mistyped_command(ctl):
+    code, _, error = ctl("del-tiket")
+    assert code == 2
+    assert error.endswith("did you mean 'del-ticket'?\n")
+
+
+def test_list_tells_the_last_error(tmp_path, ctl):
+    def open_backend(ticket, line):
+        raise errors.StorageError("open the disk", "Permission denied")
+
+    with ControlServer(tmp_path, open_backend=open_backend) as server:
+        server.store.add(TICKET)
+        with server.client() as client:
+            assert client.get(f"/images/{TICKET['uuid']}").status == 500
+        output = ctl("list")[1]
+    assert output.splitlines()[-1] == "    last error: Storage failed to open the disk: Permission denied"

@@ -31,6 +31,36 @@ def test_table():
     ]
 
 
+UUID = "5a3c5b4e-1a51-4d36-a7d5-0b8a8a3f2f4b"
+FULL = info(transfer_id=UUID, ops=["read", "write"], size=1023 * 2**30, transferred=1023 * 2**30, rate=1023 * 2**20)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 97, 200])
+def test_narrow_table_loses_nothing(width):
+    infos = [FULL, info(last_error="Storage failed to open the disk: Permission denied")]
+    lines = table.table(infos, width)
+    assert max(map(len, lines)) <= width
+    # Whatever the layout: each word that is in the wide table.
+    assert "".join("".join(table.table(infos)).split()) == "".join("".join(lines).split())
+
+
+def test_layout_at_60_columns():
+    assert table.table([FULL], 60) == [
+        "TRANSFER                              STATE   OPS",
+        "           SIZE         DONE           RATE  CONNS  EXPIRES",
+        "    TICKET",
+        "5a3c5b4e-1a51-4d36-a7d5-0b8a8a3f2f4b  active  read,write",
+        "    1023.00 GiB  1023.00 GiB  1023.00 MiB/s      4    5m00s",
+        "    c0ffee00...",
+    ]
+
+
+def test_last_error_is_one_plain_line():
+    [_, row, error] = table.table([info(last_error="went\nwrong \x1b[31m")])
+    assert "went" not in row
+    assert error == "    last error: went wrong \ufffd[31m"
+
+
 def test_empty_table():
     [heads] = table.table([])
     assert heads.startswith("TRANSFER")

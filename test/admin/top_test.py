@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import re
 import select
 import termios
 
@@ -68,8 +69,34 @@ def test_active_ones_come_first():
 @pytest.mark.parametrize("width, height", [(20, 5), (80, 10), (1, 2), (200, 3)])
 def test_fits_the_screen(width, height):
     lines = top.render([info(str(number)) for number in range(100)], width, height, "")
-    assert len(lines) == height
+    assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_loses_nothing(width):
+    full = info("5a3c5b4e-1a51-4d36-a7d5-0b8a8a3f2f4b", ops=["read"], rate=1023 * 2**20, size=2**40)
+    both = info("t-2", ops=["read", "write"])
+    lines = top.render([full, both], width, 50, "12:00:00")
+    assert all(len(line) <= width for line in lines)
+    wide = top.render([full, both], 1000, 50, "12:00:00")
+    # The bars may be shorter.
+    words = [re.sub(r"\[[#-]*\]|\s|PROGRESS|%", "", "".join(found)) for found in (lines, wide)]
+    assert words[0] == words[1]
+
+
+def test_short_ids_fit_80_columns_in_one_line():
+    lines = top.render([info("t-1", size=10 * 2**30, rate=310 * 2**20)], 80, 50, "12:00:00")
+    assert len(lines) == 3
+
+
+def test_counts_transfers_not_lines():
+    ids = [f"5a3c5b4e-1a51-4d36-a7d5-0b8a8a3f2f4{number}" for number in range(9)]
+    lines = top.render([info(name) for name in ids], 60, 15, "12:00:00")
+    shown = [name for name in ids if any(name in line for line in lines)]
+    assert lines[-1] == f"... {9 - len(shown)} more"
+    assert 0 < len(shown) < 9
+    assert len(lines) <= 15
 
 
 def test_tells_what_does_not_fit():

@@ -148,6 +148,25 @@ def test_list_tells_no_secrets(store):
     assert (two["uuid_prefix"], two["url"]) == ("ti", "https://host/images/ti...")
 
 
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("abc", ["abc"]),  # The id itself, though another one begins with it.
+        ("disk", ["abc-1", "xyz"]),  # Transfer ids, though an id begins with it.
+        ("ab", ["abc", "abc-1"]),
+        ("disk-", ["disk-2"]),
+        ("dis", ["abc-1", "xyz", "disk-2"]),
+        ("backup/mon", ["abc"]),
+        ("c", []),
+        ("", ["abc", "abc-1", "xyz", "disk-2"]),
+    ],
+)
+def test_find(store, text, found):
+    for uuid, transfer_id in [("abc", "backup/monday"), ("abc-1", "disk"), ("xyz", "disk"), ("disk-2", "other")]:
+        store.add(document(uuid=uuid, transfer_id=transfer_id))
+    assert [info["uuid"] for info in store.find(text)] == found
+
+
 def test_log_tells_no_secrets(store, runner, clock, caplog):
     caplog.set_level(logging.DEBUG)
     store.add(document(url=f"https://host/images/{UUID}"))

@@ -139,6 +139,16 @@ def test_patch_revives_an_expired_ticket(client):
     assert client.get(f"/tickets/{UUID}").json["remaining"] > 90
 
 
+def test_find(client):
+    client.put(f"/tickets/{UUID}", body())
+    client.put("/tickets/other", body(uuid="other"))
+    [info] = client.get(f"/tickets?match={UUID[:4]}").json
+    assert info["uuid"] == UUID
+    assert client.get("/tickets?match=nothing").json == []
+    answer = client.get("/tickets?match=")
+    assert (answer.status, "Invalid match" in answer.text) == (400, True)
+
+
 def test_list(client):
     assert client.get("/tickets").json == []
     client.put(f"/tickets/{UUID}", body(url=ENGINE_URL, transfer_id="t-1"))

@@ -275,4 +275,4 @@ def test_program(running, image, tmp_path):
     assert ctl("list")[1].startswith("TRANSFER")
     assert ctl("del-ticket", ticket["uuid"]) == (0, "", "")
     code, _, error = ctl("show-ticket", ticket["uuid"])
-    assert (code, error) == (1, "ovirt-imageioctl: 404 Not Found: No such ticket\n")
+    assert (code, error) == (1, "ovirt-imageioctl: No such ticket; `ovirt-imageioctl list` shows those there are\n")

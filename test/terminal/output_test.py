@@ -37,16 +37,18 @@ def test_log_for_a_terminal():
     assert lines[-1] == "ValueError: \ufffd[2J"
 
 
-@pytest.mark.parametrize("columns, told", [(20, 20), (132, 132), (0, output.DEFAULT_WIDTH)])
+@pytest.mark.parametrize("columns, told", [(20, 20), (132, 132), (0, 80)])
 def test_width(columns, told):
     user, program = pty.openpty()
     fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with open(program, "w") as stream:
         assert output.width(stream) == told
+        assert output.size(stream) == (told, 24)
     os.close(user)
 
 
 def test_no_width(tmp_path):
+    assert output.size(io.StringIO()) is None
     assert output.width(io.StringIO()) is None
     with open(tmp_path / "file", "w") as stream:
         assert output.width(stream) is None
