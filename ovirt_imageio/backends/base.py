@@ -34,6 +34,8 @@ class Options:
     http_read_timeout: float = 60
     # The certificates that an origin, or an NBD server over TLS, is verified with; None trusts what the system trusts.
     ca_file: Optional[str] = None
+    # The section of the configuration that names it, for errors.
+    ca_section: str = "tls"
 
 
 class Backend(abc.ABC):

@@ -43,17 +43,17 @@ def open_image(url: str, options: Options, line: Optional[Lifeline] = None) -> I
     """Open the image at url."""
     return Image(
         url,
-        context=trust(options.ca_file or "") if urlsplit(url).scheme == "https" else None,
+        context=trust(options) if urlsplit(url).scheme == "https" else None,
         connect_timeout=options.http_connect_timeout,
         read_timeout=options.http_read_timeout,
         line=line,
     )
 
 
-def trust(ca_file: str) -> ssl.SSLContext:
-    """Return the context that trusts the authorities in a file; that it cannot be used is no fault of the client."""
+def trust(options: Options) -> ssl.SSLContext:
+    """Return the context that trusts the authorities in ca_file; that it cannot be used is no fault of the client."""
     try:
-        return tls.kept_client_context(ca_file)
+        return tls.kept_client_context(options.ca_file or "", section=options.ca_section)
     except errors.ConfigError as e:
         log.error("Cannot verify the origin: %s", e)
         raise errors.BackendUntrusted("open", "the origin cannot be verified: the log of this server tells why") from e

@@ -248,6 +248,12 @@ class Config:
     # What was found in the files and not understood, one sentence each.
     warnings: tuple[str, ...] = ()
 
+    @property
+    def origin_ca(self) -> tuple[str, str]:
+        """The section whose `ca_file` verifies the servers that we connect to, and that file."""
+        own = self.backend_http.ca_file
+        return ("backend_http", own) if own else ("tls", self.tls.ca_file)
+
 
 def to_dict(config: Config) -> dict[str, dict[str, Value]]:
     """Return the configuration as plain dictionaries, section by section."""

@@ -24,14 +24,11 @@ LEGACY_CIPHERS = f"{CIPHERS}:ECDHE+AES:DHE+AES:AES:!aNULL:!eNULL:!MD5:@SECLEVEL=
 # We speak nothing else: a client that would rather have HTTP/2 learns it in the handshake.
 PROTOCOLS = ["http/1.1"]
 
-# The section of the configuration file that the names of the files come from.
-SECTION = "tls"
-
 
 class ServerContext:
     """The context for the next handshake of a server. A reload leaves the connections that exist alone.
 
-    Raises errors.ConfigError that names the file which cannot be used.
+    Raises errors.ConfigError that names the file which cannot be used, and the section of the configuration.
 
     >>> tls = ServerContext("cert.pem", "key.pem")
     >>> Server(address, application, tls=tls)
@@ -39,9 +36,10 @@ class ServerContext:
     Threads: any.
     """
 
-    def __init__(self, cert_file: str, key_file: str, *, enable_tls1_1: bool = False) -> None:
+    def __init__(self, cert_file: str, key_file: str, *, enable_tls1_1: bool = False, section: str = "tls") -> None:
         self._cert_file = cert_file
         self._key_file = key_file
+        self._section = section
         self._enable_tls1_1 = enable_tls1_1
         self._context = self._load()
 
@@ -63,17 +61,18 @@ class ServerContext:
         # A renegotiation would only make us compute.
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
         context.set_alpn_protocols(PROTOCOLS)
-        load_certificate(context, self._cert_file, self._key_file)
+        load_certificate(context, self._cert_file, self._key_file, self._section)
         return context
 
 
 def client_context(
-    ca_file: str = "", *, cert_file: str = "", key_file: str = "", insecure: bool = False
+    ca_file: str = "", *, cert_file: str = "", key_file: str = "", insecure: bool = False, section: str = ""
 ) -> ssl.SSLContext:
     """Return a context that verifies servers by the authorities in ca_file, or by those that the system trusts.
 
     cert_file, key_file: the certificate of the client, if the server wants one; the key may be in the same file.
     insecure: verify nothing. The data is encrypted, but it may be anybody who gets it.
+    section: the one of the configuration that names the files, for errors.
 
     Raises errors.ConfigError that names the file which cannot be used.
     """
@@ -84,69 +83,69 @@ def client_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif ca_file:
-        load_authorities(context, ca_file)
+        load_authorities(context, ca_file, section)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if cert_file:
-        load_certificate(context, cert_file, key_file or cert_file)
+        load_certificate(context, cert_file, key_file or cert_file, section)
     return context
 
 
-def kept_client_context(ca_file: str = "") -> ssl.SSLContext:
+def kept_client_context(ca_file: str = "", *, section: str = "") -> ssl.SSLContext:
     """Return the client_context of a file, the same one until the file changes: to load it takes milliseconds."""
     try:
         changed = os.stat(ca_file).st_mtime_ns if ca_file else 0
     except OSError:
-        return client_context(ca_file)  # It tells what is wrong.
-    return _kept_client_context(ca_file, changed)
+        return client_context(ca_file, section=section)  # It tells what is wrong.
+    return _kept_client_context(ca_file, changed, section)
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_client_context(ca_file: str, changed: int) -> ssl.SSLContext:
-    return client_context(ca_file)
+def _kept_client_context(ca_file: str, changed: int, section: str) -> ssl.SSLContext:
+    return client_context(ca_file, section=section)
 
 
-def load_authorities(context: ssl.SSLContext, ca_file: str) -> None:
+def load_authorities(context: ssl.SSLContext, ca_file: str, section: str) -> None:
     """Trust the authorities in the file. Raises errors.ConfigError."""
-    check_file("ca_file", ca_file)
+    check_file("ca_file", ca_file, section)
     try:
         context.load_verify_locations(cafile=ca_file)
     except ssl.SSLError:
-        raise errors.ConfigError("ca_file", ca_file, "PEM certificates of authorities", SECTION) from None
+        raise errors.ConfigError("ca_file", ca_file, "PEM certificates of authorities", section) from None
 
 
-def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str) -> None:
+def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str, section: str) -> None:
     """Use a certificate, with the chain that follows it in its file, and its key. Raises errors.ConfigError."""
 
     def ask_password() -> NoReturn:
         # OpenSSL would ask on a terminal that a service does not have.
-        raise errors.ConfigError("key_file", key_file, "a key without a password", SECTION)
+        raise errors.ConfigError("key_file", key_file, "a key without a password", section)
 
-    check_file("cert_file", cert_file)
-    check_file("key_file", key_file)
+    check_file("cert_file", cert_file, section)
+    check_file("key_file", key_file, section)
     try:
         context.load_cert_chain(cert_file, key_file, ask_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             expected = f"the private key of the certificate in {cert_file}"
-            raise errors.ConfigError("key_file", key_file, expected, SECTION) from None
+            raise errors.ConfigError("key_file", key_file, expected, section) from None
         if not is_pem(cert_file, b"CERTIFICATE"):
-            raise errors.ConfigError("cert_file", cert_file, "a PEM certificate", SECTION) from None
+            raise errors.ConfigError("cert_file", cert_file, "a PEM certificate", section) from None
         if not is_pem(key_file, b"PRIVATE KEY"):
-            raise errors.ConfigError("key_file", key_file, "a PEM private key", SECTION) from None
+            raise errors.ConfigError("key_file", key_file, "a PEM private key", section) from None
         why = (error.reason or str(error)).replace("_", " ").lower()
         expected = f"a certificate and key that OpenSSL accepts: {why}"
-        raise errors.ConfigError("cert_file", cert_file, expected, SECTION) from None
+        raise errors.ConfigError("cert_file", cert_file, expected, section) from None
 
 
-def check_file(name: str, path: str) -> None:
+def check_file(name: str, path: str, section: str) -> None:
     """Raise errors.ConfigError if there is no such file, or we may not read it."""
     try:
         with open(path, "rb"):
             pass
     except OSError as error:
         expected = f"a file that we can read: {os.strerror(error.errno or 0).lower()}"
-        raise errors.ConfigError(name, path, expected, SECTION) from None
+        raise errors.ConfigError(name, path, expected, section) from None
 
 
 def is_pem(path: str, kind: bytes) -> bool:

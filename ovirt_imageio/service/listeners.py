@@ -153,13 +153,15 @@ def limits(config: Config) -> Limits:
 
 def backend_options(config: Config) -> Options:
     """Return how disks are opened."""
+    ca_section, ca_file = config.origin_ca
     return Options(
         max_connections=config.daemon.max_connections,
         nbd_connect_timeout=config.backend_nbd.connect_timeout,
         nbd_reply_timeout=config.backend_nbd.reply_timeout,
         http_connect_timeout=config.backend_http.connect_timeout,
         http_read_timeout=config.backend_http.read_timeout,
-        ca_file=config.backend_http.ca_file or config.tls.ca_file or None,
+        ca_file=ca_file or None,
+        ca_section=ca_section,
     )
 
 

@@ -141,11 +141,12 @@ def drop_privileges(config: Config) -> None:
 
 def later_files(config: Config) -> list[tuple[str, str, str]]:
     """Return what is read also after the start: section and key of the configuration, and the path."""
-    tls, http, sessions = config.tls, config.backend_http, config.sessions
+    tls, sessions = config.tls, config.sessions
+    ca_section, ca_file = config.origin_ca
     files = []
     if tls.enable:
         files += [("tls", "cert_file", tls.cert_file), ("tls", "key_file", tls.key_file)]
-    files.append(("backend_http", "ca_file", http.ca_file) if http.ca_file else ("tls", "ca_file", tls.ca_file))
+    files.append((ca_section, "ca_file", ca_file))
     if sessions.enable:
         files.append(("sessions", "engine_cert_file", sessions.engine_cert_file))
         files.append(("sessions", "engine_ca_cert_file", sessions.engine_ca_cert_file))

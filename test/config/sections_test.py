@@ -109,3 +109,10 @@ def test_unknown_section(name):
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().remote.port = 1
+
+
+def test_authorities_of_origins():
+    assert Config().origin_ca == ("tls", "")
+    assert Config(tls=sections.TLS(ca_file="/a")).origin_ca == ("tls", "/a")
+    http = sections.BackendHttp(ca_file="/b")
+    assert Config(tls=sections.TLS(ca_file="/a"), backend_http=http).origin_ca == ("backend_http", "/b")

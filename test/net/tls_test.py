@@ -135,10 +135,10 @@ def test_reload(made, tmp_path):
     assert server() is before
 
 
-def refused(action):
+def refused(action, section="tls"):
     with pytest.raises(errors.ConfigError) as info:
         action()
-    assert info.value.section == "tls"
+    assert info.value.section == section
     return info.value.name, str(info.value)
 
 
@@ -150,8 +150,18 @@ def test_missing_files(made, tmp_path):
     assert "no such file" in text
     assert refused(lambda: tls.ServerContext(made.cert_file, missing))[0] == "key_file"
     assert refused(lambda: tls.ServerContext(made.cert_file, str(tmp_path)))[0] == "key_file"
-    assert refused(lambda: tls.client_context(missing))[0] == "ca_file"
-    assert refused(lambda: tls.client_context(made.ca_file, cert_file=missing))[0] == "cert_file"
+    assert refused(lambda: tls.client_context(missing), "")[0] == "ca_file"
+    assert refused(lambda: tls.client_context(made.ca_file, cert_file=missing), "")[0] == "cert_file"
+
+
+def test_section_that_names_the_files(made):
+    """Whoever reads the error finds the key that is wrong."""
+    refused(lambda: tls.ServerContext("/none", made.key_file, section="other"), "other")
+    refused(lambda: tls.client_context("/none", section="other"), "other")
+    refused(lambda: tls.client_context(made.ca_file, cert_file="/none", section="other"), "other")
+    name, text = refused(lambda: tls.kept_client_context("/none", section="backend_http"), "backend_http")
+    assert name == "ca_file"
+    assert text.startswith("[backend_http] ca_file = '/none': expected")
 
 
 def test_key_of_another_certificate(made):
@@ -166,7 +176,7 @@ def test_files_that_are_no_pem(made, tmp_path):
     garbage.write_bytes(b"\0garbage")
     assert refused(lambda: tls.ServerContext(str(garbage), made.key_file))[0] == "cert_file"
     assert refused(lambda: tls.ServerContext(made.cert_file, str(garbage)))[0] == "key_file"
-    assert refused(lambda: tls.client_context(str(garbage)))[0] == "ca_file"
+    assert refused(lambda: tls.client_context(str(garbage)), "")[0] == "ca_file"
 
 
 def test_context_is_kept_until_the_file_changes(made, tmp_path):
@@ -179,7 +189,7 @@ def test_context_is_kept_until_the_file_changes(made, tmp_path):
     ca_file.unlink()
     # Every time: it may be there again.
     for _ in range(2):
-        assert refused(lambda: tls.kept_client_context(str(ca_file)))[0] == "ca_file"
+        assert refused(lambda: tls.kept_client_context(str(ca_file)), "")[0] == "ca_file"
     assert tls.kept_client_context() is tls.kept_client_context()
 
 

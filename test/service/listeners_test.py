@@ -12,9 +12,10 @@ from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends import registry
 from ovirt_imageio.config import Config
 from ovirt_imageio.httpd.listener import ListenError
-from ovirt_imageio.service.listeners import Listeners
+from ovirt_imageio.service.listeners import Listeners, backend_options
 
 
 def configured(tmp_path, **sections):
@@ -140,6 +141,16 @@ def test_bad_certificate_binds_nothing(tmp_path):
     assert not os.path.exists(tmp_path / "control.sock")
 
 
+@pytest.mark.parametrize("section", ["tls", "backend_http"])
+def test_error_names_the_section_of_the_authorities(tmp_path, caplog, section):
+    ca_file = str(tmp_path / "ca.pem")
+    config = configured(tmp_path, **{section: {"ca_file": ca_file}})
+    options = backend_options(config)
+    with pytest.raises(errors.BackendUntrusted):
+        registry.open_backend("https://localhost/images/1", writable=True, sparse=True, dirty=True, options=options)
+    assert f"[{section}] ca_file = {ca_file!r}"[:80] in caplog.text
+
+
 def test_sessions_need_the_engine(tmp_path):
     sessions = {"enable": True, "engine_cert_file": "/nowhere", "engine_ca_cert_file": "/nowhere"}
     with pytest.raises(errors.ConfigError, match=r"\[sessions\] engine_cert_file = '/nowhere'"):
@@ -149,6 +160,7 @@ def test_sessions_need_the_engine(tmp_path):
 WITH_SESSIONS = """
 import sys
 from ovirt_imageio import errors
+from ovirt_imageio.backends import registry
 from ovirt_imageio.config import Config
 from ovirt_imageio.config.sections import Sessions
 from ovirt_imageio.service.listeners import backend_options, open_sessions
