@@ -4,12 +4,11 @@
       ^                                                      │
       └──────────────── keep alive ──────────────────────────┘
 
-Knows nothing of routes, and of how connections are accepted.
+Knows nothing of routes, and of how connections are accepted. What a handler may know of it is in peer.py.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from typing import Callable, Optional
@@ -18,11 +17,11 @@ from ovirt_imageio import errors
 from ovirt_imageio.httpd import head
 from ovirt_imageio.httpd.body import Body, open_body
 from ovirt_imageio.httpd.limits import Limits
+from ovirt_imageio.httpd.peer import Peer
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.httpd.stream import Stream, Timeout
-from ovirt_imageio.measure.clock import Clock
 from ovirt_imageio.net import eager
 
 __all__ = ["Connection", "Handler"]
@@ -32,61 +31,20 @@ log = logging.getLogger("http")
 # Answers a request; raises ClientGone or errors.OperationCanceled if that is in vain.
 Handler = Callable[[Request, Response], None]
 
-# Nobody's time-out is shorter: zero would mean not to wait at all.
-SHORTEST_TIMEOUT = 0.01
 
-numbers = itertools.count(1)
+class Connection(Peer):
+    """One client, whose requests it answers.
 
-
-class Connection:
-    """One client. `id` counts from 1 over all servers, `client` is its address, `clock` times what it does.
-
-    Threads: `abort` and `is_aborted` any; everything else is the connection's own.
+    Threads: those of Peer; everything else is the connection's own.
     """
 
     def __init__(self, stream: Stream, client: str, limits: Limits) -> None:
-        self.id = next(numbers)
-        self.client = client
-        self.clock = Clock()
-        # Set by whoever wants to stop it: the response that is being made will be the last one.
-        self.is_stopping = False
+        super().__init__(stream, client)
         # True from the first byte of a request to the last one of its response.
         self.is_busy = False
         # True if the client may be sending what nobody is going to read.
         self._is_out_of_step = False
-        self._stream = stream
         self._limits = limits
-        self._closers: list[Callable[[], None]] = []
-        self._needs: list[Callable[[], bool]] = []
-
-    # What a handler may use.
-
-    @property
-    def is_aborted(self) -> bool:
-        """True after abort()."""
-        return self._stream.is_aborted
-
-    def activity(self) -> int:
-        """Return a number that changes when the client gives or takes something. Never blocks. Threads: any."""
-        return self._stream.activity()
-
-    def abort(self) -> None:
-        """Shut the socket down, so that whatever blocks on it returns at once. Threads: any."""
-        self._stream.abort()
-
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Call back, in this connection's thread, when no more requests can come; the last one added first."""
-        self._closers.append(callback)
-
-    def set_timeout(self, seconds: float) -> None:
-        """Wait so long for progress of each receive and send from now on."""
-        self._stream.timeout = max(seconds, SHORTEST_TIMEOUT)
-
-    def stay_while(self, is_needed: Callable[[], bool]) -> None:
-        """Keep the connection open beyond its idle time-out while is_needed() is true."""
-        self._needs.append(is_needed)
-
-    # What the server uses.
 
     def serve(self, handler: Handler) -> None:
         """Answer requests until somebody closes."""
@@ -110,21 +68,13 @@ class Connection:
     def close(self) -> None:
         """Close the connection, then call back who asked for it."""
         self._stream.close()
-        self._call_closers()
-
-    def _call_closers(self) -> None:
-        """Call each of them once, the last one first."""
-        while self._closers:
-            try:
-                self._closers.pop()()
-            except Exception:
-                log.exception("Cannot clean up connection=%s client=%s", self.id, self.client)
+        self.call_closers()
 
     def _part(self) -> None:
         """End the conversation so that the client gets to read our last words."""
         if self._is_out_of_step or self._stream.has_more():
             # That may take a while; a disk must not stay open for it.
-            self._call_closers()
+            self.call_closers()
             self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
         else:
             self._stream.say_goodbye()
@@ -229,7 +179,7 @@ class Connection:
                 try:
                     return stream.receive()
                 except Timeout:
-                    if not any(is_needed() for is_needed in self._needs):
+                    if not self.is_needed():
                         log.debug("Closing an idle connection=%s client=%s", self.id, self.client)
                         return b""
         finally:

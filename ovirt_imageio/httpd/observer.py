@@ -1,14 +1,8 @@
-"""Whoever wants to count what the server does.
-
-Pure: imports no socket, file, thread, time or logging.
-"""
+"""What a server tells, of its connections and requests, to a part of the service that counts it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ovirt_imageio.httpd.connection import Connection
+from ovirt_imageio.httpd.peer import Peer
 
 __all__ = ["Observer"]
 
@@ -19,10 +13,10 @@ class Observer:
     Threads: called by those of the connections, at the same time.
     """
 
-    def connection_opened(self, connection: Connection) -> None:
-        """Somebody connected."""
+    def connection_opened(self, connection: Peer) -> None:
+        """A client connected."""
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: Peer) -> None:
         """A connection was closed."""
 
     def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:

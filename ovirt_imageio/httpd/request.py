@@ -6,13 +6,10 @@ Knows nothing of sockets and routes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from ovirt_imageio.httpd import framing, head
 from ovirt_imageio.httpd.body import Body
-
-if TYPE_CHECKING:
-    from ovirt_imageio.httpd.connection import Connection
+from ovirt_imageio.httpd.peer import Peer
 
 __all__ = ["Request"]
 
@@ -27,7 +24,7 @@ class Request:
 
     __slots__ = ("body", "connection", "headers", "keeps_alive", "method", "path", "query_string", "version")
 
-    def __init__(self, head_: head.Head, body: Body, connection: Connection) -> None:
+    def __init__(self, head_: head.Head, body: Body, connection: Peer) -> None:
         self.method, target, self.version, self.headers = head_
         self.path, self.query_string = head.split_target(target)
         self.body = body

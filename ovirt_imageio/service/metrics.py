@@ -13,8 +13,8 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.httpd.connection import Connection
 from ovirt_imageio.httpd.observer import Observer
+from ovirt_imageio.httpd.peer import Peer
 from ovirt_imageio.measure.metrics import Registry
 
 __all__ = ["Metrics"]
@@ -73,11 +73,11 @@ class Metrics(Observer, TicketObserver):
 
     # Observer of the servers.
 
-    def connection_opened(self, connection: Connection) -> None:
-        """Somebody connected."""
+    def connection_opened(self, connection: Peer) -> None:
+        """A client connected."""
         self._opened.add()
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: Peer) -> None:
         """A connection was closed."""
         self._closed.add()
 

@@ -1,10 +1,34 @@
+"""What a server tells of its connections and requests."""
+
 from __future__ import annotations
+
+import inspect
+
+import pytest
+from fakes import toy
+from fakes.raw_client import connect
 
 from ovirt_imageio.httpd.observer import Observer
 
 
-def test_hooks_do_nothing():
-    observer = Observer()
-    assert observer.connection_opened(None) is None
-    assert observer.connection_closed(None) is None
-    assert observer.request_finished("/info/", "GET", 200, 0.1) is None
+class Named(Observer):
+    """Keeps the names of the hooks that were called, each of which must exist."""
+
+    def __init__(self):
+        self.called = []
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if inspect.ismethod(found):
+            self.called.append(name)
+        return found
+
+
+@pytest.mark.parametrize("observer", [Named(), None])
+def test_life_of_a_connection(observer):
+    app = toy.application(observer=observer)
+    with toy.serving(app, observer=observer) as server, connect(server) as client:
+        assert client.get("/echo/a").status == 200
+    if observer is not None:
+        assert observer.called == ["connection_opened", "request_finished", "connection_closed"]
+        assert set(observer.called) == {name for name in vars(Observer) if not name.startswith("_")}

@@ -18,16 +18,12 @@ PACKAGE = ROOT / "ovirt_imageio"
 
 
 class Import(NamedTuple):
-    """`name` is imported from `module` as `alias`; no name when the module itself is imported.
-
-    `runs` is False when only type checkers see it.
-    """
+    """`name` is imported from `module` as `alias`; no name when the module itself is imported."""
 
     module: str
     name: Optional[str]
     alias: str
     line: int
-    runs: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,30 +67,22 @@ def imports(module: Module, modules: dict[str, Module], package: str) -> Iterato
             return ""
         return name[len(package) + 1 :] if name.startswith(package + ".") else ":" + name
 
-    unseen = _seen_by_type_checkers(module.tree)
     for node in ast.walk(module.tree):
-        runs = node not in unseen
         if isinstance(node, ast.Import):
             for alias in node.names:
                 bound = alias.asname or alias.name.split(".")[0]
-                yield Import(short(alias.name), None, bound, node.lineno, runs)
+                yield Import(short(alias.name), None, bound, node.lineno)
         elif isinstance(node, ast.ImportFrom):
             origin = short(_absolute(node, module, package))
             for alias in node.names:
                 bound = alias.asname or alias.name
                 inner = f"{origin}.{alias.name}".lstrip(".")
                 if not origin.startswith(":") and inner in modules:
-                    yield Import(inner, None, bound, node.lineno, runs)
+                    yield Import(inner, None, bound, node.lineno)
                 else:
-                    yield Import(origin, alias.name, bound, node.lineno, runs)
+                    yield Import(origin, alias.name, bound, node.lineno)
         elif (target := _dynamic(node)) is not None:
             yield Import(short(target), None, "", node.lineno)
-
-
-def _seen_by_type_checkers(tree: ast.Module) -> set[ast.AST]:
-    """Return everything below `if TYPE_CHECKING:`."""
-    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
-    return {inner for guard in guards for statement in guard.body for inner in ast.walk(statement)}
 
 
 def _absolute(node: ast.ImportFrom, module: Module, package: str) -> str:
