@@ -6,7 +6,7 @@
 Only `service` and `admin` may import this package: everyone else gets plain arguments.
 """
 
-from ovirt_imageio.config.files import CONF_DIR, VENDOR_DIR, check, load
+from ovirt_imageio.config.files import CONF_DIR, VENDOR_DIR, check, find_contradictions, load, read
 from ovirt_imageio.config.sections import Config, to_dict
 
-__all__ = ["CONF_DIR", "VENDOR_DIR", "Config", "check", "load", "to_dict"]
+__all__ = ["CONF_DIR", "VENDOR_DIR", "Config", "check", "find_contradictions", "load", "read", "to_dict"]

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from ovirt_imageio.config.kinds import Value
-from ovirt_imageio.config.sections import Config, Parser, find_parsers, section_names
+from ovirt_imageio.config.sections import Config, find_parsers, section_names
 from ovirt_imageio.errors import ConfigError
 
-__all__ = ["CONF_DIR", "VENDOR_DIR", "check", "load"]
+__all__ = ["CONF_DIR", "VENDOR_DIR", "check", "find_contradictions", "load", "read"]
 
 # Where the administrator, vdsm and engine-setup put their files: in conf.d/ below it.
 CONF_DIR = "/etc/ovirt-imageio"
@@ -54,23 +54,43 @@ class Option(NamedTuple):
 def load(conf_dir: AnyPath = CONF_DIR, vendor_dir: AnyPath = VENDOR_DIR) -> Config:
     """Read and merge the files of `conf_dir`/conf.d and of vendor_dir.
 
-    Raises ConfigError for a value that cannot be used, and when conf_dir holds no file.
+    Raises ConfigError for the first mistake, and when conf_dir holds no file.
+    """
+    config, mistakes = read(conf_dir, vendor_dir)
+    if mistakes:
+        raise mistakes[0]
+    return config
+
+
+def read(conf_dir: AnyPath = CONF_DIR, vendor_dir: AnyPath = VENDOR_DIR) -> tuple[Config, list[ConfigError]]:
+    """Return what load() does, without what cannot be used, and every mistake.
+
+    Raises ConfigError when conf_dir holds no file.
     """
     values: dict[str, dict[str, Value]] = {}
     warnings: list[str] = []
+    mistakes: list[ConfigError] = []
     for path in find_files(Path(conf_dir), Path(vendor_dir)):
-        for section, options in read_file(path):
+        try:
+            sections = read_file(path)
+        except ConfigError as error:
+            mistakes.append(error)
+            continue
+        for section, options in sections.items():
             parsers = find_parsers(section)
             if parsers is None:
                 warnings.append(f"Unknown section [{section}] in {path}{_nearest(section, section_names())}")
                 continue
             for option in options:
-                if option.key in parsers:
-                    values.setdefault(section, {})[option.key] = _parse(parsers[option.key], option)
-                else:
+                if option.key not in parsers:
                     warnings.append(_unknown_key(option, list(parsers)))
+                    continue
+                try:
+                    values.setdefault(section, {})[option.key] = parsers[option.key](option.text)
+                except ValueError as error:
+                    mistakes.append(ConfigError(option.key, option.text, str(error), option.section, option.file))
     config = _build(values)
-    return dataclasses.replace(config, warnings=(*warnings, *_unused_sections(config.logging)))
+    return dataclasses.replace(config, warnings=(*warnings, *_unused_sections(config.logging))), mistakes
 
 
 def find_files(conf_dir: Path, vendor_dir: Path) -> list[Path]:
@@ -93,8 +113,8 @@ def _drop_ins(folder: Path) -> list[Path]:
     return [folder / name for name in names if name.endswith(".conf")]
 
 
-def read_file(path: Path) -> Iterator[tuple[str, list[Option]]]:
-    """Yield the sections of one file with their options."""
+def read_file(path: Path) -> dict[str, list[Option]]:
+    """Return the sections of one file with their options. Raises ConfigError."""
     # There is no section of defaults here: its name is one that nobody can write.
     parser = configparser.RawConfigParser(default_section="\0")
     try:
@@ -106,52 +126,57 @@ def read_file(path: Path) -> Iterator[tuple[str, list[Option]]]:
         raise ConfigError("file", str(path), f"text in UTF-8: {error.reason} at byte {error.start}") from None
     except configparser.Error as error:
         raise _syntax_error(error, text, str(path)) from None
-    for section in parser.sections():
-        yield section, [Option(str(path), section, key, text) for key, text in parser.items(section)]
+    return {
+        section: [Option(str(path), section, key, text) for key, text in parser.items(section)]
+        for section in parser.sections()
+    }
 
 
 def check(config: Config) -> None:
-    """Check what no key can know alone: keys that need others. Raises ConfigError."""
-    tls, sessions = config.tls, config.sessions
+    """Raise the first of find_contradictions()."""
+    for error in find_contradictions(config):
+        raise error
+
+
+def find_contradictions(config: Config) -> Iterator[ConfigError]:
+    """Yield what no key can know alone: keys that need others."""
+    tls, sessions, control = config.tls, config.sessions, config.control
     if tls.enable:
         for key in ("key_file", "cert_file"):
             if not getattr(tls, key):
-                raise ConfigError(key, "", "a file: with TLS, key_file and cert_file are needed, ca_file may be", "tls")
+                yield ConfigError(key, "", "a file: with TLS, key_file and cert_file are needed, ca_file may be", "tls")
+    if control.enable and control.transport == "tcp" and control.port < 0:
+        expected = "a port between 0 and 65535 with transport = tcp; -1 means that there is none"
+        yield ConfigError("port", str(control.port), expected, "control")
     if sessions.enable and not (sessions.engine_cert_file and sessions.engine_ca_cert_file):
         expected = "engine_cert_file and engine_ca_cert_file to be set when sessions are enabled"
-        raise ConfigError("enable", "true", expected, "sessions")
-    _check_logging(config.logging)
+        yield ConfigError("enable", "true", expected, "sessions")
+    yield from _logging_contradictions(config.logging)
 
 
-def _check_logging(logging: Logging) -> None:
-    """Check that the sections of the logging library are complete, and refer only to sections that are there."""
+def _logging_contradictions(logging: Logging) -> Iterator[ConfigError]:
+    """Yield sections of the logging library that are not complete, or refer to sections that are not there."""
     for kind, required in REQUIRED.items():
         for name in _names(logging[f"{kind}s"]["keys"]):
             section = f"{kind}_{name}"
             if section not in logging:
-                raise ConfigError("keys", name, f"names of sections, but there is no [{section}]", f"{kind}s")
+                yield ConfigError("keys", name, f"names of sections, but there is no [{section}]", f"{kind}s")
+                continue
             for key in required:
                 if key not in logging[section] and (section, key) != ("logger_root", "qualname"):
-                    raise ConfigError(key, "", "a value: this section needs one", section)
-            _check_references(logging, section)
+                    yield ConfigError(key, "", "a value: this section needs one", section)
+            yield from _lost_references(logging, section)
 
 
-def _check_references(logging: Logging, section: str) -> None:
+def _lost_references(logging: Logging, section: str) -> Iterator[ConfigError]:
     for key, others in (("handlers", "handlers"), ("formatter", "formatters")):
         for name in _names(logging[section].get(key, "")):
             if name not in _names(logging[others]["keys"]):
-                raise ConfigError(key, name, f"names that [{others}] keys lists", section)
+                yield ConfigError(key, name, f"names that [{others}] keys lists", section)
 
 
 def _names(value: Value) -> list[str]:
     return [name.strip() for name in str(value).split(",") if name.strip()]
-
-
-def _parse(parse: Parser, option: Option) -> Value:
-    try:
-        return parse(option.text)
-    except ValueError as error:
-        raise ConfigError(option.key, option.text, str(error), option.section, option.file) from None
 
 
 def _build(values: dict[str, dict[str, Value]]) -> Config:

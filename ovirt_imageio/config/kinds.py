@@ -1,11 +1,12 @@
 """The types of configuration values: text in, a checked value out.
 
-A parser takes the text of the file, and raises ValueError telling what it expected. Pure: knows no files, and not
-what the values are used for.
+A parser takes the text of the file, and raises ValueError telling what it expected. Knows no files, and not what the
+values are used for.
 """
 
 from __future__ import annotations
 
+import os.path
 from configparser import RawConfigParser
 from typing import Union
 
@@ -70,15 +71,18 @@ def parse_choice(text: str, choices: tuple[str, ...]) -> str:
 def parse_socket(text: str) -> str:
     r"""Return the name of a Unix socket; an abstract one begins with NUL, however it was written.
 
-    A NUL byte is hard to type: @/name, \0/name and "\0/name" mean the same.
+    A NUL byte is hard to type: @/name, \0/name and "\0/name" mean the same. A relative path begins at the current
+    folder: it becomes absolute, as clients of the daemon are told it.
     """
     name = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
     for spelling in ("@", "\\0", "\\x00", "\\u0000"):
         if name.startswith(spelling):
             name = "\0" + name[len(spelling) :]
             break
-    if (name and name[0] not in "\0/") or "\0" in name[1:]:
-        raise ValueError("an absolute path, @name for an abstract socket, or nothing for a random one")
+    if "\0" in name[1:]:
+        raise ValueError("a path, @name for an abstract socket, or nothing for a random one")
+    if name and name[0] not in "\0/":
+        name = os.path.abspath(name)
     if len(name.encode()) > SOCKET_NAME_LIMIT:
         raise ValueError(f"a socket name of at most {SOCKET_NAME_LIMIT} bytes")
     return name

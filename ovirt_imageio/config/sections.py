@@ -168,7 +168,8 @@ class Control:
     enable: bool = switch(True)
     transport: str = choice("unix", "tcp")
     socket: str = socket_name("/run/ovirt-imageio/sock")
-    port: int = integer(54324, high=65535)
+    # For tcp. -1 is what older files say when they mean that there is none.
+    port: int = integer(54324, low=-1, high=65535)
     prefer_ipv4: bool = switch(True)
     # How long DELETE waits for running operations; 0 answers at once.
     remove_timeout: int = integer(60, high=LONGEST)

@@ -143,7 +143,7 @@ def run_daemon(options: argparse.Namespace) -> int:
         print(json.dumps(config.to_dict(config.load(options.conf_dir)), indent=4))
         return 0
     if options.check_config:
-        return check(config.load(options.conf_dir))
+        return check(options.conf_dir)
     try:
         start(options)
     except errors.Error as error:
@@ -171,16 +171,19 @@ def start(options: argparse.Namespace) -> None:
     process.run(loaded, load, ticket)
 
 
-def check(loaded: config.Config) -> int:
-    """Tell what is wrong with the configuration; return the exit status."""
-    for warning in loaded.warnings:
-        print(warning, file=sys.stderr)
-    config.check(loaded)
-    if loaded.tls.enable:
-        from ovirt_imageio.net.tls import ServerContext
+def check(conf_dir: str) -> int:
+    """Tell what is wrong with the configuration, all of it; return the exit status."""
+    from ovirt_imageio.service import inspection
 
-        ServerContext(loaded.tls.cert_file, loaded.tls.key_file, enable_tls1_1=loaded.tls.enable_tls1_1)
-    return 1 if loaded.warnings else 0
+    loaded, mistakes = config.read(conf_dir)
+    found = [*map(str, (*loaded.warnings, *mistakes, *inspection.find_mistakes(loaded)))]
+    for sentence in found:
+        print(sentence, file=sys.stderr)
+    if inspection.is_running(loaded):
+        print("A daemon with this configuration is running: its ports were not tried", file=sys.stderr)
+    if not found:
+        print(f"The configuration in {conf_dir} is good")
+    return 1 if found else 0
 
 
 def fail(error: errors.Error) -> int:

@@ -29,13 +29,12 @@ from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.tls import ServerContext
-from ovirt_imageio.service import routes
+from ovirt_imageio.service import routes, trust
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
-from ovirt_imageio.sessions.engine import Engine
 from ovirt_imageio.sessions.sessions import Sessions
 
-__all__ = ["Listeners"]
+__all__ = ["Listeners", "control_address", "remote_address"]
 
 
 class Listeners:
@@ -54,7 +53,7 @@ class Listeners:
     def __init__(self, config: Config, metrics: Optional[Metrics] = None) -> None:
         metrics = metrics or Metrics()
         self._lock = threading.Lock()
-        self._tls = server_context(config)
+        self._tls = trust.server_context(config)
         options = backend_options(config)
         self.store = open_store(config, options, metrics)
         metrics.watch(self.store)
@@ -118,12 +117,6 @@ class Listeners:
 
     def _servers(self) -> list[Server]:
         return [server for server in (self.remote, self.local, self.control) if server is not None]
-
-
-def server_context(config: Config) -> Optional[ServerContext]:
-    """Return the TLS context of the remote listener, None for plain HTTP. Raises errors.ConfigError."""
-    tls = config.tls
-    return ServerContext(tls.cert_file, tls.key_file, enable_tls1_1=tls.enable_tls1_1) if tls.enable else None
 
 
 def remote_address(config: Config) -> Address:
@@ -190,14 +183,7 @@ def open_store(config: Config, options: Options, observer: TicketObserver) -> St
 
 def open_sessions(config: Config, options: Options, store: Store) -> Sessions:
     """Return the sessions of a proxy. Raises errors.ConfigError if the engine's certificates cannot be used."""
-    settings = config.sessions
-    engine = Engine(
-        settings.engine_cert_file,
-        settings.engine_ca_cert_file,
-        allow_sha1=settings.allow_sha1,
-        skew=settings.allowed_skew_seconds,
-    )
-    return Sessions(store, engine.verify, functools.partial(http.look, options=options))
+    return Sessions(store, trust.open_engine(config).verify, functools.partial(http.look, options=options))
 
 
 def open_server(

@@ -11,7 +11,7 @@ import grp
 import logging
 import os
 import pwd
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ovirt_imageio.errors import ConfigError
@@ -34,6 +34,23 @@ class Account:
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 os.chown(path, self.uid, self.gid)
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Be this account until the end of the block. Needs root.
+
+        Threads: the process must have one only, as the system gives this account to all of them.
+        """
+        groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
+        os.initgroups(self.user_name, self.gid)
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            yield
+        finally:
+            os.seteuid(uid)
+            os.setegid(gid)
+            os.setgroups(groups)
 
     def become(self) -> None:
         """Become this account for good, with all groups that it is a member of. Needs root."""

@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config
-from ovirt_imageio.service import logs, privileges
+from ovirt_imageio.service import logs, privileges, trust
 from ovirt_imageio.service.listeners import Listeners
 from ovirt_imageio.service.notify import Notifier
 from ovirt_imageio.service.signals import Signals
@@ -56,6 +56,7 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
         listeners = Listeners(config)
         scope.callback(listeners.stop)
         drop_privileges(config)
+        check_authorities(config)
         if ticket is not None:
             listeners.store.add(ticket)
         listeners.start()
@@ -85,15 +86,19 @@ def serve(listeners: Listeners, signals: Signals, notifier: Notifier, reload: Ca
 def reload_all(listeners: Listeners, reload: Callable[[], Config]) -> None:
     """Use the log level and the certificates that are in the files now; transfers do not notice."""
     log.info("Reloading signal=%d", signal.SIGHUP)
+    is_good = True
     try:
         logs.set_levels(reload().logging)
     except errors.Error as error:
         log.error("Cannot reload the configuration, keeping the old one: %s", error)
+        is_good = False
     try:
         listeners.reload_certificate()
     except errors.Error as error:
         log.error("Cannot reload the certificate, keeping the old one: %s", error)
-    log.info("Reloaded")
+        is_good = False
+    if is_good:
+        log.info("Reloaded")
 
 
 def drain(listeners: Listeners, signals: Signals, grace: float) -> None:
@@ -127,8 +132,8 @@ def drop_privileges(config: Config) -> None:
     has_socket = control.enable and control.transport == "unix" and control.socket.startswith("/")
     account.own([daemon.run_dir, *logs.log_files(), *([control.socket] if has_socket else [])])
     account.become()
-    for section, key, path in later_files(config):
-        if not os.access(path, os.R_OK):
+    for section, key, path in trust.files(config):
+        if key != "ca_file" and not os.access(path, os.R_OK):
             log.warning(
                 "The user %s may not read [%s] %s = %s, which is read again later: give it to a group of that user, or "
                 "renew it by a restart",
@@ -139,18 +144,15 @@ def drop_privileges(config: Config) -> None:
             )
 
 
-def later_files(config: Config) -> list[tuple[str, str, str]]:
-    """Return what is read also after the start: section and key of the configuration, and the path."""
-    tls, sessions = config.tls, config.sessions
-    ca_section, ca_file = config.origin_ca
-    files = []
-    if tls.enable:
-        files += [("tls", "cert_file", tls.cert_file), ("tls", "key_file", tls.key_file)]
-    files.append((ca_section, "ca_file", ca_file))
-    if sessions.enable:
-        files.append(("sessions", "engine_cert_file", sessions.engine_cert_file))
-        files.append(("sessions", "engine_ca_cert_file", sessions.engine_ca_cert_file))
-    return [file for file in files if file[2]]
+def check_authorities(config: Config) -> None:
+    """Look whether other daemons can be verified, as the user that does it. Raises errors.ConfigError if not."""
+    try:
+        trust.check_authorities(config)
+    except errors.ConfigError as error:
+        if error.section == "backend_http":
+            raise
+        # Hosts have it for other programs, and ask no other daemon.
+        log.warning("Images of other daemons cannot be served: %s", error)
 
 
 def raise_file_limit() -> None:

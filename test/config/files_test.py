@@ -262,6 +262,39 @@ CONTRADICTIONS = {
 }
 
 
+def test_every_mistake(write, tmp_path):
+    """One that is in a hurry to start hears of the first; one that checks wants to know all."""
+    write("[remote]\nport = many\nhost = disks\nprot = 1\n[daemon]\ndrain_timeout = long\n", "50-a.conf")
+    write("[remote\n", "60-b.conf")
+    write("[tls]\nenable = perhaps\n", "70-c.conf")
+    conf, mistakes = config.read(tmp_path / "etc", tmp_path / "vendor")
+    assert [error.name for error in mistakes] == ["port", "drain_timeout", "line 1", "enable"]
+    # What is good is used, so that it can be checked as well.
+    assert (conf.remote.host, conf.remote.port) == ("disks", 54322)
+    assert len(conf.warnings) == 1
+
+
+def test_every_contradiction(write, load):
+    write("[control]\ntransport = tcp\nport = -1\n[handlers]\nkeys = x, y\n")
+    names = [(error.section, error.name, error.value) for error in config.find_contradictions(load())]
+    assert names == [
+        ("tls", "key_file", ""),
+        ("tls", "cert_file", ""),
+        ("control", "port", "-1"),
+        ("handlers", "keys", "x"),
+        ("handlers", "keys", "y"),
+        ("logger_root", "handlers", "logfile"),
+    ]
+
+
+def test_no_control_port(write, load):
+    """Older releases have -1 as their default, and show it; with a Unix socket nobody needs a port."""
+    write("[tls]\nenable = no\n[control]\nport = -1\n")
+    conf = load()
+    config.check(conf)
+    assert conf.control.port == -1
+
+
 @pytest.mark.parametrize("text, message", CONTRADICTIONS.values(), ids=list(CONTRADICTIONS))
 def test_check(write, load, text, message):
     write(text)

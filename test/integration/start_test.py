@@ -1,5 +1,6 @@
 """What keeps the daemon from starting is told in one line; what does not, does not."""
 
+import dataclasses
 import os
 import pwd
 import re
@@ -257,7 +258,7 @@ def test_files_that_only_root_may_read(public_folder, temporary_user):
         os.chown(folder / "key.pem", 0, user.pw_gid)
         (folder / "key.pem").chmod(0o640)
         own.process.send_signal(signal.SIGHUP)
-        own.wait_log("Reloaded", 2)
+        own.wait_log("Reloaded", 1)
         assert own.log().count("keeping the old one") == 1
 
 
@@ -279,8 +280,10 @@ def test_nothing_is_imported_by_the_user(public_folder, temporary_user, private_
     folder, user = public_folder, temporary_user
     text = f"[daemon]\ndrop_privileges = yes\nuser_name = {user.pw_name}\ngroup_name = {user.pw_name}\n"
     text += "[handlers]\nkeys = logfile, stderr\n[logger_root]\nhandlers = logfile, stderr\n"
-    shutil.copy(certificates.certificate().ca_file, folder / "ca.pem")
-    text += f"[backend_http]\nca_file = {folder}/ca.pem\n"
+    for name, path in dataclasses.asdict(certificates.certificate()).items():
+        shutil.copy(path, folder / name)
+        os.chown(folder / name, user.pw_uid, user.pw_gid)
+    text += f"[tls]\ncert_file = {folder}/cert_file\nkey_file = {folder}/key_file\nca_file = {folder}/ca_file\n"
     image = folder / "image"
     image.write_bytes(bytes(4096))
     os.chown(image, user.pw_uid, user.pw_gid)
@@ -306,6 +309,27 @@ def test_nothing_is_imported_by_the_user(public_folder, temporary_user, private_
     before, _, after = heard.read_text().partition("Running as user")
     assert "ovirt_imageio.backends.http" in IMPORTED.findall(before)
     assert IMPORTED.findall(after) == []
+
+
+@needs_root
+def test_authorities_that_only_root_may_read(public_folder, temporary_user):
+    """Every image of another host would be refused: better not to start."""
+    folder, user = public_folder, temporary_user
+    (folder / "ca.pem").write_bytes(Path(certificates.certificate().ca_file).read_bytes())
+    (folder / "ca.pem").chmod(0o600)
+    text = f"[daemon]\ndrop_privileges = yes\nuser_name = {user.pw_name}\ngroup_name = {user.pw_name}\n"
+    daemon.write_config(folder, f"{text}[backend_http]\nca_file = {folder}/ca.pem\n")
+    assert f"[backend_http] ca_file = '{folder}/ca.pem': expected a file that we can read" in fail(folder)
+
+
+def test_relative_sockets(tmp_path):
+    """In the current folder of the daemon; clients are told the whole path."""
+    text = "[control]\nsocket = control.sock\n[local]\nsocket = local.sock\n"
+    package = tmp_path / "ovirt_imageio"
+    package.symlink_to(daemon.ROOT / "ovirt_imageio")
+    with daemon.running(tmp_path, text, root=tmp_path) as own:
+        assert own.addresses["local"] == str(tmp_path / "local.sock")
+        assert own.control("GET", "/info")[0] == 200
 
 
 @needs_root

@@ -1,6 +1,7 @@
 """The command line: what it shows, what it refuses, and how it ends."""
 
 import json
+import socket
 
 import pytest
 from real import certificates, daemon
@@ -67,7 +68,34 @@ def test_show_without_configuration(capsys, tmp_path):
 
 
 def test_check_config(capsys, conf_dir):
-    assert outcome(capsys, "-c", conf_dir, "--check-config") == (0, "", "")
+    good = f"The configuration in {conf_dir} is good\n"
+    assert outcome(capsys, "-c", conf_dir, "--check-config") == (0, good, "")
+
+
+def test_check_config_tells_everything(capsys, tmp_path):
+    text = "[remote]\nport = many\nprot = 1\n[daemon]\ndrop_privileges = yes\nuser_name = no-such-user\n"
+    text += "[backend_http]\nca_file = /nowhere/ca.pem\n[tls]\nkey_file = /nowhere/key.pem\n"
+    conf_dir = daemon.write_config(tmp_path, text)
+    status, out, err = outcome(capsys, "-c", str(conf_dir), "--check-config")
+    assert (status, out) == (1, "")
+    found = sorted(line.partition(" =")[0] for line in err.splitlines())
+    assert found == [
+        f"Unknown key 'prot' in section [remote] of {conf_dir}/conf.d/60-test.conf: did you mean 'port'?",
+        "[backend_http] ca_file",
+        "[daemon] user_name",
+        "[remote] port",
+        "[tls] key_file",
+    ]
+
+
+def test_check_config_beside_a_daemon(capsys, tmp_path):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "control.sock"))
+        other.listen()
+        conf_dir = daemon.write_config(tmp_path)
+        status, out, err = outcome(capsys, "-c", str(conf_dir), "--check-config")
+    assert (status, "is good" in out) == (0, True)
+    assert "is running: its ports were not tried" in err
 
 
 def test_check_config_warns(capsys, tmp_path):
@@ -80,7 +108,7 @@ def test_check_config_warns(capsys, tmp_path):
 def test_check_config_tells_contradictions(capsys, tmp_path):
     conf_dir = daemon.write_config(tmp_path, "[tls]\ncert_file =\n")
     status, _, err = outcome(capsys, "-c", str(conf_dir), "--check-config")
-    assert (status, err.partition(":")[0]) == (1, "ovirt-imageio")
+    assert (status, err.partition(" =")[0]) == (1, "[tls] cert_file")
 
 
 def test_check_config_reads_the_certificate(capsys, tmp_path):
@@ -92,7 +120,7 @@ def test_check_config_reads_the_certificate(capsys, tmp_path):
 
 
 def test_what_nobody_foresaw(capsys, caplog, monkeypatch, conf_dir):
-    monkeypatch.setattr(cli, "check", lambda loaded: 1 / 0)
+    monkeypatch.setattr(cli, "check", lambda conf_dir: 1 / 0)
     status, _, _ = outcome(capsys, "-c", conf_dir, "--check-config")
     assert status == 1
     assert "ZeroDivisionError" in caplog.text

@@ -11,21 +11,6 @@ from ovirt_imageio.errors import ConfigError
 from ovirt_imageio.service import logs
 
 
-@pytest.fixture(autouse=True)
-def restored_logging():
-    """Give the root logger back as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-        if handler not in handlers:
-            handler.close()
-    for handler in handlers:
-        root.addHandler(handler)
-    root.setLevel(level)
-
-
 @pytest.fixture
 def sections(tmp_path):
     sections = {name: dict(options) for name, options in Config().logging.items()}

@@ -63,3 +63,23 @@ def test_become(nobody):
     answer = subprocess.run([sys.executable, "-c", BECOME, group], check=True, stdout=subprocess.PIPE).stdout
     groups = sorted(set(os.getgrouplist("nobody", nobody.gid)))
     assert json.loads(answer) == [[nobody.uid] * 3, [nobody.gid] * 3, groups, False]
+
+
+ACT = """
+import json, os, sys
+from ovirt_imageio.service.privileges import find_account
+def identity():
+    return [os.geteuid(), os.getegid(), sorted(os.getgroups())]
+before = identity()
+with find_account("nobody", sys.argv[1]).acting():
+    during = identity()
+print(json.dumps([before == identity(), during]))
+"""
+
+
+@needs_root
+def test_act(nobody):
+    group = grp.getgrgid(nobody.gid).gr_name
+    answer = subprocess.run([sys.executable, "-c", ACT, group], check=True, stdout=subprocess.PIPE).stdout
+    groups = sorted(set(os.getgrouplist("nobody", nobody.gid)))
+    assert json.loads(answer) == [True, [nobody.uid, nobody.gid, groups]]

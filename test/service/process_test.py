@@ -1,5 +1,6 @@
 """The parts of the daemon's life that need no process of their own; the rest is in test/integration."""
 
+import logging
 import resource
 import signal
 import threading
@@ -98,24 +99,31 @@ def test_failed_reload(caplog):
     assert listeners.calls == ["reload"]
 
 
-def test_files_that_are_read_later():
+def test_failed_reload_of_the_certificate(caplog):
+    class Broken(Listeners):
+        def reload_certificate(self):
+            raise errors.ConfigError("cert_file", "/x", "a PEM certificate", "tls")
+
+    with caplog.at_level(logging.INFO):
+        process.reload_all(Broken(), Config)
+        assert "keeping the old one" in caplog.text
+        assert "Reloaded" not in caplog.text
+        process.reload_all(Listeners(), Config)
+        assert "Reloaded" in caplog.text
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_unusable_authorities(tmp_path, caplog, content):
+    """A proxy cannot work without them; a host may name them for others."""
+    path = tmp_path / "ca.pem"
+    if content:
+        path.write_text(content)
     config = Config()
-    assert process.later_files(replace(config, tls=replace(config.tls, enable=False))) == []
-    tls = replace(config.tls, cert_file="/cert", key_file="/key", ca_file="/ca")
-    secure = [("tls", "cert_file", "/cert"), ("tls", "key_file", "/key")]
-    assert process.later_files(replace(config, tls=tls)) == [*secure, ("tls", "ca_file", "/ca")]
-    proxy = replace(
-        config,
-        tls=tls,
-        backend_http=replace(config.backend_http, ca_file="/hosts"),
-        sessions=replace(config.sessions, enable=True, engine_cert_file="/engine", engine_ca_cert_file="/authority"),
-    )
-    assert process.later_files(proxy) == [
-        *secure,
-        ("backend_http", "ca_file", "/hosts"),
-        ("sessions", "engine_cert_file", "/engine"),
-        ("sessions", "engine_ca_cert_file", "/authority"),
-    ]
+    proxy = replace(config, backend_http=replace(config.backend_http, ca_file=str(path)))
+    with pytest.raises(errors.ConfigError, match=r"^\[backend_http\] ca_file = '.*ca\.pem': expected"):
+        process.check_authorities(proxy)
+    process.check_authorities(replace(config, tls=replace(config.tls, ca_file=str(path))))
+    assert "Images of other daemons cannot be served: [tls] ca_file" in caplog.text
 
 
 @pytest.fixture

@@ -1,0 +1,138 @@
+"""Look for everything that would keep the daemon from starting, without starting it.
+
+Knows the configuration and the system that it will meet: users, files, ports. Leaves only empty log files behind, where
+the daemon would make them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+from ovirt_imageio import errors
+from ovirt_imageio.config import Config, find_contradictions
+from ovirt_imageio.httpd.listener import Address, ListenError, TcpAddress, UnixAddress, listen
+from ovirt_imageio.service import listeners, logs, privileges, trust
+
+__all__ = ["find_mistakes", "is_running"]
+
+# How long a daemon on this host may take to accept a connection.
+CONNECT_TIMEOUT = 2.0
+
+
+def find_mistakes(config: Config) -> Iterator[errors.Error]:
+    """Yield every mistake in a configuration whose values were read, as what a start would raise."""
+    yield from find_contradictions(config)
+    yield from missing_accounts(config)
+    yield from unusable_files(config)
+    yield from unusable_logs(config)
+    if not is_running(config):
+        yield from unusable_addresses(config)
+
+
+def missing_accounts(config: Config) -> Iterator[errors.Error]:
+    """Yield the user that the daemon becomes, if the system does not know it."""
+    daemon = config.daemon
+    if daemon.drop_privileges:
+        try:
+            privileges.find_account(daemon.user_name, daemon.group_name)
+        except errors.ConfigError as error:
+            yield error
+
+
+def unusable_files(config: Config) -> Iterator[errors.Error]:
+    """Yield the files that cannot be read, and those that do not hold what they should."""
+    unreadable = set()
+    for section, key, path in trust.files(config):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            unreadable.add(section)
+            expected = f"a file that we can read: {os.strerror(error.errno or 0).lower()}"
+            yield errors.ConfigError(key, path, expected, section)
+    tls, sessions = config.tls, config.sessions
+    try:
+        if tls.enable and tls.cert_file and tls.key_file and "tls" not in unreadable:
+            trust.server_context(config)
+    except errors.ConfigError as error:
+        yield error
+    try:
+        if sessions.enable and sessions.engine_cert_file and sessions.engine_ca_cert_file:
+            trust.open_engine(config)
+    except errors.ConfigError as error:
+        if "sessions" not in unreadable:
+            yield error
+    yield from unusable_authorities(config, unreadable)
+
+
+def unusable_authorities(config: Config, unreadable: set[str]) -> Iterator[errors.Error]:
+    """Yield the file of authorities if the user that the daemon becomes cannot use it."""
+    daemon = config.daemon
+    section, path = config.origin_ca
+    if not path or section in unreadable:
+        return
+    try:
+        if os.geteuid() == 0 and daemon.drop_privileges:
+            with privileges.find_account(daemon.user_name, daemon.group_name).acting():
+                trust.check_authorities(config)
+        else:
+            trust.check_authorities(config)
+    except errors.ConfigError as error:
+        if error.section != "daemon":  # The account is missing: that was told already.
+            yield error
+
+
+def unusable_logs(config: Config) -> Iterator[errors.Error]:
+    """Yield what keeps the log from being opened."""
+    if not any(find_contradictions(config)):
+        try:
+            logs.start(config.logging, {})
+        except errors.ConfigError as error:
+            yield error
+
+
+def unusable_addresses(config: Config) -> Iterator[errors.Error]:
+    """Yield the addresses that somebody has, or that are not for this user; TCP is tried, a socket needs a folder."""
+    if config.remote.port != 0:
+        yield from unusable(listeners.remote_address(config))
+    for section, address in addresses_on_this_host(config):
+        if isinstance(address, TcpAddress):
+            yield from unusable(address) if address.port > 0 else ()
+        elif address.path and not address.is_abstract:
+            folder = os.path.dirname(address.path)
+            # The unit makes the one of the default.
+            if not os.path.isdir(folder) and folder != Config().daemon.run_dir:
+                yield errors.ConfigError("socket", address.path, f"a path in a folder; {folder} is not there", section)
+
+
+def unusable(address: Address) -> Iterator[errors.Error]:
+    """Yield why we cannot listen."""
+    try:
+        listen(address).close()
+    except ListenError as error:
+        yield error
+
+
+def addresses_on_this_host(config: Config) -> Iterator[tuple[str, Address]]:
+    """Yield where the local and the control listener will be, with their section."""
+    if config.local.enable:
+        yield "local", UnixAddress(config.local.socket)
+    if config.control.enable:
+        yield "control", listeners.control_address(config)
+
+
+def is_running(config: Config) -> bool:
+    """Tell whether a process answers where this configuration has its control listener: it has the ports, too."""
+    address = listeners.control_address(config)
+    try:
+        if isinstance(address, TcpAddress):
+            socket.create_connection((address.host, address.port), CONNECT_TIMEOUT).close()
+        else:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(CONNECT_TIMEOUT)
+                client.connect(address.path)
+    except (OSError, OverflowError):
+        return False
+    return config.control.enable
