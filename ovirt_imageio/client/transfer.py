@@ -45,7 +45,7 @@ MAX_KNOWN = 100_000
 DOWNLOAD_GAP = 128 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass
 class Options:
     """What upload and download have in common; the package describes it."""
 
@@ -66,8 +66,8 @@ class Options:
         if self.retries < 0:
             raise InvalidArgument("retries", self.retries, "0 or more")
         # Wrong values are found before anything is opened.
-        object.__setattr__(self, "throttle", pace.Throttle(self.bandwidth))
-        object.__setattr__(self, "reporter", Reporter(self.progress))
+        self.throttle = pace.Throttle(self.bandwidth)
+        self.reporter = Reporter(self.progress)
 
     def remote(self, url: str, cafile: Optional[str]) -> Remote:
         """Return the image on the server."""

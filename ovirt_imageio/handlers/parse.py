@@ -48,7 +48,8 @@ def is_preflight(request: Request) -> bool:
 
     It must hear yes even for a ticket that is gone: else the page could not read the refusal of the request itself.
     """
-    return "origin" in request.headers and "access-control-request-method" in request.headers
+    asks = "origin" in request.headers and "access-control-request-method" in request.headers
+    return asks and request.method == "OPTIONS"
 
 
 def byte_range(request: Request) -> Optional[byteranges.ByteRange]:

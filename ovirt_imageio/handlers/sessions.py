@@ -6,23 +6,24 @@
     DELETE /sessions/ID                                             end it; who knows the id may
 
 A request for an image carries `Session-Id: ID`, the query `session_id=ID`, which a browser can put into a link, or the
-token itself in `Authorization`. `guard` wraps a resource of images, so that it sees only which ticket may be used:
+token itself in `Authorization`. `Guarded` wraps a resource of images, so that it sees only which ticket may be used:
 
-    routes = [("/images/(.*)", guard(Images(store), sessions)), ("/sessions(?:/(.*))?", SessionsResource(sessions))]
+    routes = [("/images/(.*)", Guarded(Images(store), sessions)), ("/sessions(?:/(.*))?", SessionsResource(sessions))]
     Application(routes, cors=POLICY)
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 from ovirt_imageio import errors
+from ovirt_imageio.handlers import parse
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.sessions.sessions import Sessions
 
-__all__ = ["POLICY", "SessionsResource", "guard"]
+__all__ = ["POLICY", "Guarded", "SessionsResource"]
 
 # Explicit lists: "*" covers neither Authorization in what a page may send (Fetch standard, 3.2.3), nor does a page see
 # Session-Id unless it is exposed.
@@ -41,8 +42,6 @@ POLICY = cors.Policy(
     exposed=(*cors.EXPOSED, "Session-Id"),
     max_age=300,
 )
-
-VERBS = ("options", "head", "get", "put", "patch", "post", "delete")
 
 Verb = Callable[..., None]
 
@@ -76,35 +75,26 @@ class SessionsResource:
 
 
 class Guarded:
-    """A resource of images whose first group is a ticket, or what a session makes one; has the verbs of that one."""
+    """A resource of images, with all its verbs, for tickets of the control service and for those of sessions."""
+
+    cors = POLICY
 
     def __init__(self, resource: object, sessions: Sessions) -> None:
+        self._resource = resource
         self._sessions = sessions
-        self.cors = POLICY
-        for name in VERBS:
-            verb = getattr(resource, name, None)
-            if verb is not None:
-                setattr(self, name, self._wrap(verb))
 
-    def _wrap(self, verb: Verb) -> Verb:
+    def __getattr__(self, name: str) -> Verb:
+        """Return a verb of the resource, for the ticket that a session stands for."""
+        verb = getattr(self._resource, name)
+
         def guarded(request: Request, response: Response, ticket_id: str, *groups: str) -> None:
             verb(request, response, self._resolve(request, ticket_id), *groups)
 
         return guarded
 
     def _resolve(self, request: Request, ticket_id: str) -> str:
-        if ticket_id in ("", "*") or is_preflight(request):
+        if ticket_id in ("", "*") or parse.is_preflight(request):
             # A browser shows no credentials before it knows that it may; the resource answers such a question itself.
             return ticket_id
         session_id = request.headers.get("session-id") or request.query.get("session_id")
         return self._sessions.resolve(ticket_id, session_id, request.headers.get("authorization"))
-
-
-def guard(resource: object, sessions: Sessions) -> Any:
-    """Return the resource, for tickets of the control service and for those of sessions."""
-    return Guarded(resource, sessions)
-
-
-def is_preflight(request: Request) -> bool:
-    """Return True if a browser only asks whether it may send the real request."""
-    return request.method == "OPTIONS" and "access-control-request-method" in request.headers

@@ -26,7 +26,7 @@ from ovirt_imageio.handlers.images import Images
 from ovirt_imageio.handlers.info import Info
 from ovirt_imageio.handlers.metrics import MetricsPage
 from ovirt_imageio.handlers.profile import Profile, Profiler
-from ovirt_imageio.handlers.sessions import SessionsResource, guard
+from ovirt_imageio.handlers.sessions import Guarded, SessionsResource
 from ovirt_imageio.handlers.tickets import TicketList, Tickets
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.router import Application
@@ -51,7 +51,7 @@ def images(store: Store, metrics: Metrics, unix_socket: Optional[str]) -> Applic
 
 def with_sessions(store: Store, metrics: Metrics, unix_socket: Optional[str], sessions: Sessions) -> Application:
     """Return what the remote listener of a proxy serves, where a signed token opens a session."""
-    guarded = [(pattern, guard(resource, sessions)) for pattern, resource in image_routes(store, unix_socket)]
+    guarded = [(pattern, Guarded(resource, sessions)) for pattern, resource in image_routes(store, unix_socket)]
     return image_application([*guarded, ("/sessions(?:/(.*))?", SessionsResource(sessions)), INFO], metrics)
 
 

@@ -12,9 +12,12 @@ from ovirt_imageio import errors
 from ovirt_imageio.handlers import parse
 
 
-def request(query=None, headers=None, body=b""):
+def request(query=None, headers=None, body=b"", method="OPTIONS"):
     return SimpleNamespace(
-        query=query or {}, headers=headers or {}, body=SimpleNamespace(length=len(body), read=lambda limit: body)
+        method=method,
+        query=query or {},
+        headers=headers or {},
+        body=SimpleNamespace(length=len(body), read=lambda limit: body),
     )
 
 
@@ -70,7 +73,10 @@ def test_where_an_upload_belongs():
 
 
 def test_a_preflight_is_what_a_browser_sends():
-    assert parse.is_preflight(request(headers={"origin": "x", "access-control-request-method": "PUT"}))
+    asks = {"origin": "x", "access-control-request-method": "PUT"}
+    assert parse.is_preflight(request(headers=asks))
+    assert not parse.is_preflight(request(headers=asks, method="GET"))
+    assert not parse.is_preflight(request(headers={"access-control-request-method": "PUT"}))
     assert not parse.is_preflight(request(headers={"origin": "x"}))
 
 

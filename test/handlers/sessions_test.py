@@ -13,7 +13,7 @@ from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.handlers.extents import Extents
 from ovirt_imageio.handlers.images import Images
-from ovirt_imageio.handlers.sessions import POLICY, SessionsResource, guard
+from ovirt_imageio.handlers.sessions import POLICY, Guarded, SessionsResource
 from ovirt_imageio.handlers.status import translate
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import UnixAddress
@@ -43,8 +43,8 @@ class Proxy:
         sessions = Sessions(self.store, verify, lambda url: Description(10, True, False, "disk.raw"), time.time)
         application = Application(
             [
-                ("/images/([^/]*)/extents", guard(Extents(self.store), sessions)),
-                ("/images/([^/]*)", guard(Images(self.store), sessions)),
+                ("/images/([^/]*)/extents", Guarded(Extents(self.store), sessions)),
+                ("/images/([^/]*)", Guarded(Images(self.store), sessions)),
                 ("/sessions(?:/(.*))?", SessionsResource(sessions)),
             ],
             translate=translate,
