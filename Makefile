@@ -30,16 +30,19 @@ help:  ## list the targets
 
 ## Work
 
+.PHONY: test
+test: $(VENV)/ready  ## the tests of what changed since the last commit; T=auth: of a folder, T=all: all without storage
+	@$(BIN)/python test/tools/quick.py $(T)
+
 .PHONY: check
 check: system-check $(VENV)/ready storage  ## everything that must be good before a commit: format, lint, types, tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest | tee .cache/pytest.log
+	$(BIN)/python test/tools/pythons.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	test/tools/pythons "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 	@echo "The whole suite:"
 	@tail -n 1 .cache/pytest.log
 

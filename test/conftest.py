@@ -12,8 +12,12 @@ import pytest
 from fakes.waiting import DEADLINE
 from real import storage
 
-# On a busy machine an example may be slow to make or to run: that says nothing about the code.
-hypothesis.settings.register_profile("house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# How many examples of each property are tried: --hypothesis-profile=quick is what `make test` uses, "beside" is for the
+# other Pythons. On a busy machine an example may be slow to make or to run: that says nothing about the code.
+for profile, examples in {"house": 100, "beside": 25, "quick": 10}.items():
+    hypothesis.settings.register_profile(
+        profile, max_examples=examples, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
 hypothesis.settings.load_profile("house")
 
 # A script that starts us in the background lets us ignore Ctrl-C, and then so do all programs that tests start.

@@ -1,0 +1,114 @@
+"""Run the whole suite under coverage, and beside it the tests without storage on each other supported Python.
+
+A Python is found when python3.X is in the path, or when pyenv has it; each gets an environment of its own, .venv-3.X.
+The whole suite shows what it does. The others follow it with one line each, or with all of the log when tests fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, NamedTuple, Optional, Union
+
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+
+# Tests wait for half of their time: with the whole suite, these three keep two processors busy.
+AT_ONCE = 2
+
+LOGS = Path(".cache/pythons")
+WHOLE_LOG = Path(".cache/pytest.log")
+SUITE = ("coverage", "run", "-m", "pytest")
+WITHOUT_STORAGE = ("pytest", "-m", "not storage", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=beside")
+
+
+class Result(NamedTuple):
+    """What became of one Python; `text` is for the reader."""
+
+    good: bool
+    text: str
+
+
+def main() -> int:
+    """Run them all, whatever fails; return the exit status."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    mine = "{}.{}".format(*sys.version_info)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        others = [pool.submit(run_other, version) for version in VERSIONS if version != mine]
+        status = run_whole()
+        for other in others:
+            good, text = other.result()
+            print(text, flush=True)
+            status = status or int(not good)
+    return status
+
+
+def run_whole() -> int:
+    """Run every test on this Python, and show and keep what pytest says; return its exit status."""
+    command = (sys.executable, "-m", *SUITE)
+    with WHOLE_LOG.open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            log.write(line)
+    return process.returncode
+
+
+def run_other(version: str) -> Result:
+    """Run what needs no storage on another Python, in an environment that is made when it must be."""
+    python = next(candidates(version), None)
+    if python is None:
+        return Result(True, f"Python {version}: not found on this system")
+    log = LOGS / f"{version}.log"
+    venv = Path(f".venv-{version}")
+    with log.open("w") as output:
+        if not prepare(python, venv, output):
+            reason = f"{python} cannot make an environment with what the tests need, see above"
+            return Result(False, f"{log.read_text()}\nPython {version}: {reason}")
+        if not run(output, venv / "bin/python", "-m", *WITHOUT_STORAGE):
+            return Result(False, f"{log.read_text()}\nPython {version}: the tests failed, see above")
+    return Result(True, f"Python {version}: {log.read_text().splitlines()[-1]}")
+
+
+def candidates(version: str) -> Iterator[str]:
+    """Yield the interpreters of a version that really start: shims of pyenv do not, unless that version is selected."""
+    folders = os.get_exec_path()
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    places = [Path(folder) / f"python{version}" for folder in folders]
+    places += pyenv.glob(f"versions/{version}.*/bin/python")
+    for place in places:
+        if shutil.which(place) and version_of(place) == version:
+            yield str(place)
+
+
+def version_of(python: Path) -> Optional[str]:
+    """Ask an interpreter for its version."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    result = subprocess.run((python, "-c", code), capture_output=True, text=True)
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def prepare(python: str, venv: Path, output: IO[str]) -> bool:
+    """Make the environment, unless it is there and what it is made of has not changed."""
+    ready = venv / "ready"
+    if ready.exists() and ready.stat().st_mtime > Path("setup.py").stat().st_mtime:
+        return True
+    shutil.rmtree(venv, ignore_errors=True)
+    install = (venv / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--editable", ".[test]")
+    if run(output, python, "-m", "venv", venv) and run(output, *install):
+        ready.touch()
+        return True
+    return False
+
+
+def run(output: IO[str], *command: Union[str, Path]) -> bool:
+    """Run a command with its output in a file; return True if it succeeds."""
+    return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
