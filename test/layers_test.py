@@ -69,6 +69,7 @@ PURE = {
     "nbd.address",
     "nbd.errors",
     "nbd.handshake",
+    "nbd.ledger",
     "nbd.offer",
     "nbd.replies",
     "nbd.requests",

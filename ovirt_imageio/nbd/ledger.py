@@ -1,0 +1,275 @@
+"""What is under way between a client and a server of NBD whose bytes pass us unread.
+
+    client ──> requests ──> server       each header is judged, and noted; payloads pass
+    client <── replies  <── server       each header must answer what is noted; payloads pass
+
+The caller moves the bytes, and shows each of them to the ledger first. It is told which bytes may pass, and where a
+reply ends: there is the place for an answer of our own, to a request that was refused and not passed on.
+
+Pure: knows neither sockets nor disks.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple, Union
+
+from ovirt_imageio.nbd import requests, wire
+from ovirt_imageio.nbd.errors import ProtocolError
+from ovirt_imageio.nbd.requests import Request, Rules
+from ovirt_imageio.nbd.wire import Chunk, Command, Mode
+
+__all__ = ["Ledger", "Moved", "Part", "refusal"]
+
+# How many requests may be under way: four times what the busiest client asks for. More wait at the client.
+MAX_PENDING = 1024
+
+# The longest chunk that is not data: 64 Ki extents of 16 bytes, far more than any server lists.
+MAX_CHUNK = 1024 * 1024
+
+# What a server may say of an error, with its numbers.
+MAX_ERROR = wire.MAX_STRING + 16
+
+# The word that begins each reply, and says how long its header is.
+MAGIC = struct.Struct(">I")
+
+
+class Moved(NamedTuple):
+    """A request that succeeded."""
+
+    command: int
+    offset: int
+    length: int
+
+
+class Part(NamedTuple):
+    """A part of what a client sent: bytes from `start` to `end` that may pass, or `refused` with an error number."""
+
+    start: int
+    end: int
+    refused: Union[Request, None] = None
+    code: int = 0
+
+
+class Pending:
+    """A request that was passed on."""
+
+    __slots__ = ("command", "failed", "left", "length", "offset")
+
+    def __init__(self, request: Request) -> None:
+        self.command = request.command
+        self.offset = request.offset
+        self.length = request.length
+        # How many bytes of a read may still come.
+        self.left = request.length if request.command == Command.READ else 0
+        self.failed = False
+
+
+class Ledger:
+    """The requests of one client that were passed on, and what their replies may be.
+
+    Threads: one.
+    """
+
+    def __init__(self, rules: Rules, mode: Mode) -> None:
+        self._rules = rules
+        self._mode = mode
+        self._header = wire.EXTENDED_REQUEST.size if mode is Mode.EXTENDED else wire.REQUEST.size
+        self._pending: dict[int, Pending] = {}
+        # Bytes of a payload that are still to come from the client, and whether they may pass.
+        self._payload = 0
+        self._passes = True
+        # How much of what the client sent last was dealt with.
+        self.taken = 0
+        # The client said good-bye.
+        self.is_over = False
+        # Bytes of a reply that are still to come, and the beginning of a header that was cut.
+        self._rest = 0
+        self._begun = b""
+        # What has succeeded since the caller last looked.
+        self.moved: list[Moved] = []
+
+    def __len__(self) -> int:
+        """Return how many requests are under way."""
+        return len(self._pending)
+
+    @property
+    def is_full(self) -> bool:
+        """True if nothing more should be taken from the client."""
+        return len(self._pending) >= MAX_PENDING
+
+    @property
+    def is_between_replies(self) -> bool:
+        """True if the last byte that came from the server ended a chunk."""
+        return not self._rest and not self._begun
+
+    @property
+    def is_amid_request(self) -> bool:
+        """True if the client has begun a payload."""
+        return self._payload > 0
+
+    # --- From the client ---------------------------------------------------------------------------------------------
+
+    def take_requests(self, data: memoryview) -> Iterator[Part]:
+        """Yield the parts of what the client sent that may pass or are refused.
+
+        Once all are yielded, `taken` tells how much of it is dealt with: a header that is not complete, and what comes
+        while it is full, must be shown again, with more behind it. Raises errors.ProtocolError.
+        """
+        position = start = 0
+        size = len(data)
+        while position < size and not self.is_over:
+            if self._payload:
+                step = min(self._payload, size - position)
+                self._payload -= step
+                position += step
+                if not self._passes:
+                    # It is dropped.
+                    start = position
+                continue
+            request = requests.find(data, position, size, self._mode)
+            if request is None:
+                break
+            code = self._rules.judge(request)
+            self._payload = request.payload
+            self._passes = not code
+            if code:
+                if start < position:
+                    yield Part(start, position)
+                position += self._header
+                start = position
+                yield Part(position, position, request, code)
+            elif request.command == Command.DISCONNECT:
+                self.is_over = True
+                position += self._header
+            else:
+                self._note(request)
+                position += self._header
+                if len(self._pending) >= MAX_PENDING:
+                    # Its payload, if it has one, is taken before the next request.
+                    break
+        self.taken = position
+        if start < position:
+            yield Part(start, position)
+
+    def _note(self, request: Request) -> None:
+        if request.cookie in self._pending:
+            raise ProtocolError("the NBD client uses the cookie of a request that is under way")
+        self._pending[request.cookie] = Pending(request)
+
+    # --- From the server ---------------------------------------------------------------------------------------------
+
+    def take_replies(self, data: memoryview) -> int:
+        """Check what the server sent, all of which may pass; return how much of it lies before the last end of a chunk.
+
+        Return -1 if no chunk ends here. Raises errors.ProtocolError.
+        """
+        position, size, end = 0, len(data), -1
+        while position < size:
+            if self._rest:
+                step = min(self._rest, size - position)
+                self._rest -= step
+                position += step
+            elif self._begun or size - position < wire.EXTENDED_REPLY.size:
+                position += self._take_slowly(data[position:])
+            else:
+                position += self._take_header(data, position)
+            if not self._rest and not self._begun:
+                end = position
+        return end
+
+    def _take_slowly(self, data: memoryview) -> int:
+        """Take some of a header that may be cut; return how much was taken."""
+        taken = 0
+        while len(self._begun) < (size := self._begun_size()):
+            step = bytes(data[taken : taken + size - len(self._begun)])
+            if not step:
+                return taken
+            taken += len(step)
+            self._begun += step
+        begun, self._begun = self._begun, b""
+        self._take_header(memoryview(begun), 0)
+        return taken
+
+    def _begun_size(self) -> int:
+        """Return how long the header is that has begun, as far as that is known."""
+        if len(self._begun) < MAGIC.size:
+            return MAGIC.size
+        return self._size_of(MAGIC.unpack_from(self._begun)[0])
+
+    def _size_of(self, magic: int) -> int:
+        """Return how long the header is that begins so."""
+        if magic == self._mode.magic:
+            return self._mode.header.size
+        if magic == wire.SIMPLE_REPLY_MAGIC and self._mode is Mode.STRUCTURED:
+            return wire.SIMPLE_REPLY.size
+        raise ProtocolError(f"a reply of the NBD server begins with {magic:#x}")
+
+    def _take_header(self, data: memoryview, position: int) -> int:
+        """Take a whole header; return how long it is."""
+        (magic,) = MAGIC.unpack_from(data, position)
+        size = self._size_of(magic)
+        if magic == wire.STRUCTURED_REPLY_MAGIC:
+            _, flags, kind, cookie, length = wire.STRUCTURED_REPLY.unpack_from(data, position)
+            self._take_chunk(flags, kind, cookie, length)
+        elif magic == wire.EXTENDED_REPLY_MAGIC:
+            _, flags, kind, cookie, _, length = wire.EXTENDED_REPLY.unpack_from(data, position)
+            self._take_chunk(flags, kind, cookie, length)
+        else:
+            _, error, cookie = wire.SIMPLE_REPLY.unpack_from(data, position)
+            self._take_simple(error, cookie)
+        return size
+
+    def _take_simple(self, error: int, cookie: int) -> None:
+        pending = self._find(cookie)
+        if self._mode is Mode.STRUCTURED and pending.command in (Command.READ, Command.BLOCK_STATUS):
+            raise ProtocolError("the NBD server sent a simple reply where it must not")
+        if pending.left and not error:
+            self._rest = pending.left
+        pending.failed = error != 0
+        self._end(cookie, pending)
+
+    def _take_chunk(self, flags: int, kind: int, cookie: int, length: int) -> None:
+        pending = self._find(cookie)
+        if kind == Chunk.OFFSET_DATA:
+            count = length - wire.DATA_OFFSET.size
+            if not 0 < count <= pending.left:
+                raise ProtocolError("the NBD server sent data that was not asked for")
+            pending.left -= count
+        elif wire.is_error_chunk(kind):
+            if length > MAX_ERROR:
+                raise ProtocolError(f"the NBD server reports an error with {length} bytes")
+            pending.failed = True
+        elif length > MAX_CHUNK:
+            raise ProtocolError(f"the NBD server sent a chunk of type {kind} and {length} bytes")
+        self._rest = length
+        if flags & wire.CHUNK_DONE:
+            self._end(cookie, pending)
+
+    def _find(self, cookie: int) -> Pending:
+        pending = self._pending.get(cookie)
+        if pending is None:
+            raise ProtocolError("the NBD server answered what nobody asked")
+        return pending
+
+    def _end(self, cookie: int, pending: Pending) -> None:
+        del self._pending[cookie]
+        if not pending.failed:
+            self.moved.append(Moved(pending.command, pending.offset, pending.length))
+
+
+def refusal(request: Request, code: int, mode: Mode) -> bytes:
+    """Return the answer to a request that was not passed on."""
+    body = wire.ERROR.pack(code, 0)
+    if mode is Mode.SIMPLE:
+        return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, code, request.cookie)
+    if mode is Mode.STRUCTURED:
+        head = wire.STRUCTURED_REPLY.pack(
+            wire.STRUCTURED_REPLY_MAGIC, wire.CHUNK_DONE, Chunk.ERROR, request.cookie, len(body)
+        )
+    else:
+        head = wire.EXTENDED_REPLY.pack(
+            wire.EXTENDED_REPLY_MAGIC, wire.CHUNK_DONE, Chunk.ERROR, request.cookie, request.offset, len(body)
+        )
+    return head + body
