@@ -145,7 +145,7 @@ class Meter:
     STEP = 0.1
 
     def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque(maxlen=round(self.WINDOW / self.STEP) + 2)
         self._latest = (0.0, 0)
 
     def sample(self, now: float, count: int) -> None:

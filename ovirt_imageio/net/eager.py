@@ -4,7 +4,7 @@ A thread that sleeps until its peer answers wakes up some microseconds after the
 virtual machine, whose idle processor is given back to the host. With one client that is a third of the time of a small
 request. So look again and again for a moment before sleeping, as qemu does, too; but only
 
-- as long as that pays: who looked in vain goes to sleep at once the next times, more often with each failure;
+- as long as that pays: after a look in vain the next waits go to sleep at once, more of them with each failure;
 - while no other thread answers a request, or looks: that one needs the processor, and the interpreter;
 - where there is another processor, on which the peer can run.
 
@@ -19,33 +19,45 @@ import threading
 import time
 from typing import Callable, Optional, TypeVar
 
-__all__ = ["EagerSocket", "begin_work", "end_work"]
+__all__ = ["EagerSocket", "Processors", "begin_work", "end_work"]
 
 T = TypeVar("T")
 
-# How long to look. What takes longer gains little, and a look in vain costs so much.
+# How long to look. What takes longer gains little, and a look in vain costs this much.
 SECONDS = 0.0001
 
-# After so many failures in a row one wait of 2 ** PATIENCE is looked for.
+# After this many failures in a row one wait of 2 ** PATIENCE is looked for.
 PATIENCE = 6
 
-can_look = len(os.sched_getaffinity(0)) > 1
 
-# The threads that answer a request. A set, as a count could be changed by two threads at once.
-workers: set[int] = set()
+class Processors:
+    """Which threads of a process need a processor now.
 
-# Held by the one that looks.
-looking = threading.Lock()
+    Threads: any.
+    """
+
+    __slots__ = ("can_look", "looking", "workers")
+
+    def __init__(self, count: int) -> None:
+        self.can_look = count > 1
+        # The threads that answer a request. A set, as a count could be changed by two threads at once.
+        self.workers: set[int] = set()
+        # Held by the thread that looks.
+        self.looking = threading.Lock()
+
+    def begin_work(self) -> None:
+        """Note that this thread has something to do."""
+        self.workers.add(threading.get_ident())
+
+    def end_work(self) -> None:
+        """Note that this thread waits for something to do, or ends; harmless when repeated."""
+        self.workers.discard(threading.get_ident())
 
 
-def begin_work() -> None:
-    """Note that this thread has something to do."""
-    workers.add(threading.get_ident())
-
-
-def end_work() -> None:
-    """Note that this thread waits for something to do, or ends; harmless when repeated."""
-    workers.discard(threading.get_ident())
+# Those of this process.
+SHARED = Processors(len(os.sched_getaffinity(0)))
+begin_work = SHARED.begin_work
+end_work = SHARED.end_work
 
 
 class EagerSocket:
@@ -54,12 +66,14 @@ class EagerSocket:
     Threads: one at a time.
     """
 
-    __slots__ = ("_failures", "_skip", "_sock")
+    __slots__ = ("_failures", "_processors", "_seconds", "_skip", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, processors: Processors = SHARED, seconds: float = SECONDS) -> None:
         self._sock = sock
+        self._processors = processors
+        self._seconds = seconds
         self._failures = 0
-        # So many waits go by before we look again.
+        # How many waits go by before the next look.
         self._skip = 0
 
     def recv(self, size: int) -> Optional[bytes]:
@@ -74,11 +88,13 @@ class EagerSocket:
         if self._skip:
             self._skip -= 1
             return None
+        processors = self._processors
+        workers = processors.workers
         own = threading.get_ident() in workers
-        if not can_look or len(workers) > own or not looking.acquire(blocking=False):
+        if not processors.can_look or len(workers) > own or not processors.looking.acquire(blocking=False):
             return None
         try:
-            deadline = time.monotonic() + SECONDS
+            deadline = time.monotonic() + self._seconds
             while len(workers) <= own:
                 try:
                     result = receive(*arguments, socket.MSG_DONTWAIT)
@@ -92,4 +108,4 @@ class EagerSocket:
                     return result
             return None
         finally:
-            looking.release()
+            processors.looking.release()

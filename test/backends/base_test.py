@@ -68,5 +68,9 @@ def test_default_extents() -> None:
         Short(b"").extents("dirty")
 
 
-def test_interrupt_does_nothing() -> None:
-    Short(b"").interrupt()
+def test_interrupt_leaves_a_backend_that_does_not_block_usable() -> None:
+    backend = Short(b"12345")
+    backend.interrupt()
+    sink = Collector()
+    backend.send_to(sink, 0, 5, Progress())
+    assert sink.data == b"12345"

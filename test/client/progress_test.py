@@ -122,12 +122,6 @@ def test_object_gets_size_and_counts_though_it_is_false():
     assert (target.size, target.counts) == (10, [3])
 
 
-def test_none_is_welcome():
-    reporter = Reporter(None)
-    reporter.begin(10)
-    reporter.update(3)
-
-
 def test_anything_else_is_refused():
     with pytest.raises(errors.InvalidValue, match="progress"):
         Reporter(17)

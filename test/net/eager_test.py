@@ -1,14 +1,15 @@
-"""Who receives eagerly looks for what comes soon, but not in vain, and not at the cost of others."""
+"""An eager socket looks for what comes soon, but not in vain, and not at the cost of other threads."""
 
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 
 import pytest
 
-from ovirt_imageio.net import eager
-from ovirt_imageio.net.eager import EagerSocket
+from ovirt_imageio.net import eager as shared
+from ovirt_imageio.net.eager import EagerSocket, Processors
 
 
 class Socket:
@@ -26,62 +27,66 @@ class Socket:
         return b"x" * size
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    """Nobody works, there is another processor, and time is no limit."""
-    monkeypatch.setattr(eager, "workers", set())
-    monkeypatch.setattr(eager, "can_look", True)
-    monkeypatch.setattr(eager, "SECONDS", 60)
+@pytest.fixture
+def processors():
+    """Two processors, and no thread at work."""
+    return Processors(2)
 
 
 @pytest.fixture
-def late(monkeypatch):
-    """Every look takes too long."""
-    monkeypatch.setattr(eager, "SECONDS", 0)
+def eager(processors):
+    """Make an EagerSocket that never has to give up."""
+    return functools.partial(EagerSocket, processors=processors, seconds=60)
 
 
-def test_what_is_here():
+@pytest.fixture
+def hasty(processors):
+    """Make an EagerSocket that gives up after one look."""
+    return functools.partial(EagerSocket, processors=processors, seconds=0)
+
+
+def test_what_is_here(eager):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.send(b"abc")
-        assert EagerSocket(ours).recv(10) == b"abc"
+        assert eager(ours).recv(10) == b"abc"
         theirs.send(b"abc")
         view = memoryview(bytearray(10))
-        assert EagerSocket(ours).recv_into(view) == 3
+        assert eager(ours).recv_into(view) == 3
         assert view[:3] == b"abc"
 
 
-def test_what_comes_soon():
+def test_what_comes_soon(eager):
     sock = Socket(comes_at=5)
-    assert EagerSocket(sock).recv(2) == b"xx"
+    assert eager(sock).recv(2) == b"xx"
     assert sock.looks == 5
 
 
-def test_end_of_the_stream():
+def test_end_of_the_stream(eager):
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours:
-        assert EagerSocket(ours).recv(10) == b""
+        assert eager(ours).recv(10) == b""
 
 
-def test_errors_are_told():
+def test_errors_are_told(eager):
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(BrokenPipeError):
         ours.send(b"x")
     with pytest.raises(OSError):
-        EagerSocket(ours).recv(10)
+        eager(ours).recv(10)
 
 
-def test_nothing_comes(late):
+def test_nothing_comes(hasty):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert EagerSocket(ours).recv(10) is None
+        assert hasty(ours).recv(10) is None
 
 
-def test_looks_less_often_when_that_is_in_vain(late):
+def test_looks_less_often_when_that_is_in_vain(hasty):
     sock = Socket()
-    waiting = EagerSocket(sock)
+    waiting = hasty(sock)
     looked = []
     for number in range(200):
         before = sock.looks
@@ -91,61 +96,73 @@ def test_looks_less_often_when_that_is_in_vain(late):
     assert looked == [0, 2, 6, 14, 30, 62, 126, 190]
 
 
-def test_a_success_makes_it_eager_again(late):
+def test_a_success_makes_it_eager_again(hasty):
     sock = Socket(comes_at=2)
-    waiting = EagerSocket(sock)
+    waiting = hasty(sock)
     assert [waiting.recv(1) for _ in range(3)] == [None, None, b"x"]
     assert waiting.recv(1) is None
     assert sock.looks == 3
 
 
-def test_not_while_another_thread_works():
-    thread = threading.Thread(target=eager.begin_work)
+def test_not_while_another_thread_works(eager, processors):
+    thread = threading.Thread(target=processors.begin_work)
     thread.start()
     thread.join()
     sock = Socket(comes_at=1)
-    assert EagerSocket(sock).recv(1) is None
-    eager.begin_work()
-    assert EagerSocket(sock).recv(1) is None
+    assert eager(sock).recv(1) is None
+    processors.begin_work()
+    assert eager(sock).recv(1) is None
     assert sock.looks == 0
 
 
-def test_our_own_work_does_not_count():
-    eager.begin_work()
-    assert EagerSocket(Socket(comes_at=1)).recv(1) == b"x"
-    eager.end_work()
-    eager.end_work()
-    assert EagerSocket(Socket(comes_at=1)).recv(1) == b"x"
+def test_our_own_work_does_not_count(eager, processors):
+    processors.begin_work()
+    assert eager(Socket(comes_at=1)).recv(1) == b"x"
+    processors.end_work()
+    processors.end_work()
+    assert eager(Socket(comes_at=1)).recv(1) == b"x"
 
 
-def test_stops_when_another_thread_begins_to_work():
+def test_stops_when_another_thread_begins_to_work(eager, processors):
     class Busy(Socket):
         def recv(self, size: int, flags: int) -> bytes:
             if self.looks == 3:
-                eager.workers.add(-1)
+                processors.workers.add(-1)
             return super().recv(size, flags)
 
     sock = Busy()
-    assert EagerSocket(sock).recv(1) is None
+    assert eager(sock).recv(1) is None
     assert sock.looks == 4
 
 
-def test_one_at_a_time():
+def test_one_at_a_time(eager):
     """Also where nobody tells what works, as in a client."""
     other = Socket(comes_at=1)
 
     class Nested(Socket):
         def recv(self, size: int, flags: int) -> bytes:
-            assert EagerSocket(other).recv(1) is None
+            assert eager(other).recv(1) is None
             return super().recv(size, flags)
 
-    assert EagerSocket(Nested(comes_at=2)).recv(1) == b"x"
+    assert eager(Nested(comes_at=2)).recv(1) == b"x"
     assert other.looks == 0
-    assert EagerSocket(other).recv(1) == b"x"
+    assert eager(other).recv(1) == b"x"
 
 
-def test_not_on_a_single_processor(monkeypatch):
-    monkeypatch.setattr(eager, "can_look", False)
+def test_not_on_a_single_processor():
     sock = Socket(comes_at=1)
-    assert EagerSocket(sock).recv(1) is None
+    assert EagerSocket(sock, Processors(1)).recv(1) is None
     assert sock.looks == 0
+
+
+def test_the_threads_of_this_process():
+    """Those that begin to work here are seen by the sockets that are made without processors of their own."""
+    sock = Socket(comes_at=1)
+    thread = threading.Thread(target=shared.begin_work)
+    thread.start()
+    thread.join()
+    try:
+        assert EagerSocket(sock).recv(1) is None
+        assert sock.looks == 0
+    finally:
+        shared.SHARED.workers.discard(thread.ident)

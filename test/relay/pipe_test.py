@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import tempfile
 import threading
 
 import pytest
@@ -15,6 +17,7 @@ from fakes.waiting import DEADLINE
 from ovirt_imageio import relay
 from ovirt_imageio.net.timeouts import set_timeout, unsent
 from ovirt_imageio.relay import Pipe
+from ovirt_imageio.relay.pipe import GET_PIPE_SIZE
 
 needs_splice = pytest.mark.skipif(not Pipe.is_supported, reason="Python has no splice()")
 
@@ -183,10 +186,24 @@ def test_pipe_is_closed_twice(way):
 
 
 @needs_splice
-def test_small_pipe():
-    """Who may not have a large pipe uses a small one."""
-    pipe = Pipe(size=2**31 - 1)
-    pipe.close()
+def test_small_pipe(way):
+    """A pipe that the kernel refuses to enlarge keeps the size that pipes have, and moves bytes in smaller steps."""
+    data = pattern(200_000)
+    ends = os.pipe()
+    usual = fcntl.fcntl(ends[0], GET_PIPE_SIZE)
+    for end in ends:
+        os.close(end)
+    with contextlib.closing(Pipe(size=-1)) as pipe, tempfile.TemporaryFile() as file:
+        assert pipe.capacity == usual
+        file.write(data)
+        file.flush()
+        done = 0
+        while done < len(data):
+            count = pipe.load(file.fileno(), done, len(data) - done)
+            assert 0 < count <= usual
+            pipe.drain(way.exit, way.drained.append)
+            assert way.sink.recv(count, socket.MSG_WAITALL) == data[done : done + count]
+            done += count
 
 
 @pytest.fixture
