@@ -3,6 +3,7 @@
     <!-- not run: it takes a quarter of an hour -->      why a block is not run; anything else is run or checked
     <!-- until: Ready -->                                runs until it prints that, and is then stopped with Ctrl-C
     <!-- output -->                                      what the block before prints, in the same shape
+    <!-- drawing: queue -->                              a state machine, which drawings_test.py compares with the code
     <!-- signatures: ovirt_imageio.client -->            how the functions of that module are called
 
 stand in the line before the fence.
@@ -22,7 +23,7 @@ __all__ = ["LANGUAGES", "NOTES", "Block", "blocks", "names", "read", "stray_line
 # What can be run or checked, and what is only to be read.
 LANGUAGES = {"sh", "python", "json", "ini", "http", "text", "mermaid"}
 
-NOTES = {"not run", "until", "output", "signatures"}
+NOTES = {"drawing", "not run", "output", "signatures", "until"}
 
 NOTE = re.compile(r"\s*<!-- ([a-z ]+?)(?:: (.+?))? -->\s*")
 FENCE = re.compile(r"\s*```(\S*)\s*")
