@@ -16,8 +16,11 @@ from types import FrameType
 from typing import Any, NoReturn, Optional
 
 from ovirt_imageio import client, units
+from ovirt_imageio.client import meter
+from ovirt_imageio.client.progress import Counter
 from ovirt_imageio.client.remote import RETRIES
 from ovirt_imageio.ops import checksum as checksums
+from ovirt_imageio.terminal import output
 from ovirt_imageio.version import __version__
 
 __all__ = ["main", "size"]
@@ -93,7 +96,7 @@ def start_log(options: argparse.Namespace) -> None:
 
 def upload(options: argparse.Namespace) -> None:
     """Upload FILE to URL."""
-    with bar(options, "uploading image") as progress:
+    with progress_of(options, "uploading image") as progress:
         client.upload(
             options.filename,
             options.url,
@@ -110,7 +113,7 @@ def upload(options: argparse.Namespace) -> None:
 
 def download(options: argparse.Namespace) -> None:
     """Download URL to FILE."""
-    with bar(options, "downloading image") as progress:
+    with progress_of(options, "downloading image") as progress:
         client.download(
             options.url,
             options.filename,
@@ -160,9 +163,14 @@ def show_map(options: argparse.Namespace) -> None:
     print("]" if separator != "[" else "[]")
 
 
-def bar(options: argparse.Namespace, phase: str) -> client.ProgressBar:
-    """Return the progress bar."""
-    return client.ProgressBar(phase=phase, format=options.output, output=sys.stdout)
+def progress_of(options: argparse.Namespace, phase: str) -> Counter:
+    """Return what shows the progress: on standard error, but for programs on standard output."""
+    if options.quiet:
+        return Counter(phase)
+    if options.output == "json":
+        return meter.Records(phase, sys.stdout)
+    is_terminal = output.width(sys.stderr) is not None
+    return meter.Bar(phase, sys.stderr) if is_terminal else meter.Lines(phase, sys.stderr)
 
 
 def show(document: Any) -> None:
@@ -256,7 +264,15 @@ def add_download(parser: argparse.ArgumentParser) -> None:
 def add_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the options of upload and download."""
     add_server(parser)
-    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="form of the progress")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "-o",
+        "--output",
+        choices=["text", "json"],
+        default="text",
+        help="form of the progress: text on standard error, or JSON lines on standard output, one a second",
+    )
+    shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     parser.add_argument("--max-workers", type=workers, default=client.MAX_WORKERS, help="connections, 1 to 8")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted transfer of FILE")
     parser.add_argument("--verify", action="store_true", help="compare checksums at the end")

@@ -1,4 +1,4 @@
-"""How far a transfer is: a bar for people, JSON lines for programs, and any callable or object of the caller.
+"""How far a transfer is: any callable or object of the caller, and a bar that callers may use.
 
 Knows nothing of disks and connections.
 """
@@ -13,7 +13,7 @@ from typing import IO, Any, Callable, Optional, Protocol, Union
 
 from ovirt_imageio import errors, units
 
-__all__ = ["Progress", "ProgressBar", "Reporter", "Updatable"]
+__all__ = ["Counter", "Progress", "ProgressBar", "Reporter", "Updatable"]
 
 
 class Updatable(Protocol):
@@ -58,14 +58,116 @@ def ignore(count: int) -> None:
     """Nobody wants to know."""
 
 
-class ProgressBar:
+class Counter:
+    """Counts what is done, and knows the phase; shows nothing.
+
+    Threads: any.
+    """
+
+    def __init__(
+        self,
+        phase: Optional[str] = None,
+        error_phase: Optional[str] = None,
+        size: Optional[int] = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._phase = phase
+        self._error_phase = error_phase
+        self._size = size
+        self._now = now
+        # Guards everything; held while something is shown.
+        self._lock = threading.Lock()
+        self._done = 0
+        self._is_closed = False
+        self._start = now()
+
+    @property
+    def phase(self) -> Optional[str]:
+        """What is going on; setting it shows it."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, value: Optional[str]) -> None:
+        with self._lock:
+            if not self._is_closed and value != self._phase:
+                self._phase = value
+                self._show_change()
+
+    @property
+    def size(self) -> Optional[int]:
+        """How many bytes there will be, None while that is not known; setting it shows it."""
+        return self._size
+
+    @size.setter
+    def size(self, value: Optional[int]) -> None:
+        with self._lock:
+            if not self._is_closed and value != self._size:
+                self._size = value
+                self._show_change()
+
+    def update(self, count: int) -> None:
+        """Count bytes that are done; shows them when it is time."""
+        with self._lock:
+            if not self._is_closed:
+                self._done += count
+                self._show_count()
+
+    def close(self) -> None:
+        """Show what there is for the last time; harmless when repeated."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._show_end(is_failure=False)
+
+    def __enter__(self) -> Counter:
+        return self
+
+    def __exit__(self, kind: object, *exc_info: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        with self._lock:
+            if not self._is_closed:
+                self._phase = self._error_phase
+                self._is_closed = True
+                self._show_end(is_failure=True)
+
+    # What kinds that show something do; the lock is held.
+
+    def _show_change(self) -> None:
+        """The phase or the size is another one."""
+
+    def _show_count(self) -> None:
+        """More is done."""
+
+    def _show_end(self, *, is_failure: bool) -> None:
+        """Nothing will follow."""
+
+    def _percent(self) -> int:
+        return self._done * 100 // self._size if self._size else 0
+
+    def _record(self) -> str:
+        """Return all that is known as a JSON object."""
+        assert self._lock.locked()
+        record: dict[str, Any] = {
+            "transferred": self._done,
+            "elapsed": self._now() - self._start,
+            "description": self._phase or "",
+        }
+        if self._size is not None:
+            record["size"] = self._size
+        return json.dumps(record)
+
+
+class ProgressBar(Counter):
     """Shows progress on a terminal, or as JSON lines.
 
         with ProgressBar(phase="uploading image") as bar:
             client.upload("disk.qcow2", url, cafile, progress=bar)
 
-    `output` gets lines of `width` columns that overwrite one another, or, with format "json", one object per line.
-    When the with block fails, the bar ends with `error_phase`. `step` is accepted and ignored.
+    `output` gets lines of `width` columns that overwrite one another, or, with format "json", one object per line: for
+    each change, and each percent. When the with block fails, the bar ends with `error_phase`. `step` is accepted and
+    ignored.
 
     Threads: any.
     """
@@ -83,92 +185,39 @@ class ProgressBar:
     ) -> None:
         if format not in ("text", "json"):
             raise errors.InvalidValue("format", format, '"text" or "json"')
-        self._phase = phase or ""
-        self._error_phase = error_phase or ""
-        self._size = size
+        super().__init__(phase, error_phase, size, now)
         self._output = output
-        self._draw = self._draw_text if format == "text" else self._draw_json
+        self._is_text = format == "text"
         self._width = width
-        self._now = now
-        self._lock = threading.Lock()
-        self._done = 0
-        self._percent = -1
-        self._is_closed = False
-        self._start = now()
+        self._shown_percent = -1
         with self._lock:
-            self._draw(is_last=False)
-
-    @property
-    def phase(self) -> str:
-        """What is going on; setting it redraws."""
-        return self._phase
-
-    @phase.setter
-    def phase(self, value: Optional[str]) -> None:
-        with self._lock:
-            if not self._is_closed and value != self._phase:
-                self._phase = value or ""
-                self._draw(is_last=False)
-
-    @property
-    def size(self) -> Optional[int]:
-        """How many bytes there will be, None while nobody knows; setting it redraws."""
-        return self._size
-
-    @size.setter
-    def size(self, value: Optional[int]) -> None:
-        with self._lock:
-            if not self._is_closed and value != self._size:
-                self._size = value
-                self._draw(is_last=False)
-
-    def update(self, count: int) -> None:
-        """Count bytes that are done; redraws when the percentage grows."""
-        with self._lock:
-            self._done += 0 if self._is_closed else count
-            if self._is_closed or not self._size:
-                return
-            percent = self._find_percent()
-            if percent > self._percent:
-                self._percent = percent
-                self._draw(is_last=False)
-
-    def close(self) -> None:
-        """Draw for the last time; harmless when repeated."""
-        with self._lock:
-            if not self._is_closed:
-                self._is_closed = True
-                self._draw(is_last=True)
+            self._show_change()
 
     def __enter__(self) -> ProgressBar:
         return self
 
-    def __exit__(self, kind: object, *exc_info: object) -> None:
-        if kind is not None:
-            self.phase = self._error_phase
-        self.close()
+    def _show_change(self) -> None:
+        self._draw("\r")
 
-    def _find_percent(self) -> int:
-        return self._done * 100 // self._size if self._size else 0
+    def _show_count(self) -> None:
+        if self._size and self._percent() > self._shown_percent:
+            self._shown_percent = self._percent()
+            self._draw("\r")
 
-    def _draw_text(self, *, is_last: bool) -> None:
-        assert self._lock.locked()
+    def _show_end(self, *, is_failure: bool) -> None:
+        if is_failure:
+            self._draw("\r")
+        self._draw("\n")
+
+    def _draw(self, end: str) -> None:
+        text = self._line() + end if self._is_text else self._record() + "\n"
+        self._output.write(text)
+        self._output.flush()
+
+    def _line(self) -> str:
         seconds = self._now() - self._start
         rate = self._done / seconds if seconds else 0
-        percent = f"{self._find_percent():3}%" if self._size else "----"
+        percent = f"{self._percent():3}%" if self._size else "----"
         phase = f" | {self._phase}" if self._phase else ""
         line = f"[ {percent} ] {units.size(self._done)}, {seconds:.2f} s, {units.size(rate)}/s{phase}"
-        self._output.write(line.ljust(self._width) + ("\n" if is_last else "\r"))
-        self._output.flush()
-
-    def _draw_json(self, *, is_last: bool) -> None:
-        assert self._lock.locked()
-        record: dict[str, Any] = {
-            "transferred": self._done,
-            "elapsed": self._now() - self._start,
-            "description": self._phase,
-        }
-        if self._size is not None:
-            record["size"] = self._size
-        self._output.write(json.dumps(record) + "\n")
-        self._output.flush()
+        return line.ljust(self._width)

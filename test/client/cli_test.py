@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 from fakes.origin import DiskOrigin, ScriptedOrigin
@@ -29,7 +34,11 @@ def test_upload(image, capsys):
     with DiskOrigin(bytes(len(DATA))) as origin:
         assert cli.main(["upload", "-f", "raw", image, origin.url]) == 0
         assert origin.data == DATA
-    assert "[ 100% ] 1.00 MiB" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("uploading image\n")
+    assert shown.err.splitlines()[-1].startswith("upload completed: 1.00 MiB in ")
+    assert "\r" not in shown.err
 
 
 @pytest.mark.storage
@@ -40,7 +49,7 @@ def test_download(tmp_path, capsys):
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["transferred"] == len(DATA)
         assert cli.main(["download", "-f", "raw", "--keep", origin.url, str(path)]) == 1
     assert path.read_bytes() == DATA
-    assert capsys.readouterr().err == f"ovirt-img: {path} exists already\n"
+    assert capsys.readouterr().err.splitlines()[-1] == f"ovirt-img: {path} exists already"
 
 
 @pytest.mark.storage
@@ -53,6 +62,52 @@ def test_looking(image, capsys):
     assert json.loads(capsys.readouterr().out)["block_size"] == 1024**2
     assert cli.main(["map", image]) == 0
     assert json.loads(capsys.readouterr().out) == [{"start": 0, "length": len(DATA), "zero": False, "hole": False}]
+
+
+def test_quiet(image, capsys):
+    with DiskOrigin(bytes(len(DATA))) as origin:
+        assert cli.main(["upload", "-q", "-f", "raw", image, origin.url]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bar_is_for_terminals(image):
+    with DiskOrigin(bytes(len(DATA))) as origin:
+        status, out, shown = run_on_a_terminal(["upload", "-f", "raw", image, origin.url], columns=30)
+    assert (status, out) == (0, "")
+    drawn = [line for line in shown.replace("\r", "\n").splitlines() if line]
+    assert all(len(line) < 30 for line in drawn)
+    assert drawn[-1].startswith("100% 1.00 MiB")
+
+
+def test_failure_is_told_once(image, tmp_path):
+    with DiskOrigin(DATA) as origin:
+        origin.refusals[("PUT", "")] = (500, "The disk is broken", {})
+        origin.refusals[("PATCH", "")] = (500, "The disk is broken", {})
+        command = ["upload", "-f", "raw", image, origin.url]
+        for form in ([], ["-o", "json"]):
+            status, out, shown = run_on_a_terminal([*command, *form], columns=80)
+            assert status == 1
+            assert "command failed" not in shown
+            assert (out + shown).count("command failed") == len(form) // 2
+            assert shown.count("The disk is broken") == 1
+
+
+def run_on_a_terminal(arguments, columns):
+    """Run the program with a terminal for standard error; return its status, its output, and what the terminal got."""
+    user, program = pty.openpty()
+    fcntl.ioctl(program, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "ovirt_imageio.client.cli", *arguments]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=program, text=True) as process:
+        os.close(program)
+        shown = b""
+        # The system ends with an error what others end with nothing: the other side of the terminal is closed.
+        with contextlib.suppress(OSError):
+            while piece := os.read(user, 65536):
+                shown += piece
+        out, _ = process.communicate(timeout=DEADLINE)
+    os.close(user)
+    return process.returncode, out, shown.decode()
 
 
 def test_looking_at_a_server(capsys):
@@ -71,7 +126,7 @@ def test_refusal(image, capsys):
     with DiskOrigin(DATA) as origin:
         origin.refusals[("OPTIONS", "")] = (403, "No such ticket", {})
         assert cli.main(["upload", "-f", "raw", image, origin.url]) == 1
-    assert capsys.readouterr().err == "ovirt-img: The server answered 403: No such ticket\n"
+    assert capsys.readouterr().err.splitlines()[-1] == "ovirt-img: The server answered 403: No such ticket"
 
 
 def test_no_command(capsys):

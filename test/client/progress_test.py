@@ -9,7 +9,7 @@ import pytest
 from fakes.clock import FakeClock
 
 from ovirt_imageio import errors
-from ovirt_imageio.client.progress import ProgressBar, Reporter
+from ovirt_imageio.client.progress import Counter, ProgressBar, Reporter
 
 
 def lines(output: io.StringIO) -> list[str]:
@@ -79,7 +79,7 @@ def test_nothing_after_close():
     bar.size = 5
     bar.close()
     assert output.getvalue() == before
-    assert (bar.phase, bar.size) == ("", 10)
+    assert (bar.phase, bar.size) == (None, 10)
 
 
 def test_failure_ends_with_its_own_phase():
@@ -87,6 +87,26 @@ def test_failure_ends_with_its_own_phase():
     with pytest.raises(ZeroDivisionError), ProgressBar(phase="copying", output=output):
         raise ZeroDivisionError
     assert lines(output)[-1].rstrip().endswith("| command failed")
+
+
+def test_no_phase_is_none():
+    output = io.StringIO()
+    bar = ProgressBar(output=output)
+    assert bar.phase is None
+    bar.phase = "copying"
+    bar.phase = None
+    assert bar.phase is None
+    assert lines(output)[-1].rstrip() == "[ ---- ] 0 bytes, 0.00 s, 0 bytes/s"
+
+
+def test_counter_shows_nothing(capsys):
+    with Counter("phase") as counter:
+        counter.size = 10
+        counter.update(5)
+        counter.phase = "end"
+    with pytest.raises(ZeroDivisionError), Counter("phase"):
+        raise ZeroDivisionError
+    assert capsys.readouterr() == ("", "")
 
 
 def test_wrong_format():
