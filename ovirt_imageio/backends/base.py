@@ -122,6 +122,14 @@ class Backend(abc.ABC):
             if count < len(view):
                 raise errors.PartialContent(length, done)
 
+    def receive_all(self, source: Source, offset: int, limit: int, progress: Progress) -> int:
+        """Write what the source has until it ends, but no more than `limit` bytes, at offset; return how many."""
+        try:
+            self.receive_from(source, offset, limit, progress)
+        except errors.PartialContent as e:
+            return e.available
+        return limit
+
     def interrupt(self) -> None:  # noqa: B027  (a capability: most have nothing that blocks for long)
         """Make whatever blocks in this backend fail soon, where that is possible. Threads: any."""
 

@@ -103,6 +103,11 @@ class HttpBackend(Backend):
         self._check_writable("write")
         self._image.receive_from(source, offset, length, progress)
 
+    def receive_all(self, source: Source, offset: int, limit: int, progress: Progress) -> int:
+        """Write until the source ends, with one PUT if the origin takes a body of unknown length."""
+        self._check_writable("write")
+        return self._image.receive_all(source, offset, limit, progress)
+
     def zero(self, offset: int, length: int) -> None:
         """Zero with PATCH, if the origin can."""
         self._check_writable("zero")

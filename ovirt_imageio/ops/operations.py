@@ -114,13 +114,10 @@ class WriteAll(Write):
     """Write whatever the source has until it ends; more than `length` bytes do not fit."""
 
     def _receive(self) -> None:
-        try:
-            super()._receive()
-        except errors.PartialContent as e:
-            self.length = e.available
-        else:
-            if self._source.readinto(memoryview(bytearray(1))):
-                raise errors.RangeNotSatisfiable(self.offset, self.length + 1, self.offset + self.length)
+        count = self._backend.receive_all(self._source, self.offset, self.length, self.advance)
+        if count == self.length and self._source.readinto(memoryview(bytearray(1))):
+            raise errors.RangeNotSatisfiable(self.offset, self.length + 1, self.offset + self.length)
+        self.length = count
 
 
 class Zero(Operation):

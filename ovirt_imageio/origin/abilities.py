@@ -29,6 +29,8 @@ class Abilities:
     # True if it takes a request while it still answers the one before. HTTP/1.1 wants that of every server, but only of
     # ours do we know; one that tells the name of the transfer is.
     can_pipeline: bool = False
+    # True if the body of a PUT may come in chunks: ours take that from the first one on, too.
+    takes_chunks: bool = False
     # True if it told that zeroing deallocates.
     is_sparse: bool = False
 
@@ -49,6 +51,7 @@ def parse(answer: Mapping[str, Any], allow: str = "") -> Abilities:
         size=natural(answer, "size"),
         unix_socket=unix_socket if isinstance(unix_socket, str) and unix_socket else None,
         can_pipeline="transfer_id" in answer,
+        takes_chunks="transfer_id" in answer,
         is_sparse=answer.get("sparse") is True,
     )
 

@@ -254,22 +254,48 @@ class Image:
         if len(first) < length:
             raise errors.PartialContent(length, len(first))
 
-    def _stream(self, source: Source, buffer: memoryview, offset: int, length: int, progress: Progress) -> None:
-        with self.origin.upload("write", self.put_suffix, content_range(offset, length), length) as upload:
-            try:
-                count = len(buffer)
-                upload.write(buffer)
+    def receive_all(self, source: Source, offset: int, limit: int, progress: Progress) -> int:
+        """Write what the source has until it ends, but no more than `limit` bytes; return how many.
+
+        The origin has to know where the body ends, so that its answer tells what became of it: by chunks, or, if it
+        takes none, by requests for a piece each.
+        """
+        buffer = memoryview(bytearray(min(limit, REPEATABLE)))
+        done = 0
+        while done < limit:
+            piece = buffer[: limit - done]
+            count = fill(source, piece)
+            if self._abilities.takes_chunks and count == REPEATABLE < limit - done:
+                return self._stream(source, piece, offset, limit, progress, is_chunked=True)
+            if count:
+                self.write(offset + done, piece[:count])
                 progress(count)
-                done = count
-                while done < length:
-                    count = fill(source, buffer[: min(STEP, length - done)])
-                    if not count:
-                        raise errors.PartialContent(length, done)
-                    upload.write(buffer[:count])
-                    progress(count)
-                    done += count
+                done += count
+            if count < len(piece):
+                break
+        return done
+
+    def _stream(
+        self,
+        source: Source,
+        buffer: memoryview,
+        offset: int,
+        length: int,
+        progress: Progress,
+        is_chunked: bool = False,
+    ) -> int:
+        """Send what is in the buffer, and what the source has, with one PUT; return how many bytes."""
+        where = {"content-range": f"bytes {offset}-*/*"} if is_chunked else content_range(offset, length)
+        with self.origin.upload("write", self.put_suffix, where, None if is_chunked else length) as upload:
+            try:
+                done = self._send_body(upload, source, buffer, length, progress)
+                if done < length and not is_chunked:
+                    raise errors.PartialContent(length, done)
+                upload.end()
             except Refused:
-                self._raise_refusal(upload)
+                # Also with success: it cannot be true.
+                with upload.reply() as reply:
+                    self.check_reply(reply, "write")
             except (errors.OperationCanceled, errors.StorageError):
                 raise
             except Exception:
@@ -277,13 +303,21 @@ class Image:
                 upload.cut()
                 self._size = None
                 raise
-            with upload.finish() as reply:
+            with upload.reply() as reply:
                 self.check_reply(reply, "write", 200, 204)
-        self._grow(offset + length)
+        self._grow(offset + done)
+        return done
 
-    def _raise_refusal(self, upload: Upload) -> None:
-        with upload.finish() as reply:
-            self.check_reply(reply, "write")
+    def _send_body(self, upload: Upload, source: Source, buffer: memoryview, length: int, progress: Progress) -> int:
+        """Send what is in the buffer, then what the source has, up to `length` bytes; return how many."""
+        count = len(buffer)
+        done = 0
+        while count:
+            upload.write(buffer[:count])
+            progress(count)
+            done += count
+            count = fill(source, buffer[: min(STEP, length - done)])
+        return done
 
     def zero(self, offset: int, length: int) -> None:
         """Zero with PATCH, if the origin can."""

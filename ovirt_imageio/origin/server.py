@@ -111,13 +111,15 @@ class Origin:
         peer.begin(operation, is_patient)
         return self._exchange(peer, method, head, body)
 
-    def upload(self, operation: str, suffix: str, headers: Mapping[str, str], length: int) -> Upload:
-        """Begin a PUT of `length` bytes that cannot be repeated."""
+    def upload(self, operation: str, suffix: str, headers: Mapping[str, str], length: Optional[int]) -> Upload:
+        """Begin a PUT of `length` bytes that cannot be repeated; None if the length is not known yet."""
         peer = self._take_idle() or self._connect(operation)
         try:
             peer.begin(operation)
+            if length is None:
+                headers = {**headers, "transfer-encoding": "chunked"}
             peer.send(self.head("PUT", suffix, headers, length))
-            return Upload(self, peer)
+            return Upload(self, peer, is_chunked=length is None)
         except BaseException:
             self.release(peer, False)
             raise
@@ -251,11 +253,12 @@ class Origin:
 
 
 class Upload:
-    """A PUT whose body is sent piece by piece: a sink. Leaving the context without `finish` gives it up."""
+    """A PUT whose body is sent piece by piece: a sink. Leaving the context without `reply` gives it up."""
 
-    def __init__(self, origin: Origin, peer: Peer) -> None:
+    def __init__(self, origin: Origin, peer: Peer, *, is_chunked: bool = False) -> None:
         self._origin = origin
         self._peer: Optional[Peer] = peer
+        self._is_chunked = is_chunked
 
     def __enter__(self) -> Upload:
         return self
@@ -266,32 +269,43 @@ class Upload:
 
     def write(self, view: memoryview) -> None:
         """Send a piece of the body; raises Refused as soon as the server answers instead of listening."""
-        assert self._peer is not None
-        try:
-            is_sent = self._peer.send_unless_heard(view)
-        except Lost as e:
-            raise Refused() from e
-        if not is_sent:
-            raise Refused()
+        if self._is_chunked:
+            self._send(b"%x\r\n" % len(view))
+        self._send(view)
+        if self._is_chunked:
+            self._send(b"\r\n")
 
-    def finish(self) -> Reply:
+    def end(self) -> None:
+        """Tell the server that the body is complete; raises Refused as write() does."""
+        if self._is_chunked:
+            self._send(b"0\r\n\r\n")
+
+    def reply(self) -> Reply:
         """Return the reply."""
         assert self._peer is not None
         peer, self._peer = self._peer, None
-        try:
-            return Reply(peer, "PUT", self._origin.release)
-        except BaseException:
-            self._origin.release(peer, False)
-            raise
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._origin.release, peer, False)
+            reply = Reply(peer, "PUT", self._origin.release)
+            stack.pop_all()
+            return reply
 
     def cut(self) -> None:
         """End the body too early, and wait until the server has dealt with what it got."""
         assert self._peer is not None
-        peer, self._peer = self._peer, None
         with contextlib.suppress(errors.Error):
-            peer.end_requests()
-            Reply(peer, "PUT", self._origin.release)
-        self._origin.release(peer, False)
+            self._peer.end_requests()
+            with self.reply():
+                pass
+
+    def _send(self, data: Data) -> None:
+        assert self._peer is not None
+        try:
+            is_sent = self._peer.send_unless_heard(data)
+        except Lost as e:
+            raise Refused() from e
+        if not is_sent:
+            raise Refused()
 
 
 def connect_error(operation: str, error: Exception) -> errors.Error:

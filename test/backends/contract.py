@@ -372,6 +372,21 @@ class Contract:
         self.check(disk, data[:100] + new + data[100 + available :])
         assert read(backend, 3 * MIB, 1000) == data[3 * MIB : 3 * MIB + 1000]
 
+    @pytest.mark.parametrize("limit", [2 * MIB, 2 * MIB + 5])
+    @pytest.mark.parametrize("available", [0, 1, 3000, MIB, MIB + 1, 2 * MIB])
+    def test_receive_all(self, disk: Disk, backend: Backend, data: bytes, available: int, limit: int) -> None:
+        new = pattern(available, seed=1)
+        progress = Progress()
+        assert backend.receive_all(Bytes(new, 100_000), 100, limit, progress) == available
+        assert progress.total == available
+        self.check(disk, data[:100] + new + data[100 + available :])
+        assert read(backend, 3 * MIB, 1000) == data[3 * MIB : 3 * MIB + 1000]
+
+    def test_receive_all_takes_no_more(self, backend: Backend) -> None:
+        source = Bytes(pattern(2 * MIB + 10))
+        assert backend.receive_all(source, 0, 2 * MIB, Progress()) == 2 * MIB
+        assert source.readinto(memoryview(bytearray(5000))) == 10
+
     def test_sink_fails(self, backend: Backend, data: bytes) -> None:
         sink, progress = Collector(MIB + 1, ConnectionResetError("gone")), Progress()
         with pytest.raises(ConnectionResetError, match="gone"):

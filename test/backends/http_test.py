@@ -40,6 +40,16 @@ class TestContract(Contract):
             yield OriginDisk(origin)
 
 
+class TestNewContract(Contract):
+    """An origin of our own kind: it tells what others do not."""
+
+    @pytest.fixture
+    def disk(self):
+        with DiskOrigin() as origin:
+            origin.options["transfer_id"] = "x"
+            yield OriginDisk(origin)
+
+
 class TestOldContract(Contract):
     """An origin that can only GET and PUT."""
 

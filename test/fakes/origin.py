@@ -113,9 +113,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         if not self.begin():
             return
-        length = int(self.headers["Content-Length"])
         offset = int(re.match(r"bytes (\d+)-", self.headers.get("Content-Range", "bytes 0-"))[1])
         data = self.server.origin.data
+        if "Content-Length" not in self.headers:
+            body = self.read_chunks()
+            self.server.origin.grow(offset + len(body))
+            data[offset : offset + len(body)] = body
+            self.answer(200)
+            return
+        length = int(self.headers["Content-Length"])
         while length:
             piece = self.rfile.read1(min(length, 64 * 1024))
             if not piece:
@@ -127,6 +133,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             offset += len(piece)
             length -= len(piece)
         self.answer(200)
+
+    def read_chunks(self) -> bytes:
+        """Return a body in chunks, or what came of it before the client left."""
+        body = b""
+        while size := int(self.rfile.readline() or b"0", 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def do_PATCH(self) -> None:
         if not self.begin():
@@ -278,6 +293,15 @@ class Wire:
     def read(self, count: int) -> bytes:
         """Return `count` bytes of a body, or what comes before the client leaves."""
         return self._file.read(count)
+
+    def read_chunks(self) -> bytes:
+        """Return a body in chunks."""
+        body = b""
+        while size := int(self._file.readline(), 16):
+            body += self._file.read(size)
+            assert self._file.readline() == b"\r\n"
+        assert self._file.readline() == b"\r\n"
+        return body
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)

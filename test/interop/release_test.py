@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from real import daemon, release
+from real.nbd import nbdkit
 
 from ovirt_imageio import client
 from ovirt_imageio.qemu import img
@@ -193,3 +194,31 @@ def test_both_say_the_same_of_an_image(image):
     name = str(image)
     extents = [list(extent) for extent in client.extents(name)]
     assert json.loads(said) == [client.checksum(name), client.info(name), client.measure(name, "raw"), extents]
+
+
+# Our proxy, on the way to their host.
+
+
+@pytest.mark.parametrize("length", [1000, MiB, 3 * MiB + 7, SIZE])
+def test_upload_of_unknown_length_through_our_proxy(theirs, ours, tmp_path, length):
+    """They take no chunks."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"." * SIZE)
+    at_host = theirs.add_ticket(url=f"file://{disk}", size=SIZE)
+    path = "/images/" + ours.add_ticket(url=at_host, size=SIZE).rpartition("/")[2]
+    before = len(theirs.log())
+    with contextlib.closing(ours.connect()) as connection:
+        connection.request("PUT", path, (b"x" * min(99_999, length - at) for at in range(0, length, 99_999)))
+        assert connection.getresponse().status == 200
+    assert disk.read_bytes() == b"x" * length + b"." * (SIZE - length)
+    assert "WARN" not in theirs.log()[before:]
+    assert "ERROR" not in theirs.log()[before:]
+
+
+def test_their_host_cannot_write(theirs, ours):
+    with nbdkit("--filter=error", "memory", str(SIZE), "error-pwrite=EIO", "error-pwrite-rate=1") as path:
+        at_host = theirs.add_ticket(url=f"nbd:unix:{path}", size=SIZE)
+        path = "/images/" + ours.add_ticket(url=at_host, size=SIZE).rpartition("/")[2]
+        with contextlib.closing(ours.connect()) as connection:
+            connection.request("PUT", path, (bytes(MiB) for _ in range(3)))
+            assert connection.getresponse().status == 500

@@ -34,6 +34,7 @@ def test_new_server():
         size=1024,
         unix_socket="\0/org/ovirt/imageio",
         can_pipeline=True,
+        takes_chunks=True,
         is_sparse=True,
     )
 

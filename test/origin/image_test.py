@@ -119,6 +119,93 @@ def test_stream_is_one_request():
         assert origin.requests[3][2]["content-range"] == f"bytes 1-{4 * MIB}/*"
 
 
+# --- Uploads of unknown length ---
+
+
+@pytest.mark.parametrize("length,bodies", [(0, []), (10, [10]), (MIB - 1, [MIB - 1]), (MIB, ["chunked"])])
+def test_unknown_length_for_a_new_origin(length, bodies):
+    with DiskOrigin(bytes(5 * MIB)) as origin:
+        origin.options["transfer_id"] = "x"
+        with opened(origin) as image:
+            assert image.receive_all(Bytes(b"x" * length), 5, 4 * MIB, Progress()) == length
+        assert origin.data == bytes(5) + b"x" * length + bytes(5 * MIB - 5 - length)
+        assert uploads(origin) == bodies
+
+
+def test_unknown_length_for_an_old_origin():
+    """Each piece has a request of its own: its answer is the only one that tells what became of it."""
+    with DiskOrigin(bytes(5 * MIB)) as origin, opened(origin) as image:
+        assert image.receive_all(Bytes(b"x" * (2 * MIB + 7)), 5, 4 * MIB, Progress()) == 2 * MIB + 7
+        assert origin.data == bytes(5) + b"x" * (2 * MIB + 7) + bytes(3 * MIB - 12)
+        assert uploads(origin) == [MIB, MIB, 7]
+
+
+def uploads(origin):
+    """Return the length of each upload that came, or that it came in chunks."""
+    puts = [headers for method, _, headers in origin.requests if method == "PUT"]
+    return [int(found["content-length"]) if "content-length" in found else found["transfer-encoding"] for found in puts]
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 500, 507])
+def test_answer_after_the_last_chunk_counts(status):
+    def script(wire):
+        wire.options(transfer_id="x")
+        wire.read_head()
+        wire.read_chunks()
+        wire.answer(status, b"Storage failed\n")
+
+    with ScriptedOrigin(script) as origin, opened(origin) as image:
+        if status == 200:
+            assert image.receive_all(Bytes(bytes(3 * MIB)), 0, 4 * MIB, Progress()) == 3 * MIB
+        else:
+            with pytest.raises(errors.OriginError, match="Storage failed") as e:
+                image.receive_all(Bytes(bytes(3 * MIB)), 0, 4 * MIB, Progress())
+            assert e.value.status == status
+
+
+@pytest.mark.parametrize("status,error", [(200, errors.StorageError), (507, errors.OriginError)])
+def test_answer_before_the_last_chunk(status, error):
+    """Also with success: it cannot be true."""
+
+    def script(wire):
+        wire.options(transfer_id="x")
+        wire.read_head()
+        wire.read(1000)
+        wire.answer(status, b"No space left\n", "Connection: close\r\n")
+        wire.stall()
+
+    with ScriptedOrigin(script) as origin, opened(origin) as image, pytest.raises(error):
+        image.receive_all(Bytes(bytes(200 * MIB), step=MIB), 0, 200 * MIB, Progress())
+
+
+def test_origin_that_leaves_instead_of_answering_chunks():
+    def script(wire):
+        wire.options(transfer_id="x")
+        wire.read_head()
+        wire.read_chunks()
+
+    with ScriptedOrigin(script) as origin, opened(origin) as image, pytest.raises(errors.BackendUnavailable):
+        image.receive_all(Bytes(bytes(3 * MIB)), 0, 4 * MIB, Progress())
+
+
+def test_client_that_leaves_amid_chunks():
+    """The origin learns that there is no more, and does not take it for the end."""
+    bodies = []
+
+    def script(wire):
+        wire.options(transfer_id="x")
+        wire.read_head()
+        bodies.append(wire.read(5 * MIB))
+        wire.answer(400, b"The request body ended before its last chunk\n")
+
+    with ScriptedOrigin(script) as origin, opened(origin) as image:
+        source = Bytes(b"x" * (2 * MIB), error=ConnectionResetError("gone"))
+        with pytest.raises(ConnectionResetError, match="gone"):
+            image.receive_all(source, 0, 4 * MIB, Progress())
+    assert bodies[0].count(b"x") == 2 * MIB
+    assert not bodies[0].endswith(b"0\r\n\r\n")
+
+
 # --- Extents and checksum ---
 
 
