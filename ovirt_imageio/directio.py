@@ -15,7 +15,7 @@ from typing import Callable, Optional, Protocol
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.file import FileBackend
-from ovirt_imageio.storage.direct import MAX_OFFSET
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 
 __all__ = ["BUFFERSIZE", "Receive", "Send", "Zero"]
 
@@ -118,7 +118,7 @@ class Receive(Operation):
             # Without a size the end of the source is no error.
             ending = contextlib.suppress(errors.PartialContent) if self.size is None else contextlib.nullcontext()
             with ending:
-                length = MAX_OFFSET - self.offset if self.size is None else self.size
+                length = MAX_SIZE - self.offset if self.size is None else self.size
                 disk.receive_from(self._source, self.offset, length, self._advance)
             if self._flush:
                 disk.flush()
@@ -215,5 +215,5 @@ class Sink:
 
 def check_number(name: str, value: int, minimum: int = 0) -> None:
     """Raise errors.InvalidValue if value cannot be what it is said to be."""
-    if not minimum <= value <= MAX_OFFSET:
-        raise errors.InvalidValue(name, value, f"{minimum} to {MAX_OFFSET}")
+    if not minimum <= value <= MAX_SIZE:
+        raise errors.InvalidValue(name, value, f"{minimum} to {MAX_SIZE}")

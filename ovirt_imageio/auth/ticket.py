@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 
 __all__ = ["MAX_SECONDS", "OPERATIONS", "Changes", "Ticket", "parse", "parse_changes", "short"]
 
@@ -21,9 +22,8 @@ OPERATIONS = ("read", "write")
 
 DEFAULT_INACTIVITY_TIMEOUT = 60
 
-# The engine reads times as 32-bit and sizes as 64-bit integers.
+# The engine reads times as 32-bit integers.
 MAX_SECONDS = 2**31 - 1
-MAX_SIZE = 2**63 - 1
 
 # An id is one segment of a URL whose whole line may have 4 KiB; a UUID has 36 characters.
 MAX_ID_LENGTH = 255

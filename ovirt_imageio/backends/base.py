@@ -14,11 +14,9 @@ from typing import ClassVar, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.relay import Progress, Sink, Source, fill
+from ovirt_imageio.relay.buffers import SLOT
 
-__all__ = ["PIECE", "Backend", "Options", "fill"]
-
-# The step of the plain loops: small enough to stay in the processor's cache and to give a fine progress.
-PIECE = 1024 * 1024
+__all__ = ["Backend", "Options", "fill"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Backend(abc.ABC):
 
     def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
         """Send `length` bytes at offset to the sink. Raises errors.PartialContent if the disk ends before."""
-        buffer = memoryview(bytearray(min(length, PIECE)))
+        buffer = memoryview(bytearray(min(length, SLOT)))
         done = 0
         while done < length:
             view = buffer[: length - done]
@@ -110,7 +108,7 @@ class Backend(abc.ABC):
 
         Raises errors.PartialContent if the source ends before; what came until then is written.
         """
-        buffer = memoryview(bytearray(min(length, PIECE)))
+        buffer = memoryview(bytearray(min(length, SLOT)))
         done = 0
         while done < length:
             view = buffer[: length - done]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import PIECE, Backend
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
+from ovirt_imageio.relay.buffers import ZEROES
 
 __all__ = ["NullBackend"]
-
-ZEROES = memoryview(bytes(PIECE))
 
 
 class NullBackend(Backend):
@@ -37,9 +37,8 @@ class NullBackend(Backend):
         """Fill view with zeroes."""
         self._check()
         count = max(0, min(len(view), self._size - offset))
-        for start in range(0, count, PIECE):
-            step = min(PIECE, count - start)
-            view[start : start + step] = ZEROES[:step]
+        for start, length in blocks.pieces(0, count, len(ZEROES)):
+            view[start : start + length] = ZEROES[:length]
         return count
 
     def write(self, offset: int, view: memoryview) -> None:

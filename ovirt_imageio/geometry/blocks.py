@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
-__all__ = ["Split", "pieces", "round_down", "round_up", "shared_blocks", "span", "split"]
+__all__ = ["MAX_SIZE", "Split", "pieces", "round_down", "round_up", "shared_blocks", "span", "split"]
+
+# No disk is longer: kernels and protocols count its bytes in signed 64-bit numbers.
+MAX_SIZE = 2**63 - 1
 
 
 class Split(NamedTuple):

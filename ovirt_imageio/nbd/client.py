@@ -28,6 +28,7 @@ from ovirt_imageio.nbd.stream import GATHER, Stream
 from ovirt_imageio.nbd.wire import CommandFlag
 from ovirt_imageio.net import connect as connections
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.relay.buffers import ZEROES
 
 __all__ = ["PIECE", "WINDOW", "Client", "connect"]
 
@@ -49,8 +50,6 @@ MAX_ZERO = 1024 * 1024 * 1024
 MAX_STATUS = 2 * 1024 * 1024 * 1024
 # With extended headers lengths have 64 bits; qemu wants them not to be negative.
 MAX_EXTENDED_STATUS = 2**62
-
-ZEROES = memoryview(bytes(OPENING))
 
 # Longer than any disk.
 NEVER = 2**64

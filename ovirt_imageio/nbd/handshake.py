@@ -18,6 +18,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn, Union
 
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.errors import ProtocolError, Refused, printable
 from ovirt_imageio.nbd.wire import ExportFlag, HandshakeFlag, Info, Mode, Option, Reply
@@ -30,9 +31,6 @@ DEFAULT_PREFERRED_BLOCK = 4096
 DEFAULT_MAXIMUM_BLOCK = 32 * 1024 * 1024
 # "The minimum block size ... no larger than the preferred": and no storage has larger blocks than this.
 LARGEST_MINIMUM_BLOCK = 64 * 1024
-
-# Signed 64-bit file offsets end here, and so does every disk.
-MAX_SIZE = 2**63 - 1
 
 # How many answers one option may have before ACK. A list of bitmaps is the longest that exists.
 MAX_REPLIES = 256

@@ -20,10 +20,11 @@ from typing import Optional, Union
 from ovirt_imageio import errors
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import wire
-from ovirt_imageio.nbd.client import PIECE, WINDOW, ZEROES, Client
+from ovirt_imageio.nbd.client import PIECE, WINDOW, Client
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole
 from ovirt_imageio.relay import Pipe, Progress, Sink, Source, fill
+from ovirt_imageio.relay.buffers import ZEROES
 
 __all__ = ["Streamer"]
 

@@ -11,7 +11,7 @@ import mmap
 import threading
 from collections.abc import Iterator
 
-__all__ = ["Pool", "aligned", "is_aligned", "pool"]
+__all__ = ["SLOT", "ZEROES", "Pool", "aligned", "is_aligned", "pool"]
 
 # The step of streaming: big enough for a disk to be fast, small enough to stay in the processor's cache.
 SLOT = 1024 * 1024
@@ -61,3 +61,7 @@ class Pool:
 
 # Where everything in the process takes its slots from.
 pool = Pool()
+
+# What is written where nothing makes zeroes faster. Pages that were never written to share one page of zeroes, so this
+# takes no memory. Nothing may write to it.
+ZEROES = aligned(4 * SLOT)

@@ -19,8 +19,8 @@ from ovirt_imageio.measure.metrics import Registry
 
 __all__ = ["Metrics"]
 
-# From a status request to the upload of a large disk.
-SECONDS = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600, 3600)
+# The buckets, in seconds: from a status request to the upload of a large disk.
+LATENCIES = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600, 3600)
 
 METHODS = frozenset(["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS"])
 
@@ -53,7 +53,7 @@ class Metrics(Observer, TicketObserver):
         self._errors = counter("imageio_errors_total", "Operations on disks that failed.", "error")
         self._requests = counter("imageio_requests_total", "HTTP requests.", "route", "method", "status")
         self._latency = self.registry.histogram(
-            "imageio_request_seconds", "How long HTTP requests took.", SECONDS, "route", "method"
+            "imageio_request_seconds", "How long HTTP requests took.", LATENCIES, "route", "method"
         )
         self._opened = counter("imageio_connections_opened_total", "Connections of clients that were opened.")
         self._closed = counter("imageio_connections_closed_total", "Connections of clients that were closed.")

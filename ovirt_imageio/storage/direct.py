@@ -23,9 +23,10 @@ from types import TracebackType
 from typing import Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 from ovirt_imageio.relay import buffers
 
-__all__ = ["MAX_OFFSET", "DirectFile", "open_file"]
+__all__ = ["DirectFile", "open_file"]
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,6 @@ BLKSSZGET = 0x1268
 # The sectors that exist; a file system that detects neither is assumed to have the bigger one, which is always right.
 SMALL_BLOCK = 512
 BIG_BLOCK = 4096
-
-# The kernel counts bytes in a signed 64-bit number.
-MAX_OFFSET = 2**63 - 1
 
 # linux/magic.h: file systems whose storage is the page cache: tmpfs and ramfs. Going past it would only cost a copy.
 IN_MEMORY = {0x01021994, 0x858458F6}
@@ -75,7 +73,7 @@ class DirectFile:
 
     def read(self, offset: int, view: memoryview) -> int:
         """Read until view is full or the file ends; return the number of bytes read."""
-        if offset + len(view) > MAX_OFFSET:
+        if offset + len(view) > MAX_SIZE:
             return 0  # No file reaches so far.
         done = 0
         while done < len(view):

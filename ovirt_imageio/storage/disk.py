@@ -15,7 +15,7 @@ import os
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.relay import buffers
 from ovirt_imageio.storage import zero
-from ovirt_imageio.storage.direct import MAX_OFFSET, DirectFile
+from ovirt_imageio.storage.direct import DirectFile
 from ovirt_imageio.storage.shared import shared_by
 
 __all__ = ["Disk"]
@@ -100,8 +100,8 @@ class Disk:
         self._write_zeroes(offset + head + body, tail)
 
     def _write_zeroes(self, offset: int, length: int) -> None:
-        for start, count in blocks.pieces(offset, length, len(ZEROES)):
-            self._write(start, self.place(ZEROES, start, count))
+        for start, count in blocks.pieces(offset, length, buffers.SLOT):
+            self._write(start, self.place(buffers.ZEROES, start, count))
 
     def _write(self, offset: int, view: memoryview) -> None:
         head, body, _ = blocks.split(offset, len(view), self._file.block_size)
@@ -141,9 +141,5 @@ class Disk:
         return not self._file.is_direct or buffers.is_aligned(view, self._file.block_size)
 
     def _check_end(self, end: int) -> None:
-        if end > MAX_OFFSET:
+        if end > blocks.MAX_SIZE:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-
-
-# What is written where nothing else makes zeroes. Nobody may write to it.
-ZEROES = buffers.aligned(buffers.SLOT)

@@ -29,7 +29,7 @@ UNSUPPORTED = frozenset(
 )
 
 # What views are compared with: small enough to stay in the processor's cache, big enough to make calls rare.
-ZEROES = bytes(64 * 1024)
+BLANK = bytes(64 * 1024)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate64
@@ -73,7 +73,7 @@ def _zero_device(fd: int, offset: int, length: int) -> None:
 
 
 # Zeroes that are allocated, or become so.
-ZERO = Method("zero range", _zero)
+ZERO_RANGE = Method("zero range", _zero)
 # The space is given back. On a block device too: the kernel discards what then is sure to read as zeroes, and says no
 # otherwise. BLKDISCARD promises nothing about what is read later, so it is no way to zero.
 PUNCH = Method("punch hole", _punch)
@@ -87,10 +87,10 @@ ZERO_DEVICE = Method("BLKZEROOUT", _zero_device)
 def methods(*, is_block_device: bool, sparse: bool, is_beyond_end: bool) -> Sequence[Method]:
     """Return the ways to zero a range, the best first; when all fail, zeroes must be written."""
     if is_block_device:
-        return (PUNCH, ZERO, ZERO_DEVICE) if sparse else (ZERO, ZERO_DEVICE)
+        return (PUNCH, ZERO_RANGE, ZERO_DEVICE) if sparse else (ZERO_RANGE, ZERO_DEVICE)
     if sparse:
         return (PUNCH,)
-    return (ZERO, REPLACE, ALLOCATE) if is_beyond_end else (ZERO, REPLACE)
+    return (ZERO_RANGE, REPLACE, ALLOCATE) if is_beyond_end else (ZERO_RANGE, REPLACE)
 
 
 def zero_range(fd: int, offset: int, length: int, choice: Sequence[Method], unsupported: set[str]) -> bool:
@@ -115,5 +115,5 @@ def zero_range(fd: int, offset: int, length: int, choice: Sequence[Method], unsu
 def is_zero(view: memoryview) -> bool:
     """Return True if all bytes of view are zero, as fast as the memory allows."""
     # startswith() compares with memcmp(), in place: the fastest that Python offers, with no copy and no compiler.
-    step = len(ZEROES)
-    return all(ZEROES.startswith(view[start : start + step]) for start in range(0, len(view), step))
+    step = len(BLANK)
+    return all(BLANK.startswith(view[start : start + step]) for start in range(0, len(view), step))

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from ovirt_imageio import errors
 from ovirt_imageio.auth.ticket import (
     MAX_SECONDS,
-    MAX_SIZE,
     OPERATIONS,
     Changes,
     parse,
     parse_changes,
     short,
 )
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 
 UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 

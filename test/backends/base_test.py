@@ -6,8 +6,9 @@ import pytest
 from backends.contract import Bytes, Collector, Progress, pattern
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import PIECE, Backend
+from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.geometry.extent import ZeroExtent
+from ovirt_imageio.relay.buffers import SLOT
 
 
 class Short(Backend):
@@ -54,10 +55,10 @@ def test_send_that_ends_early() -> None:
 
 def test_receive_fills_whole_pieces() -> None:
     backend, progress = Short(b""), Progress()
-    data = pattern(PIECE + 5)
+    data = pattern(SLOT + 5)
     backend.receive_from(Bytes(data, step=10000), 0, len(data), progress)
     assert backend.data == data
-    assert progress.calls == [PIECE, 5]
+    assert progress.calls == [SLOT, 5]
 
 
 def test_default_extents() -> None:

@@ -80,7 +80,7 @@ def test_choice_for_devices(is_beyond_end):
     assert names(is_block_device=True, sparse=True, is_beyond_end=is_beyond_end)[0] == "punch hole"
 
 
-@pytest.mark.parametrize("method", [zero.ZERO, zero.PUNCH, zero.REPLACE], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [zero.ZERO_RANGE, zero.PUNCH, zero.REPLACE], ids=lambda method: method.name)
 def test_method(fd, method):
     try:
         method.run(fd, 4096, 8192)
@@ -109,7 +109,7 @@ def test_device_ioctl_on_a_file(fd):
     assert e.value.errno in zero.UNSUPPORTED
 
 
-@pytest.mark.parametrize("method", [zero.ZERO, zero.PUNCH, zero.ZERO_DEVICE], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [zero.ZERO_RANGE, zero.PUNCH, zero.ZERO_DEVICE], ids=lambda method: method.name)
 def test_method_on_devices(block_storage, method):
     fd = os.open(block_storage.path, os.O_RDWR)
     try:
@@ -123,7 +123,7 @@ def test_method_on_devices(block_storage, method):
 
 # Recognizing zeroes
 
-STEP = len(zero.ZEROES)
+STEP = len(zero.BLANK)
 
 
 @pytest.mark.parametrize("length", [0, 1, 511, STEP - 1, STEP, STEP + 1, 3 * STEP + 5])

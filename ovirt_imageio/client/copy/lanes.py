@@ -16,6 +16,7 @@ from typing import Callable, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.copy.plan import COPY, Request
+from ovirt_imageio.geometry import blocks
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.answers import is_passing
 from ovirt_imageio.origin.image import Image
@@ -181,12 +182,9 @@ class Upload(RemoteLane):
             self._moved(count)
 
     def _send_zeroes(self, length: int, sink: Sink) -> None:
-        zeroes = memoryview(bytes(min(length, SMALL)))
-        while length:
-            view = zeroes[:length]
-            sink.write(view)
-            length -= len(view)
-            self._moved(len(view))
+        for _, count in blocks.pieces(0, length, buffers.SLOT):
+            sink.write(buffers.ZEROES[:count])
+            self._moved(count)
 
 
 class Download(RemoteLane):
