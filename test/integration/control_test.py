@@ -93,19 +93,23 @@ def wait_closed(running, path):
     wait_until(lambda: str(path) not in descriptors(running), lambda: descriptors(running))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tls", [True, False])
-@pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_stalled_client_is_cut_when_its_ticket_expires(running, image, method, tls):
-    ticket_id = str(uuid.uuid4())
-    # The connection may stand still for much longer than anybody waits here.
-    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE, inactivity_timeout=300)
-    with raw(running, tls) as sock:
-        length = f"Content-Length: {SIZE}\r\n" if method == "PUT" else ""
-        sock.sendall(f"{method} /images/{ticket_id} HTTP/1.1\r\n{length}\r\n".encode())
-        wait_state(running, ticket_id, lambda state: state["active"])
+STALLED = [("GET", True), ("GET", False), ("PUT", True), ("PUT", False)]
 
-        def has_ended():
+
+@pytest.mark.slow
+def test_stalled_clients_are_cut_when_their_tickets_expire(running, image):
+    with contextlib.ExitStack() as stack:
+        socks = {}
+        for method, tls in STALLED:
+            # The connection may stand still for much longer than anything waits here.
+            url = running.add_ticket(url=f"file://{image}", size=SIZE, inactivity_timeout=300)
+            ticket_id = url.rpartition("/")[2]
+            sock = socks[ticket_id] = stack.enter_context(raw(running, tls))
+            length = f"Content-Length: {SIZE}\r\n" if method == "PUT" else ""
+            sock.sendall(f"{method} /images/{ticket_id} HTTP/1.1\r\n{length}\r\n".encode())
+            wait_state(running, ticket_id, lambda state: state["active"])
+
+        def has_ended(ticket_id):
             state = info(running, ticket_id)
             # What was still on its way to fill the buffers made it live longer.
             if state["active"] and state["remaining"] > 1:
@@ -113,13 +117,14 @@ def test_stalled_client_is_cut_when_its_ticket_expires(running, image, method, t
             return not state["active"]
 
         # Nothing is sent, nothing is read.
-        wait_until(has_ended, lambda: info(running, ticket_id))
-        state = info(running, ticket_id)
-        assert "stood still until its ticket expired" in state["last_error"]
-        assert state["remaining"] == 0
-        assert read_to_end(sock) < SIZE
+        wait_until(lambda: all([has_ended(ticket_id) for ticket_id in socks]))
+        for ticket_id, sock in socks.items():
+            state = info(running, ticket_id)
+            assert "stood still until its ticket expired" in state["last_error"]
+            assert state["remaining"] == 0
+            assert read_to_end(sock) < SIZE
     wait_closed(running, image)
-    assert "CUT transfer=" in running.log()
+    assert running.log().count("CUT transfer=") == len(STALLED)
 
 
 def test_removal_cuts_a_client_that_stopped_reading(running, image):
@@ -136,11 +141,12 @@ def test_removal_cuts_a_client_that_stopped_reading(running, image):
         assert all(read_to_end(sock) < SIZE for sock in socks)
 
 
-def test_two_removals_at_once(running, image):
+def test_two_removals_at_once(tmp_path, image):
     ticket_id = str(uuid.uuid4())
-    running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
     statuses = []
-    with raw(running) as sock:
+    hasty = "[control]\nremove_grace = 0.1\n"
+    with daemon.running(tmp_path, hasty) as running, raw(running) as sock:
+        running.add_ticket(ticket_id, url=f"file://{image}", size=SIZE)
         sock.sendall(f"PUT /images/{ticket_id} HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n".encode())
         wait_state(running, ticket_id, lambda state: state["active"])
         threads = [

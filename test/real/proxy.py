@@ -63,9 +63,9 @@ def run_proxy(folder, timeout=daemon.DEADLINE, engine=ENGINE, authority=AUTHORIT
 
 
 @contextlib.contextmanager
-def run_host(folder, local=False, **options):
+def run_host(folder, local=False, text="", **options):
     folder.mkdir(exist_ok=True)
-    with daemon.running(folder, HOST.format(local=str(local).lower()), **options) as running:
+    with daemon.running(folder, HOST.format(local=str(local).lower()) + text, **options) as running:
         yield running
 
 
