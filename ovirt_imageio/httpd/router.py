@@ -41,7 +41,7 @@ class Route:
 
     def __init__(self, pattern: str, resource: object, cors: Optional[cors_.Policy]) -> None:
         # Safe to log and to count by, unlike the path: that may hold a secret.
-        self.name = pattern
+        self.name = readable(pattern)
         self.match = re.compile(pattern).fullmatch
         self.cors: Optional[cors_.Policy] = getattr(resource, "cors", cors)
         # In the order of VERBS.
@@ -63,6 +63,16 @@ class Route:
         """Answer for a resource that has nothing to tell."""
         response.headers["allow"] = self.allow
         response.send()
+
+
+def readable(pattern: str) -> str:
+    """Return a pattern as people write it.
+
+    >>> readable("/images/(.*)/extents"), readable("/sessions(?:/(.*))?"), readable("/info/?")
+    ('/images/{id}/extents', '/sessions[/{id}]', '/info')
+    """
+    pattern = re.sub(r"\((?!\?)[^()]*\)", "{id}", pattern)
+    return re.sub(r"\(\?:([^()]*)\)\?", r"[\1]", pattern).removesuffix("/?")
 
 
 class Application:

@@ -82,11 +82,15 @@ class Listeners:
             server.start()
 
     def stop(self, grace: float = 0) -> None:
-        """Give running requests `grace` seconds, cut them off, and release everything. Harmless when repeated."""
+        """Give running requests `grace` seconds, cut them off, and release everything. Harmless when repeated.
+
+        The control listener is the last one to go: until then it tells what is waited for, and removes tickets.
+        """
         # All at once, so that together they take no longer than one.
         stoppers = [
             threading.Thread(target=server.stop, args=(grace,), name=f"stop {server.name}", daemon=True)
             for server in self._servers()
+            if server is not self.control
         ]
         deadline = time.monotonic() + grace
         for stopper in stoppers:
@@ -114,6 +118,13 @@ class Listeners:
         active = self.store.states().get("active", 0)
         connections = sum(server.connections for server in self._servers())
         return f"Active transfers: {active}, connections: {connections}"
+
+    def describe_running(self) -> str:
+        """Return what a stop would wait for."""
+        names = [info["transfer_id"] for info in self.store.list() if info["active"]]
+        if names:
+            return f"{len(names)} transfer{'s' if names[1:] else ''}: {', '.join(names)}"
+        return f"{sum(server.connections for server in self._servers() if server is not self.control)} connections"
 
     def _servers(self) -> list[Server]:
         return [server for server in (self.remote, self.local, self.control) if server is not None]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import resource
 import signal
 import socket
 import threading
+import time
 from typing import Any, Callable, Optional
 
 from ovirt_imageio import errors
@@ -32,6 +34,9 @@ OPEN_FILES = 65536
 
 # What `systemctl status` shows is so old at most.
 STATUS_INTERVAL = 10.0
+
+# A stop that takes no longer than this says nothing of what it waits for.
+QUIET = 0.5
 
 # After a second signal nobody waits for longer than this.
 CUT_TIMEOUT = 2.0
@@ -64,7 +69,13 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
         log.info("Ready")
         serve(listeners, signals, notifier, reload)
         notifier.stopping()
-        drain(listeners, signals, config.daemon.drain_timeout)
+
+        def tell(running: str, left: int) -> None:
+            text = f"Waiting up to {left} seconds for {running}; a second signal ends them at once"
+            log.info("%s", text)
+            notifier.status(text)
+
+        drain(listeners, signals, config.daemon.drain_timeout, tell)
     log.info("Stopped")
 
 
@@ -101,8 +112,11 @@ def reload_all(listeners: Listeners, reload: Callable[[], Config]) -> None:
         log.info("Reloaded")
 
 
-def drain(listeners: Listeners, signals: Signals, grace: float) -> None:
-    """Stop the listeners; running requests get `grace` seconds, or until a second signal comes."""
+def drain(listeners: Listeners, signals: Signals, grace: float, tell: Callable[[str, int], None]) -> None:
+    """Stop the listeners; running requests get `grace` seconds, or until a second signal comes.
+
+    tell: called now and then with what is waited for, and for how many seconds at most.
+    """
     is_done = threading.Event()
 
     def stop() -> None:
@@ -113,9 +127,16 @@ def drain(listeners: Listeners, signals: Signals, grace: float) -> None:
             signals.wake()
 
     stopper = threading.Thread(target=stop, name="stop", daemon=True)
+    deadline = time.monotonic() + grace
     stopper.start()
+    pause = QUIET
     while not is_done.is_set():
-        if signals.wait() in (signal.SIGINT, signal.SIGTERM):
+        number = signals.wait(pause)
+        left = deadline - time.monotonic()
+        if number is None and not is_done.is_set() and left > 0:
+            tell(listeners.describe_running(), math.ceil(left))
+            pause = STATUS_INTERVAL
+        if number in (signal.SIGINT, signal.SIGTERM):
             log.warning("Stopping at once: asked again")
             listeners.cut()
             is_done.wait(CUT_TIMEOUT)

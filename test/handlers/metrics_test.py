@@ -49,8 +49,8 @@ def test_everything(server):
         assert samples['imageio_transfer_bytes_total{backend="memory",direction="out"}'] == 1024
         assert samples['imageio_transfer_bytes_total{backend="memory",direction="in"}'] == 100
         assert samples['imageio_operations_total{backend="memory",operation="read",result="success"}'] == 1
-        assert samples['imageio_requests_total{route="/images/(.*)",method="GET",status="200"}'] == 1
-        assert samples['imageio_request_seconds_count{route="/images/(.*)",method="PUT"}'] == 1
+        assert samples['imageio_requests_total{route="/images/{id}",method="GET",status="200"}'] == 1
+        assert samples['imageio_request_seconds_count{route="/images/{id}",method="PUT"}'] == 1
         assert samples["imageio_connections"] == 1
         assert samples["process_cpu_seconds_total"] > 0
         assert samples["process_resident_memory_bytes"] > 1024**2

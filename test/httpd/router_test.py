@@ -5,7 +5,7 @@ from fakes import toy
 from fakes.raw_client import connect
 
 from ovirt_imageio.httpd import cors
-from ovirt_imageio.httpd.router import Application
+from ovirt_imageio.httpd.router import Application, readable
 
 ORIGIN = "Origin: https://engine"
 
@@ -156,6 +156,19 @@ def test_no_cors():
         assert not any(name.startswith("access-control") for name in client.get("/no", ORIGIN).headers)
 
 
+@pytest.mark.parametrize(
+    "pattern, name",
+    [
+        ("/images/(.*)/extents", "/images/{id}/extents"),
+        ("/images/([^/]+)", "/images/{id}"),
+        ("/sessions(?:/(.*))?", "/sessions[/{id}]"),
+        ("/info/?", "/info"),
+    ],
+)
+def test_name_of_a_route(pattern, name):
+    assert readable(pattern) == name
+
+
 def test_observer():
     recorder = toy.Recorder()
     with toy.serving(toy.application(observer=recorder)) as server, connect(server) as client:
@@ -167,9 +180,9 @@ def test_observer():
         client.read_to_end()
         recorder.wait(lambda: len(recorder.requests) == 5)
     assert recorder.requests == [
-        ("/echo/(.*)", "GET", 200),
+        ("/echo/{id}", "GET", 200),
         ("", "GET", 404),
-        ("/broken/(.*)", "HEAD", 500),
+        ("/broken/{id}", "HEAD", 500),
         ("/stream", "PUT", 405),
         ("/stream", "GET", 200),
     ]

@@ -146,6 +146,19 @@ def test_drain(own, tmp_path):
     assert own.log().rstrip().endswith("Stopped")
 
 
+def test_drain_tells_what_it_waits_for(own, tmp_path):
+    with download(own, tmp_path) as response:
+        assert response.read(1)
+        own.process.send_signal(signal.SIGTERM)
+        own.wait_log(r"Waiting up to \d+ seconds for 1 transfer: \(ticket/.*; a second signal ends them at once")
+        # One can look, and end the transfer.
+        [info] = json.loads(own.control("GET", "/tickets")[1])
+        assert info["active"]
+        assert own.control("DELETE", "/tickets/" + response.url.rpartition("/")[2])[0] == 204
+        assert own.process.wait(daemon.DEADLINE) == 0
+    assert "Stopping at once" not in own.log()
+
+
 def test_upload_is_drained(own, image):
     url = own.add_ticket(url=f"file://{image}", size=4 * MiB)
     data = os.urandom(4 * MiB)
@@ -263,11 +276,12 @@ def test_failed_reload_changes_nothing(tmp_path):
         os.unlink(files.key_file)
         daemon.write_config(tmp_path, "[logger_root]\nlevel = chatty\n", tls=files)
         own.process.send_signal(signal.SIGHUP)
-        own.wait_log("Reloaded")
+        own.wait_log("Cannot reload the certificate")
         assert "Cannot reload the configuration, keeping the old one: [logger_root] level = 'chatty'" in own.log()
         daemon.write_config(tmp_path, "[loggers]\nkeys = root, none\n", tls=files)
         own.process.send_signal(signal.SIGHUP)
-        own.wait_log("Reloaded", 2)
+        own.wait_log("Cannot reload the certificate", 2)
         assert "Cannot reload the configuration, keeping the old one: [loggers] keys = 'none'" in own.log()
         assert "Cannot reload the certificate, keeping the old one: [tls] key_file" in own.log()
+        assert "Reloaded" not in own.log()
         assert served_certificate(own) == before

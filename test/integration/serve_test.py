@@ -194,6 +194,7 @@ def test_stop_in_the_middle(serve, number):
     with serving.open() as response:
         assert response.read(1)
         os.killpg(serving.process.pid, number)
+        assert serving.find(r"Waiting up to (30) seconds for 1 transfer: serve/disk.raw; Ctrl-C again ends")
         assert len(response.read()) == 64 * MiB - 1
     assert serving.process.wait(daemon.DEADLINE) == 0
     assert serving.qemu_pids() == []

@@ -118,6 +118,15 @@ def test_description(serving):
     assert serving().describe() == "Active transfers: 0, connections: 0"
 
 
+def test_description_of_what_runs(serving):
+    listeners = serving()
+    assert listeners.describe_running() == "0 connections"
+    with socket.create_connection(("127.0.0.1", listeners.remote.port), timeout=DEADLINE) as client:
+        client.sendall(b"GET /info HTTP/1.1\r\n\r\n")
+        assert client.recv(1) == b"H"
+        assert listeners.describe_running() == "1 connections"
+
+
 def test_certificate_is_reloaded(tmp_path):
     made = certificates.certificate()
     copy = tmp_path / "cert.pem"

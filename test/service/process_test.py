@@ -35,6 +35,9 @@ class Listeners:
     def describe(self):
         return "Fine"
 
+    def describe_running(self):
+        return "2 transfers: a, b"
+
 
 class Signals:
     """Signals that come in a script; then none, until somebody wakes."""
@@ -68,18 +71,29 @@ class Notifier:
         self.told.append("alive")
 
 
+def never(running, left):
+    raise AssertionError(f"told of {running}")
+
+
 def test_drain_in_time():
     listeners = Listeners()
     listeners.is_cut.set()
-    process.drain(listeners, Signals(), 7)
+    process.drain(listeners, Signals(), 7, never)
     assert listeners.calls == [("stop", 7)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_second_signal_cuts(number):
     listeners = Listeners()
-    process.drain(listeners, Signals(signal.SIGHUP, number), 7)
+    process.drain(listeners, Signals(signal.SIGHUP, number), 7, never)
     assert "cut" in listeners.calls
+
+
+def test_drain_tells_what_it_waits_for():
+    told = []
+    # None: nothing came until the time-out.
+    process.drain(Listeners(), Signals(None, None, signal.SIGINT), 3600, lambda *what: told.append(what))
+    assert told == [("2 transfers: a, b", 3600)] * 2
 
 
 def test_serve_until_asked_to_stop():

@@ -83,9 +83,14 @@ def run(options: argparse.Namespace) -> int:
         url = transfer_url(config, listeners.remote.port, ticket["uuid"])
         print(greet(image, url, config, options.read_only), flush=True)
         status = watch(signals, listeners, qemu, traffic)
-        process.drain(listeners, signals, GRACE)
+        process.drain(listeners, signals, GRACE, tell)
     print("Stopped", flush=True)
     return status
+
+
+def tell(running: str, left: int) -> None:
+    """Tell what Ctrl-C waits for."""
+    print(f"Waiting up to {left} seconds for {running}; Ctrl-C again ends them at once", flush=True)
 
 
 def start_log(is_verbose: bool) -> None:
