@@ -183,8 +183,9 @@ class Image:
             end = 0
             for extent in self._list("zero", 0, None):
                 end = extent.start + extent.length
-            return end
-        # Very old: only the head of a download tells; leaving with an error drops the data, and the connection.
+            if end:
+                return end
+        # Very old, or maybe empty: only the head of a download tells. What is not read costs the connection.
         with self.origin.request("read the size", "GET") as reply:
             self.check_reply(reply, "read the size", 200)
             if reply.length is None:
@@ -361,14 +362,17 @@ class Image:
         if context not in ("zero", "dirty"):
             raise errors.UnsupportedContext(context)
         if "extents" in self.features:
-            return self._list(context, offset, length)
+            # To find the size of an old one takes a list of its own, so what that would say is not asked for.
+            size = self._size if self._abilities.size is None else self.size()
+            return self._list(context, offset, length, size)
         if context != "zero":
             raise errors.UnsupportedContext(context)
         if length is None:
             length = self.size() - offset
         return iter([ZeroExtent(offset, length, False, False)] if length else [])
 
-    def _list(self, context: str, offset: int, length: Optional[int]) -> Iterator[Extent]:
+    def _list(self, context: str, offset: int, length: Optional[int], size: Optional[int] = None) -> Iterator[Extent]:
+        """Ask for the extents of a range; `size` is that of the image, None if it is not known."""
         suffix = f"/extents?context={context}"
         if offset or length is not None:
             # Old origins list everything anyway.
@@ -379,8 +383,11 @@ class Image:
                 raise errors.UnsupportedContext(context, "the origin does not report them")
             self.check_reply(reply, "list extents", 200)
             stack.pop_all()
-        end = None if length is None else offset + length
-        return merged(clipped(read_extents(reply, context), offset, end if end is not None else 2**63))
+        end = 2**63 if size is None else size
+        if length is not None:
+            end = min(end, offset + length)
+        extents = read_extents(reply, context, offset, None if size is None else end)
+        return merged(clipped(extents, offset, end))
 
     def checksum(self, algorithm: str, block_size: int) -> Optional[str]:
         """Let the origin compute it; None if it cannot. It may take as long as it likes: `interrupt` ends it."""

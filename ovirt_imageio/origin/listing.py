@@ -6,7 +6,7 @@ Knows the shape of a listing; knows nothing of how it was asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
@@ -16,19 +16,39 @@ from ovirt_imageio.origin.reply import Reply
 __all__ = ["read_extents"]
 
 
-def read_extents(reply: Reply, context: str) -> Iterator[Extent]:
-    """Yield the extents that the reply holds; it is closed at the end, or when the caller wants no more."""
-    position = None
+def read_extents(reply: Reply, context: str, start: int = 0, end: Optional[int] = None) -> Iterator[Extent]:
+    """Yield the extents that the reply holds, which must cover everything from start to end, if that is known.
+
+    A list may begin before start and go on behind end: old servers know only whole disks, and a disk may have grown.
+    The reply is closed at the end, or when the caller wants no more.
+    """
+    position: Optional[int] = None
     with reply:
         try:
             for item in jsonstream.objects(reply.chunks()):
+                if position is not None and end is not None and position >= end:
+                    return  # Nobody wants the rest, and it may never end.
                 extent = make_extent(item, context)
-                if position is not None and extent.start != position:
-                    raise ValueError("there is a gap")
+                check_place(extent, position, start)
                 position = extent.start + extent.length
                 yield extent
+            reached = start if position is None else position
+            if end is not None and reached < end:
+                raise ValueError(f"it ends at {reached}, the image at {end}")
         except (ValueError, TypeError, KeyError) as e:
             raise errors.StorageError("list extents", f"the origin sent a malformed list: {e}") from e
+
+
+def check_place(extent: Extent, position: Optional[int], start: int) -> None:
+    """Raise ValueError if an extent does not begin where the one before it ended, or the first one behind start."""
+    if position is None:
+        if extent.start > start:
+            raise ValueError(f"it begins at {extent.start}, not at {start}")
+        return
+    if extent.start != position:
+        raise ValueError(f"an extent begins at {extent.start}, where the one before it ends at {position}")
+    if not extent.length:
+        raise ValueError(f"the extent at {position} is empty")
 
 
 def make_extent(item: Mapping[str, Any], context: str) -> Extent:

@@ -150,7 +150,7 @@ def test_an_error_in_the_middle_ends_the_connection(server):
             yield from (ZeroExtent(i, 1, bool(i % 2), False) for i in range(operations.Extents.BATCH))
             raise errors.StorageError("list extents", "Input/output error", 5)
 
-    server.add("failing", lambda: Failing(bytearray(256)), size=256)
+    server.add("failing", lambda: Failing(bytearray(1024)), size=1024)
     with server.connect() as connection:
         connection.request("GET", "/images/failing/extents")
         with pytest.raises(Exception, match="Incomplete"):

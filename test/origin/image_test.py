@@ -225,6 +225,38 @@ def test_extents_are_those_of_the_origin():
             assert list(image.extents("dirty")) == [DirtyExtent(0, 100, True, False)]
 
 
+@pytest.mark.parametrize("context", ["zero", "dirty"])
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("extents", [[], [(0, 99)], [(1, 99)], [(0, 50), (60, 40)], [(0, 50), (50, 0), (50, 50)]])
+def test_list_that_does_not_cover_the_image(extents, is_told, context):
+    """Whoever copies what is listed would miss the rest."""
+    with DiskOrigin(bytes(100)) as origin:
+        if is_told:
+            origin.options["size"] = 100
+        with opened(origin) as image:
+            assert image.size() == 100
+            origin.extents[context] = [
+                {"start": start, "length": length, context: True, "zero": True} for start, length in extents
+            ]
+            with pytest.raises(errors.StorageError, match="malformed list"):
+                list(image.extents(context))
+
+
+def test_image_that_grows_while_it_is_listed():
+    with DiskOrigin(bytes(100)) as origin:
+        origin.options["size"] = 90
+        with opened(origin) as image:
+            assert list(image.extents()) == [ZeroExtent(0, 90, False, False)]
+            assert list(image.extents("zero", 80, 50)) == [ZeroExtent(80, 10, False, False)]
+
+
+def test_empty_list_does_not_tell_that_the_image_is_empty():
+    with DiskOrigin(bytes(100)) as origin:
+        origin.extents["zero"] = []
+        with opened(origin) as image:
+            assert image.size() == 100
+
+
 def test_dirty_extents_that_the_origin_has_not():
     with DiskOrigin(bytes(100)) as origin:
         origin.refusals["GET", "/extents"] = (404, "no bitmap", {})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 
 import pytest
 
@@ -29,8 +31,13 @@ class FakeReply(contextlib.nullcontext):
         return iter(self._chunks)
 
 
-def read(text, context="zero"):
-    return list(read_extents(FakeReply(text.encode()), context))
+def read(text, context="zero", start=0, end=None):
+    return list(read_extents(FakeReply(text.encode()), context, start, end))
+
+
+def listed(*extents):
+    """Return a list of (start, length)."""
+    return json.dumps([{"start": start, "length": length, "zero": True} for start, length in extents])
 
 
 def test_zero():
@@ -69,6 +76,53 @@ def test_malformed(text):
     reply = FakeReply(text.encode())
     with pytest.raises(errors.StorageError, match="malformed"):
         list(read_extents(reply, "zero"))
+    assert reply.is_left
+
+
+@pytest.mark.parametrize(
+    "extents,start,end",
+    [
+        ([(0, 20)], 0, 20),
+        ([(0, 10), (10, 10)], 0, 20),
+        # Old servers list whole disks, and disks grow.
+        ([(0, 10), (10, 10)], 5, 15),
+        ([(0, 10), (10, 10), (20, 10)], 0, 15),
+        ([], 0, 0),
+        ([(0, 0)], 0, 0),
+        ([], 20, 20),
+    ],
+)
+def test_cover(extents, start, end):
+    found = read(listed(*extents), "zero", start, end)
+    assert sum(extent.length for extent in found) >= end - start
+
+
+@pytest.mark.parametrize(
+    "extents,start,end,words",
+    [
+        ([], 0, 20, "ends at 0, the image at 20"),
+        ([], 5, 20, "ends at 5, the image at 20"),
+        ([(0, 10)], 0, 20, "ends at 10, the image at 20"),
+        ([(1, 19)], 0, 20, "begins at 1, not at 0"),
+        ([(10, 10)], 5, 20, "begins at 10, not at 5"),
+        ([(10, 10)], 5, None, "begins at 10, not at 5"),
+        ([(0, 10), (10, 0), (10, 10)], 0, 20, "the extent at 10 is empty"),
+    ],
+)
+def test_not_covered(extents, start, end, words):
+    with pytest.raises(errors.StorageError, match=words):
+        read(listed(*extents), "zero", start, end)
+
+
+def test_nothing_is_read_behind_the_end():
+    def endless():
+        yield '[{"start": 0, "length": 1, "zero": true}'
+        for start in itertools.count(1):
+            yield f', {{"start": {start}, "length": 1, "zero": true}}'
+
+    reply = FakeReply()
+    reply.chunks = lambda: (text.encode() for text in endless())
+    assert len(list(read_extents(reply, "zero", 0, 1000))) == 1000
     assert reply.is_left
 
 
