@@ -16,7 +16,7 @@
 The modules, from the wire up:
 
     head, framing     pure: bytes to a request head; what a body looks like
-    stream, secure    the bytes of one client, over TCP, a Unix socket or TLS, with deadlines
+    stream            what a client's connection has beside its stream: failures, TLS handshake, a polite end
     body, sink        the body of a request, the body of a response
     peer              a connection, as a handler knows it
     request, response

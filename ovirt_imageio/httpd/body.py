@@ -53,7 +53,7 @@ class Body:
         It blocks, for as long as timeouts.get_timeout() says. No more than what is left of `length` may be taken, and
         it must be told to advance().
         """
-        if self._stream.is_tls or self._stream.ahead or not self._left:
+        if self._stream.ahead or not self._left or self._stream.is_tls:
             return None
         self._go_on()
         return self._stream.socket
@@ -161,10 +161,10 @@ class ChunkedBody(Body):
     def _line(self) -> bytes:
         self._go_on()
         try:
-            line = self._stream.readline(framing.CHUNK_LINE_LIMIT)
+            line = self._stream.read_until(b"\r\n", framing.CHUNK_LINE_LIMIT)
         except Timeout:
             raise stalled(self._stream) from None
-        if self._stream.is_ended:
+        if line is None:
             raise ended_early()
         if len(line) > framing.CHUNK_LINE_LIMIT:
             raise Refusal(400, "A line between the chunks of the request body is too long", close=True)

@@ -21,7 +21,7 @@ from ovirt_imageio.httpd.peer import Peer
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
-from ovirt_imageio.httpd.stream import Stream, Timeout
+from ovirt_imageio.httpd.stream import Stream, Timeout, has_more, linger, say_goodbye
 from ovirt_imageio.net import eager
 
 __all__ = ["Connection", "Handler"]
@@ -72,12 +72,12 @@ class Connection(Peer):
 
     def _part(self) -> None:
         """End the conversation so that the client gets to read our last words."""
-        if self._is_out_of_step or self._stream.has_more():
+        if self._is_out_of_step or has_more(self._stream):
             # That may take a while; a disk must not stay open for it.
             self.call_closers()
-            self._stream.linger(self._limits.linger_timeout, self._limits.linger_bytes)
+            linger(self._stream, self._limits.linger_timeout, self._limits.linger_bytes)
         else:
-            self._stream.say_goodbye()
+            say_goodbye(self._stream)
 
     def _serve_all(self, handler: Handler) -> None:
         try:
@@ -171,7 +171,7 @@ class Connection(Peer):
         """Return the first bytes of a request; none if the client closed, or was idle for too long."""
         stream = self._stream
         timeout = stream.timeout
-        is_longer = timeout > self._limits.idle_timeout
+        is_longer = timeout is None or timeout > self._limits.idle_timeout
         if is_longer:
             stream.timeout = self._limits.idle_timeout
         try:

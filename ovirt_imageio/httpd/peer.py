@@ -1,6 +1,6 @@
 """A connection, as a handler knows it, and whatever a handler lends it to.
 
-Knows the stream of bytes only as a thing that can be aborted; nothing of requests.
+Knows the stream of bytes only as a thing that can be interrupted; nothing of requests.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Peer:
     @property
     def is_aborted(self) -> bool:
         """True after abort()."""
-        return self._stream.is_aborted
+        return self._stream.is_interrupted
 
     def activity(self) -> int:
         """Return a number that changes when the client gives or takes something. Never blocks."""
@@ -51,7 +51,7 @@ class Peer:
 
     def abort(self) -> None:
         """Shut the socket down, so that whatever blocks on it returns at once. Never blocks."""
-        self._stream.abort()
+        self._stream.interrupt()
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call back, in this connection's thread, when no more requests can come; the last one added first."""

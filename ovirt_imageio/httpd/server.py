@@ -20,8 +20,7 @@ from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import Address, Listener, TcpAddress, UnixAddress, listen
 from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
-from ovirt_imageio.httpd.secure import SecureStream
-from ovirt_imageio.httpd.stream import Stream
+from ovirt_imageio.httpd.stream import Stream, handshake, open_stream
 
 __all__ = ["Server", "TlsProvider"]
 
@@ -210,8 +209,7 @@ class Server:
         if sock.family != sockets.AF_UNIX:
             # A small response must not wait for the acknowledgement of the one before.
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-        timeout = self._limits.io_timeout
-        stream = SecureStream(sock, timeout) if self._tls else Stream(sock, timeout)
+        stream = open_stream(sock, self._limits.io_timeout)
         connection = Connection(stream, client, self._limits)
         thread = threading.current_thread()
         thread.name = f"connection-{connection.id}"
@@ -232,10 +230,10 @@ class Server:
 
     def _secure(self, connection: Connection, stream: Stream) -> bool:
         """Do the TLS handshake, if there is one to do; return False if the client is not worth more of our time."""
-        if self._tls is None or not isinstance(stream, SecureStream):
+        if self._tls is None:
             return True
         try:
-            return stream.handshake(self._tls(), self._limits.handshake_timeout)
+            return handshake(stream, self._tls(), self._limits.handshake_timeout)
         except Refusal as refusal:
             connection.refuse(refusal)
         except (ClientGone, errors.OperationCanceled) as error:

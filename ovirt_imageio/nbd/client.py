@@ -24,10 +24,11 @@ from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
 from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
-from ovirt_imageio.nbd.stream import GATHER, Stream
+from ovirt_imageio.nbd.stream import GATHER, ServerStream
 from ovirt_imageio.nbd.wire import CommandFlag
 from ovirt_imageio.net import connect as connections
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.relay import Pipe
 from ovirt_imageio.relay.buffers import ZEROES
 
 __all__ = ["PIECE", "WINDOW", "Client", "connect"]
@@ -64,8 +65,8 @@ class Client:
     Threads: one at a time, but for `interrupt`, which any thread may call.
     """
 
-    def __init__(self, stream: Stream, export: Export) -> None:
-        self.stream = stream
+    def __init__(self, stream: ServerStream, export: Export) -> None:
+        self._stream = stream
         self.export = export
         self._replies = Replies(export)
         self._is_alive = True
@@ -78,10 +79,19 @@ class Client:
         """False once nothing more can be said on this connection."""
         return self._is_alive
 
+    @property
+    def can_splice(self) -> bool:
+        """True if what Data announces, and what is written, may pass through a pipe."""
+        return Pipe.is_supported and self._stream.is_plain
+
+    def has_reply(self) -> bool:
+        """Return True if a reply, or at least its beginning, is here."""
+        return self._stream.is_ready()
+
     def probe(self) -> bool:
         """Return False if the connection is dead, also if the server closed it while nothing was under way."""
         # Over TLS something may come at any time that is not for us.
-        if self._is_alive and not self._replies and self.stream.socket is not None and self.stream.is_ready():
+        if self._is_alive and not self._replies and self._stream.is_plain and self._stream.is_ready():
             # Nothing was asked for: this can only be the end.
             self._die()
         return self._is_alive
@@ -199,7 +209,7 @@ class Client:
 
     def submit(self, command: Command) -> None:
         """Send a command. Its reply is expected from now on; see `advance`."""
-        self.stream.send(self.start(command), command.view if command.kind == wire.Command.WRITE else None)
+        self._stream.send(self.start(command), command.view if command.kind == wire.Command.WRITE else None)
 
     def start(self, command: Command) -> bytes:
         """Return the header of a command, whose reply is expected from now on; the caller sends it, and its payload."""
@@ -221,15 +231,27 @@ class Client:
         for step in self._replies:
             if not isinstance(step, memoryview):
                 return step
-            self.stream.receive(step, gather and self._replies.payload <= GATHER)
+            self._stream.receive(step, gather and self._replies.payload <= GATHER)
         raise AssertionError("replies end only when they raise")
+
+    def receive(self, view: memoryview) -> None:
+        """Receive a part of what Data announced."""
+        self._stream.receive(view)
+
+    def receive_pipe(self, pipe: Pipe, limit: int) -> int:
+        """Move a part of what Data announced, up to `limit` bytes, into a pipe; return how many bytes that are."""
+        return self._stream.receive_pipe(pipe, limit)
+
+    def submit_pipe(self, command: Command, pipe: Pipe) -> None:
+        """Send a write whose bytes are in a pipe. Its reply is expected from now on."""
+        self._stream.send_pipe(self.start(command), pipe)
 
     def store(self, step: Union[Data, Hole]) -> None:
         """Put what a step announces into the view of its command."""
         assert step.command.view is not None
         view = step.command.view[step.start : step.start + step.length]
         if isinstance(step, Data):
-            self.stream.receive(view)
+            self.receive(view)
         else:
             for start, size in blocks.pieces(0, len(view), PIECE):
                 view[start : start + size] = ZEROES[:size]
@@ -277,25 +299,25 @@ class Client:
         """Throw away the next `length` bytes that Data announced."""
         spare = memoryview(bytearray(min(length, PIECE)))
         for _, size in blocks.pieces(0, length, PIECE):
-            self.stream.receive(spare[:size])
+            self.receive(spare[:size])
 
     def _die(self) -> None:
         self._is_alive = False
-        self.stream.close()
+        self._stream.close()
 
     # --- The end -----------------------------------------------------------------------------------------------------
 
     def interrupt(self) -> None:
         """Make whatever waits for the server fail now. Threads: any."""
-        self.stream.interrupt()
+        self._stream.interrupt()
 
     def close(self) -> None:
         """Say good-bye, if that is possible, and close; harmless when repeated."""
         if self._is_alive:
             self._is_alive = False
             with contextlib.suppress(Error):
-                self.stream.send(wire.encode_request(self.export.mode, 0, wire.Command.DISCONNECT, 0, 0, 0))
-        self.stream.close()
+                self._stream.send(wire.encode_request(self.export.mode, 0, wire.Command.DISCONNECT, 0, 0, 0))
+        self._stream.close()
 
     def __enter__(self) -> Client:
         return self
@@ -329,7 +351,7 @@ def connect(
     except OSError as e:
         raise Disconnected(f"cannot connect to the NBD server: {e.strerror or e}") from e
     with contextlib.ExitStack() as stack:
-        stream = Stream(sock, connect_timeout)
+        stream = ServerStream(sock, connect_timeout)
         stack.callback(stream.close)
         steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure)
         try:
@@ -343,7 +365,7 @@ def connect(
 
 
 def drive(
-    steps: Generator[handshake.Step, bytes, Export], stream: Stream, location: Location, ca_file: Optional[str]
+    steps: Generator[handshake.Step, bytes, Export], stream: ServerStream, location: Location, ca_file: Optional[str]
 ) -> Export:
     """Do what the negotiation asks for, until it has an export."""
     deadline = time.monotonic() + stream.timeout
@@ -361,7 +383,7 @@ def drive(
         raise
 
 
-def perform(step: handshake.Step, stream: Stream, location: Location, ca_file: Optional[str]) -> bytes:
+def perform(step: handshake.Step, stream: ServerStream, location: Location, ca_file: Optional[str]) -> bytes:
     """Do one step of the negotiation."""
     if isinstance(step, handshake.Send):
         stream.send(step.data)

@@ -21,7 +21,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.client import PIECE, WINDOW, Client
-from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected
+from ovirt_imageio.nbd.errors import ConnectionDead
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole
 from ovirt_imageio.relay import Pipe, Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import ZEROES
@@ -129,7 +129,7 @@ class Sending:
     def run(self, offset: int, length: int) -> None:
         """Send the range."""
         self._position, self._end = offset, offset + length
-        self._can_splice = Pipe.is_supported and self._client.stream.socket is not None
+        self._can_splice = self._client.can_splice
         try:
             while self._ask():
                 step = self._client.advance(gather=not self._can_splice)
@@ -171,7 +171,7 @@ class Sending:
         left = length
         try:
             for _, size in blocks.pieces(0, length, PIECE):
-                self._client.stream.receive(slot[:size])
+                self._client.receive(slot[:size])
                 left -= size
                 self._write(slot[:size])
         except ConnectionDead:
@@ -184,19 +184,11 @@ class Sending:
 
     def _splice(self, sock: sockets.socket, length: int) -> None:
         """Move bytes from the server to the sink without looking at them."""
-        stream = self._client.stream
-        assert stream.socket is not None
         pipe = self._streamer.pipe()
         left = length
         try:
             while left:
-                try:
-                    count = pipe.fill(stream.socket, left)
-                except OSError as e:
-                    raise stream.failure("answer", e) from e
-                if count == 0:
-                    raise Disconnected("the NBD server closed the connection")
-                left -= count
+                left -= self._client.receive_pipe(pipe, left)
                 pipe.drain(sock, self._advance)
         except ConnectionDead:
             self._streamer.close_pipe()
@@ -261,7 +253,7 @@ class Receiving:
 
     def run(self, source: Source, offset: int, length: int) -> None:
         """Write the range."""
-        self._can_splice = Pipe.is_supported and self._client.stream.socket is not None
+        self._can_splice = self._client.can_splice
         position, end = offset, offset + length
         while position < end:
             size = self._client.next_piece(position, end - position)
@@ -299,7 +291,7 @@ class Receiving:
         sock = source.socket if self._can_splice and size <= PIECE else None
         if sock is None:
             return 0
-        pipe, stream = self._streamer.pipe(), self._client.stream
+        pipe = self._streamer.pipe()
         try:
             count = pipe.gather(sock, size, source.advance)
         except Exception:
@@ -311,13 +303,8 @@ class Receiving:
         if count:
             command = Command(wire.Command.WRITE, offset, count)
             self._window.append((command, None))
-            assert stream.socket is not None
             try:
-                stream.send_ahead(self._client.start(command))
-                pipe.drain(stream.socket, ignore)
-            except OSError as e:
-                self._streamer.close_pipe()
-                raise stream.failure("take a request", e) from e
+                self._client.submit_pipe(command, pipe)
             except ConnectionDead:
                 self._streamer.close_pipe()
                 raise
@@ -325,7 +312,7 @@ class Receiving:
 
     def _make_room(self, size: int) -> None:
         """Note the writes that have ended; if the window has no room for one of `size`, wait for the first ones."""
-        while self._window and (not self._has_room(size) or self._client.stream.is_ready()):
+        while self._window and (not self._has_room(size) or self._client.has_reply()):
             self._finish()
 
     def _has_room(self, size: int) -> bool:
@@ -349,7 +336,3 @@ class Receiving:
             for _, size in blocks.pieces(0, command.length, PIECE):
                 self._done += size
                 self._progress(size)
-
-
-def ignore(count: int) -> None:
-    """Progress that interests nobody."""

@@ -15,11 +15,9 @@ import select
 import socket
 import struct
 import termios
-import time
-from typing import Callable, Optional
+from typing import Optional
 
 __all__ = [
-    "end_after",
     "get_timeout",
     "is_ready",
     "is_timeout",
@@ -60,17 +58,6 @@ def get_timeout(sock: socket.socket) -> float:
     """Return what set_receive_timeout() set."""
     seconds, micros = TIMEVAL.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.size))
     return float(seconds + micros / 1_000_000)
-
-
-def end_after(seconds: float) -> Callable[[], None]:
-    """Return what raises TimeoutError once so many seconds are over: for many receives, each of which is in time."""
-    deadline = time.monotonic() + seconds
-
-    def check() -> None:
-        if time.monotonic() > deadline:
-            raise TimeoutError(errno.ETIMEDOUT, f"It took longer than {seconds:g} seconds")
-
-    return check
 
 
 def is_timeout(error: OSError) -> bool:

@@ -17,8 +17,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.connect import Address, connect
 from ovirt_imageio.net.lifeline import Lifeline
-from ovirt_imageio.net.timeouts import end_after, is_timeout
-from ovirt_imageio.net.tls_socket import TLSSocket
+from ovirt_imageio.net.timeouts import is_timeout
 from ovirt_imageio.origin.connection import Data, Lost, Peer
 from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.origin.tunnel import open_tunnel
@@ -228,9 +227,8 @@ class Origin:
                 with self._line.holding(sock):
                     if self._tunnel is not None:
                         open_tunnel(sock, self._host, self._port)
-                    secure = TLSSocket(sock, context, server_hostname=self._host)
-                    secure.handshake(end_after(self._connect_timeout))
-                    peer = Peer(secure, self._read_timeout)
+                    peer = Peer(sock, self._read_timeout)
+                    peer.start_tls(context, self._host, self._connect_timeout)
             else:
                 peer = Peer(sock, self._read_timeout)
             stack.pop_all()

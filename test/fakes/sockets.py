@@ -49,7 +49,7 @@ class ScriptedSocket:
             self._pieces.insert(0, piece[size:])
         return piece[:size]
 
-    def recv_into(self, view):
+    def recv_into(self, view, size=0, flags=0):
         data = self.recv(len(view))
         view[: len(data)] = data
         return len(data)

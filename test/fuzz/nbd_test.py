@@ -19,7 +19,7 @@ from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, ProtocolError, Refused, RequestFailed
 from ovirt_imageio.nbd.handshake import Export, Receive
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
-from ovirt_imageio.nbd.stream import Stream
+from ovirt_imageio.nbd.stream import ServerStream
 from ovirt_imageio.nbd.wire import Chunk, Info, Mode, Option, Reply
 
 # No script is longer than this, so a loop of more steps than this does not come to an end.
@@ -234,7 +234,8 @@ def test_client(data):
     else:
         sent = b"".join(data.draw(st.lists(any_chunks, max_size=10)))
     ours, theirs = socket.socketpair()
-    with theirs, contextlib.closing(Client(Stream(ours, 5), Export("", 2**40, 0, Mode.STRUCTURED, CONTEXTS))) as nbd:
+    export = Export("", 2**40, 0, Mode.STRUCTURED, CONTEXTS)
+    with theirs, contextlib.closing(Client(ServerStream(ours, 5), export)) as nbd:
         theirs.sendall(sent)
         theirs.shutdown(socket.SHUT_WR)
         view = memoryview(bytearray(LENGTH))

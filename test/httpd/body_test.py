@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from ovirt_imageio.httpd.body import ChunkedBody, open_body
 from ovirt_imageio.httpd.head import Head, Headers
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
-from ovirt_imageio.httpd.stream import Stream
+from ovirt_imageio.httpd.stream import open_stream
 
 
 def make(pieces, ahead=b"", version=(1, 1), **fields):
     """Return a body, its stream and its socket."""
     sock = ScriptedSocket(pieces)
-    stream = Stream(sock, 7)
+    stream = open_stream(sock, 7)
     stream.ahead = ahead
     headers = Headers({name.replace("_", "-"): value for name, value in fields.items()})
     return open_body(Head("PUT", "/", version, headers), stream), stream, sock

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ovirt_imageio.httpd.connection import Connection
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.refusal import Refusal
-from ovirt_imageio.httpd.stream import Stream
+from ovirt_imageio.httpd.stream import open_stream
 
 GOOD = b"GET /echo/a HTTP/1.1\r\n\r\n"
 
@@ -32,7 +32,7 @@ def talking(app=None, limits=LONG, serve=None, before=None, ahead=b""):
     """Serve one connection in a thread, yield its client; what it sends `ahead` cannot come too late."""
     ours, theirs = socket.socketpair()
     theirs.sendall(ahead)
-    connection = Connection(Stream(ours, limits.io_timeout), "local", limits)
+    connection = Connection(open_stream(ours, limits.io_timeout), "local", limits)
     if before is not None:
         before(connection)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ovirt_imageio import errors
 from ovirt_imageio.httpd.peer import SHORTEST_TIMEOUT, Peer
-from ovirt_imageio.httpd.stream import Stream
+from ovirt_imageio.httpd.stream import open_stream
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def sockets():
 
 @pytest.fixture
 def stream(sockets):
-    return Stream(sockets[0], 1)
+    return open_stream(sockets[0], 1)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from ovirt_imageio.httpd import head, response
 from ovirt_imageio.httpd.body import open_body
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
-from ovirt_imageio.httpd.stream import Stream
+from ovirt_imageio.httpd.stream import open_stream
 from ovirt_imageio.version import __version__
 
 
@@ -19,7 +19,7 @@ def sock():
 
 
 def make(sock, data=b"GET / HTTP/1.1"):
-    stream = Stream(sock, 1)
+    stream = open_stream(sock, 1)
     parsed = head.parse(data)
     return Response(Request(parsed, open_body(parsed, stream), None), stream)
 

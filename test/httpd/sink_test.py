@@ -4,7 +4,7 @@ import pytest
 from fakes.sockets import ScriptedSocket
 
 from ovirt_imageio.httpd.sink import BodySink, ChunkedSink, NoSink
-from ovirt_imageio.httpd.stream import Stream
+from ovirt_imageio.httpd.stream import open_stream
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def sock():
 
 @pytest.fixture
 def stream(sock):
-    return Stream(sock, 1)
+    return open_stream(sock, 1)
 
 
 def test_head_leaves_with_the_first_bytes(sock, stream):

@@ -1,14 +1,21 @@
+"""What a client's connection has beside its stream: what failures are called, the TLS handshake, and a polite end."""
+
 from __future__ import annotations
 
 import contextlib
 import socket
+import threading
+import time
 
 import pytest
 from fakes.sockets import ScriptedSocket, reset, timeout
-from fakes.waiting import DEADLINE
+from fakes.waiting import DEADLINE, wait_until
+from real import certificates
 
-from ovirt_imageio.httpd.refusal import ClientGone
-from ovirt_imageio.httpd.stream import JOIN_LIMIT, Stream, Timeout
+from ovirt_imageio import errors
+from ovirt_imageio.httpd.refusal import ClientGone, Refusal
+from ovirt_imageio.httpd.stream import Timeout, handshake, has_more, linger, open_stream, say_goodbye
+from ovirt_imageio.net import tls
 
 
 @contextlib.contextmanager
@@ -16,113 +23,79 @@ def pair():
     ours, theirs = socket.socketpair()
     theirs.settimeout(DEADLINE)
     with ours, theirs:
-        yield Stream(ours, DEADLINE), theirs
+        yield open_stream(ours, DEADLINE), theirs
 
 
-def test_receive_takes_what_is_ahead_first():
-    stream = Stream(ScriptedSocket([b"second"]), 1)
-    stream.ahead = b"first"
-    assert [stream.receive() for _ in range(3)] == [b"first", b"second", b""]
-    assert stream.is_ended
+@contextlib.contextmanager
+def secure_pair():
+    made = certificates.certificate()
+    context = tls.client_context(made.ca_file)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        raw = socket.create_connection(listening.getsockname(), DEADLINE)
+        accepted, _ = listening.accept()
+    stream = open_stream(accepted, DEADLINE)
+    client = []
+
+    def shake():
+        client.append(context.wrap_socket(raw, server_hostname="localhost"))
+
+    thread = threading.Thread(target=shake)
+    thread.start()
+    assert handshake(stream, tls.ServerContext(made.cert_file, made.key_file)(), DEADLINE)
+    thread.join()
+    try:
+        yield stream, client[0]
+    finally:
+        stream.close()
+        client[0].close()
 
 
-def test_readinto_takes_what_is_ahead_first():
-    stream = Stream(ScriptedSocket([b"cdef"]), 1)
-    stream.ahead = b"ab"
-    view = memoryview(bytearray(3))
-    assert stream.readinto(view[:1]) == 1
-    assert stream.readinto(view[1:]) == 1
-    assert bytes(view) == b"ab\0"
-    assert stream.readinto(view) == 3
-    assert bytes(view) == b"cde"
-    assert stream.readinto(view[:0]) == 0
-    assert not stream.is_ended
-    assert stream.readinto(view) == 1
-    assert stream.readinto(view) == 0
-    assert stream.is_ended
+BOTH = pytest.mark.parametrize("make", [pair, secure_pair], ids=["plain", "tls"])
 
 
-@pytest.mark.parametrize("cuts", [[b"one\r\ntwo\r\nrest"], [b"o", b"ne\r", b"\nt", b"wo\r\nre", b"st"]])
-def test_readline(cuts):
-    stream = Stream(ScriptedSocket(cuts), 1)
-    assert stream.readline(10) == b"one"
-    assert stream.readline(10) == b"two"
-    assert stream.receive()[:2] == b"re"
-
-
-def test_readline_limit():
-    assert len(Stream(ScriptedSocket([b"a" * 20]), 1).readline(10)) > 10
-
-
-def test_readline_end():
-    stream = Stream(ScriptedSocket([b"a", b"b"]), 1)
-    assert stream.readline(10) == b"ab"
-    assert stream.is_ended
-
-
-@pytest.mark.parametrize("read", [lambda s: s.receive(), lambda s: s.readinto(memoryview(bytearray(1)))])
-def test_read_failures(read):
+def test_failures():
     with pytest.raises(Timeout):
-        read(Stream(ScriptedSocket([timeout]), 1))
-    stream = Stream(ScriptedSocket([reset()]), 1)
+        open_stream(ScriptedSocket([timeout]), 1).receive()
     with pytest.raises(ClientGone, match="reset by peer"):
-        read(stream)
-    assert stream.is_ended
-
-
-def test_send_in_steps():
-    sock = ScriptedSocket(capacity=4)
-    Stream(sock, 1).send(b"0123456789")
-    assert sock.writes == [b"0123", b"4567", b"89"]
-
-
-def test_small_parts_leave_in_one_write():
-    sock = ScriptedSocket()
-    Stream(sock, 1).send_parts([b"head", memoryview(b"body"), b"tail"])
-    assert sock.writes == [b"headbodytail"]
-
-
-@pytest.mark.parametrize("capacity", [1 << 30, 1 << 16, 3, 1])
-def test_large_parts(capacity):
-    size = JOIN_LIMIT if capacity > 3 else JOIN_LIMIT // 8
-    body = bytes(range(256)) * (size // 256)
-    sock = ScriptedSocket(capacity=capacity)
-    Stream(sock, 1).send_parts([b"head", memoryview(body), b"tail"])
-    assert sock.sent == b"head" + body + b"tail"
-
-
-@pytest.mark.parametrize("send", [lambda s: s.send(b"a"), lambda s: s.send_ahead(b"a")])
-def test_send_failures(send):
+        open_stream(ScriptedSocket([reset()]), 1).receive()
     sock = ScriptedSocket()
     sock.failure = timeout
     with pytest.raises(ClientGone, match="took nothing for 7 seconds"):
-        send(Stream(sock, 7))
-    sock.failure = reset()
-    with pytest.raises(ClientGone, match="reset"):
-        send(Stream(sock, 7))
-
-
-def test_send_ahead_sends_all():
-    sock = ScriptedSocket(capacity=2)
-    Stream(sock, 1).send_ahead(b"abcde")
-    assert sock.sent == b"abcde"
+        open_stream(sock, 7).send(b"x")
+    with pair() as (stream, _):
+        stream.interrupt()
+        with pytest.raises(errors.OperationCanceled):
+            stream.receive()
 
 
 def test_has_more():
     with pair() as (stream, client):
-        assert not stream.has_more()
+        assert not has_more(stream)
         client.sendall(b"x")
-        assert stream.has_more()
+        assert has_more(stream)
         stream.ahead = b"x"
-        assert stream.has_more()
+        assert has_more(stream)
     with pair() as (stream, client):
         client.close()
-        assert not stream.has_more()
+        assert not has_more(stream)
+
+
+def test_has_more_over_tls():
+    with secure_pair() as (stream, client):
+        assert not has_more(stream)
+        # Two records; neither waits for the other to be acknowledged.
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.sendall(b"one")
+        client.sendall(b"two")
+        assert stream.receive() == b"one"
+        wait_until(lambda: has_more(stream))
+        assert stream.receive() == b"two"
+        assert not has_more(stream)
 
 
 def test_linger_is_bounded_in_time():
     with pair() as (stream, client):
-        stream.linger(0.02, 1 << 20)
+        linger(stream, 0.02, 1 << 20)
         assert client.recv(1) == b""
 
 
@@ -130,16 +103,126 @@ def test_linger_is_bounded_in_bytes():
     with pair() as (stream, client):
         client.sendall(bytes(100_000))
         # Longer than any test may take.
-        stream.linger(1000, 50_000)
+        linger(stream, 1000, 50_000)
 
 
-@pytest.mark.parametrize("why", ["ended", "aborted"])
+@pytest.mark.parametrize("why", ["ended", "interrupted"])
 def test_linger_not_needed(why):
     with pair() as (stream, client):
         if why == "ended":
             client.close()
             assert stream.receive() == b""
         else:
-            stream.abort()
+            stream.interrupt()
         # Would wait for the client otherwise.
-        stream.linger(1000, 1 << 20)
+        linger(stream, 1000, 1 << 20)
+
+
+@BOTH
+def test_linger_lets_the_client_read(make):
+    with make() as (stream, client):
+        # More than the buffers hold: the client is stuck in sending when it is refused.
+        sender = threading.Thread(target=client.sendall, args=(bytes(8 << 20),))
+        sender.start()
+        stream.send(b"go away")
+        thread = threading.Thread(target=linger, args=(stream, DEADLINE, 64 << 20))
+        thread.start()
+        sender.join()
+        client.settimeout(DEADLINE)
+        assert client.recv(100) == b"go away"
+        assert client.recv(100) == b""
+        client.close()
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+
+
+@BOTH
+def test_goodbye(make):
+    with make() as (stream, client):
+        if stream.is_tls:
+            client.suppress_ragged_eofs = False
+        say_goodbye(stream)
+        assert client.recv(10) == b""
+
+
+def shake(client_does, timeout=DEADLINE):
+    made = certificates.certificate()
+    context = tls.ServerContext(made.cert_file, made.key_file)()
+    ours, theirs = socket.socketpair()
+    stream = open_stream(ours, DEADLINE)
+    with theirs, contextlib.closing(stream):
+        client_does(theirs)
+        return handshake(stream, context, timeout)
+
+
+def test_plain_http_on_tls():
+    with pytest.raises(Refusal, match="https") as info:
+        shake(lambda client: client.sendall(b"GET / HTTP/1.1\r\n\r\n"))
+    assert (info.value.status, info.value.close) == (400, True)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01"])
+def test_handshake_never_ends(data):
+    with pytest.raises(ClientGone, match=r"longer than 0\.05 seconds"):
+        shake(lambda client: client.sendall(data), timeout=0.05)
+
+
+def test_handshake_that_drips():
+    """A byte now and then does not make it longer."""
+    is_over = threading.Event()
+    threads = []
+
+    def drip(client):
+        client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")
+        until = time.monotonic() + DEADLINE
+
+        def run():
+            with contextlib.suppress(OSError):
+                while not is_over.wait(0.02) and time.monotonic() < until:
+                    client.send(b"\x03")
+
+        threads.append(threading.Thread(target=run))
+        threads[0].start()
+
+    try:
+        with pytest.raises(ClientGone, match=r"longer than 0\.2 seconds"):
+            shake(drip, timeout=0.2)
+    finally:
+        is_over.set()
+        threads[0].join()
+
+
+def test_handshake_garbage():
+    with pytest.raises(ClientGone, match="handshake failed"):
+        shake(lambda client: client.sendall(b"\x16" + b"garbage" * 100))
+
+
+def test_client_leaves_without_a_word():
+    # Somebody looks whether the port is open, every few seconds.
+    assert shake(lambda client: client.close()) is False
+
+
+def test_client_leaves_in_the_handshake():
+    def hesitate(client):
+        client.sendall(b"\x16\x03\x01")
+        client.close()
+
+    with pytest.raises(ClientGone):
+        shake(hesitate)
+
+
+def test_handshake_interrupted():
+    made = certificates.certificate()
+    context = tls.ServerContext(made.cert_file, made.key_file)()
+    with pair() as (stream, client):
+        client.sendall(b"\x16\x03\x01")
+        stream.interrupt()
+        with pytest.raises(errors.OperationCanceled):
+            handshake(stream, context, DEADLINE)
+
+
+def test_timeout_after_the_handshake():
+    with secure_pair() as (stream, _):
+        stream.timeout = 0.02
+        with pytest.raises(Timeout):
+            stream.receive()

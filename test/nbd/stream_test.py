@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_imageio.nbd.errors import Disconnected, TimedOut
-from ovirt_imageio.nbd.stream import Stream
+from ovirt_imageio.nbd.stream import ServerStream
+from ovirt_imageio.relay import Pipe
+
+SPLICE = pytest.mark.skipif(not Pipe.is_supported, reason="Python has no splice()")
 
 LARGE = 20 * 1024 * 1024
 
@@ -23,7 +26,7 @@ def pair():
     """A stream, and the socket of the server."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(DEADLINE)
-    stream = Stream(ours, DEADLINE)
+    stream = ServerStream(ours, DEADLINE)
     with theirs:
         yield stream, theirs
     stream.close()
@@ -47,17 +50,42 @@ def test_send(pair):
     assert receive_all(server, 19) == b"headerheaderpayload"
 
 
-def test_send_ahead(pair):
+@SPLICE
+def test_receive_through_a_pipe(pair):
     stream, server = pair
-    stream.send_ahead(b"header")
-    stream.socket.sendall(b"payload")
+    pipe = Pipe()
+    with contextlib.closing(pipe):
+        server.sendall(b"payload")
+        assert stream.receive_pipe(pipe, 4) == len(pipe) == 4
+        near, far = socket.socketpair()
+        with near, far:
+            pipe.drain(near, lambda count: None)
+            assert far.recv(10) == b"payl"
+        view = buffer(3)
+        stream.receive(view)
+        assert view == b"oad"
+        server.close()
+        with pytest.raises(Disconnected, match="closed the connection"):
+            stream.receive_pipe(pipe, 4)
+
+
+@SPLICE
+def test_send_from_a_pipe(pair):
+    stream, server = pair
+    pipe = Pipe()
+    with contextlib.closing(pipe), contextlib.ExitStack() as stack:
+        near, far = (stack.enter_context(sock) for sock in socket.socketpair())
+        far.sendall(b"payload")
+        pipe.fill(near, 7)
+        stream.send_pipe(b"header", pipe)
     assert receive_all(server, 13) == b"headerpayload"
 
 
 def test_small_replies_over_tcp_are_acknowledged_at_once():
     """A server that sends one small packet, and waits for its acknowledgement before the next one, is not slow."""
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
-        stream = Stream(socket.create_connection(listener.getsockname()), DEADLINE)
+        ours = socket.create_connection(listener.getsockname())
+        stream = ServerStream(ours, DEADLINE)
         stack.callback(stream.close)
         server = stack.enter_context(listener.accept()[0])
         for _ in range(100):
@@ -67,7 +95,7 @@ def test_small_replies_over_tcp_are_acknowledged_at_once():
             server.sendall(b"2")
             stream.receive(buffer(1))
             # Without help the kernel would wait 40 ms, from the second turn on.
-            assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
             stream.receive(buffer(1))
 
 
@@ -96,7 +124,7 @@ def test_receive_what_comes_in_pieces(pair):
 @given(st.binary(max_size=100), st.data())
 def test_receive_any_split(data, draw):
     ours, server = socket.socketpair()
-    stream = Stream(ours, DEADLINE)
+    stream = ServerStream(ours, DEADLINE)
     with server, contextlib.closing(stream):
         server.sendall(data)
         received = b""
@@ -177,7 +205,7 @@ def test_close(pair):
         stream.receive(buffer(1))
 
 
-def test_a_plain_socket_is_shown(pair):
+def test_a_plain_socket(pair):
     stream, _ = pair
-    assert isinstance(stream.socket, socket.socket)
+    assert stream.is_plain
     assert stream.timeout == DEADLINE

@@ -7,13 +7,14 @@ import os
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio.net import tls
-from ovirt_imageio.net.timeouts import set_timeout
+from ovirt_imageio.net.plain_socket import PlainSocket
 from ovirt_imageio.net.tls_socket import TLSSocket
 
 
@@ -38,8 +39,29 @@ class Counting:
         self.receives += 1
         return data
 
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
     def shut_down(self):
         self._sock.shutdown(socket.SHUT_RDWR)
+
+
+def server_on(sock, made):
+    context = tls.ServerContext(made.cert_file, made.key_file)()
+    return TLSSocket(PlainSocket(sock, DEADLINE), context, server_side=True)
+
+
+def client_on(sock, made, name="localhost"):
+    return TLSSocket(PlainSocket(sock, DEADLINE), tls.client_context(made.ca_file), server_hostname=name)
+
+
+def shake(end):
+    end.handshake(time.monotonic() + DEADLINE)
+
+
+def send_all(end, data):
+    while data:
+        data = data[end.send(data) :]
 
 
 @contextlib.contextmanager
@@ -50,13 +72,12 @@ def pair():
     with ours, theirs:
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-            set_timeout(sock, DEADLINE)
         counting = Counting(ours)
-        server = TLSSocket(counting, tls.ServerContext(made.cert_file, made.key_file)(), server_side=True)
-        client = TLSSocket(theirs, tls.client_context(made.ca_file), server_hostname="localhost")
-        thread = threading.Thread(target=client.handshake)
+        server = server_on(counting, made)
+        client = client_on(theirs, made)
+        thread = threading.Thread(target=shake, args=(client,))
         thread.start()
-        server.handshake()
+        shake(server)
         thread.join(DEADLINE)
         counting.sends = counting.receives = 0
         yield server, client, counting
@@ -79,7 +100,7 @@ def test_many_records_leave_with_one_call():
         reader = threading.Thread(target=lambda: received.append(read(client, len(data))))
         received = []
         reader.start()
-        server.sendall(data)
+        send_all(server, data)
         reader.join(DEADLINE)
         assert received == [data]
         # 64 records.
@@ -89,7 +110,7 @@ def test_many_records_leave_with_one_call():
 def test_many_records_arrive_with_one_call():
     data = os.urandom(48 * 1024)
     with pair() as (server, client, counting):
-        client.sendall(data)
+        send_all(client, data)
         assert read(server, len(data)) == data
         assert counting.receives == 1
 
@@ -104,10 +125,10 @@ def test_many_at_once():
             for sender, reader in ((server, client), (client, server)):
                 thread = threading.Thread(target=lambda reader=reader: received.append(read(reader, len(data))))
                 thread.start()
-                sender.sendall(data)
+                send_all(sender, data)
                 thread.join(DEADLINE)
 
-    with pair() as (idle, _, _):
+    with pair() as (idle, _, idle_socket):
         waiting = threading.Thread(target=idle.recv, args=(1 << 20,))
         waiting.start()
         threads = [threading.Thread(target=exchange) for _ in range(8)]
@@ -115,7 +136,7 @@ def test_many_at_once():
             thread.start()
         for thread in threads:
             thread.join(DEADLINE)
-        idle.socket.shut_down()
+        idle_socket.shut_down()
         waiting.join(DEADLINE)
     assert received == [data] * 16
 
@@ -123,7 +144,7 @@ def test_many_at_once():
 @pytest.mark.parametrize("size", [1, 100, 16384, 16385])
 def test_small_pieces(size):
     with pair() as (server, client, counting):
-        client.sendall(b"x" * size)
+        send_all(client, b"x" * size)
         assert server.recv(1) == b"x"
         assert server.pending() >= size - 1
         assert read(server, size - 1) == b"x" * (size - 1)
@@ -137,16 +158,59 @@ def test_nothing_to_read_into():
         assert counting.receives == 0
 
 
+def encrypted(end, data):
+    """Return what would be sent."""
+    records = []
+
+    class Below:
+        def send(self, data):
+            records.append(bytes(data))
+            return len(data)
+
+    below, end._below = end._below, Below()
+    send_all(end, data)
+    end._below = below
+    return b"".join(records)
+
+
+def drip(sock, data, is_over):
+    """Send data byte by byte, as long as nobody says stop."""
+    for start in range(len(data)):
+        if is_over.wait(0.02):
+            return
+        sock.send(data[start : start + 1])
+
+
+READ_SOME = pytest.mark.parametrize(
+    "read_some", [lambda end: end.recv(10), lambda end: end.recv_into(memoryview(bytearray(10)))], ids=["recv", "into"]
+)
+
+
+@READ_SOME
+def test_pieces_of_a_record_are_no_progress(read_some):
+    """One byte after the other, each in time: nothing can be done with them, so one time-out is for all of them."""
+    with pair() as (server, client, _):
+        record = encrypted(client, bytes(16000))
+        is_over = threading.Event()
+        thread = threading.Thread(target=drip, args=(client._below, record, is_over))
+        thread.start()
+        server._below.timeout = 0.2
+        try:
+            with pytest.raises((TimeoutError, BlockingIOError)):
+                read_some(server)
+        finally:
+            is_over.set()
+            thread.join()
+
+
 def test_a_record_that_arrives_in_pieces():
-    with pair() as (server, client, counting):
-        record = []
-        client._send = lambda data: record.append(bytes(data)) or len(data)
-        client.send(b"hello")
-        client.socket.send(record[0][:-1])
-        set_timeout(counting._sock, 0.01)
-        with pytest.raises(BlockingIOError):
+    with pair() as (server, client, _):
+        record = encrypted(client, b"hello")
+        client._below.send(record[:-1])
+        server._below.timeout = 0.01
+        with pytest.raises((BlockingIOError, TimeoutError)):
             server.recv(10)
-        client.socket.send(record[0][-1:])
+        client._below.send(record[-1:])
         assert server.recv(10) == b"hello"
 
 
@@ -162,7 +226,7 @@ def test_the_end(read_some):
         assert read_some(client) in (1, b"y")
     with pair() as (server, client, _):
         # It was cut off.
-        client.socket.shutdown(socket.SHUT_WR)
+        client._below.end()
         assert read_some(server) in (0, b"")
 
 
@@ -187,41 +251,39 @@ def test_what_does_not_fit_is_sent_by_the_next_call():
             server.send(data)
         counting.room = 1 << 30
         assert server.send(data) == len(data)
-        server.sendall(b"more")
+        send_all(server, b"more")
         assert read(client, len(data) + 4) == data + b"more"
 
 
 def test_time_runs_out_while_receiving():
-    with pair() as (server, client, counting):
-        set_timeout(counting._sock, 0.01)
+    with pair() as (server, client, _):
+        server._below.timeout = 0.01
         with pytest.raises(BlockingIOError):
             server.recv(10)
-        set_timeout(counting._sock, DEADLINE)
+        server._below.timeout = DEADLINE
         client.send(b"late")
         assert server.recv(10) == b"late"
 
 
-def test_who_is_not_trusted_learns_it():
+def test_a_server_that_is_not_trusted_learns_it():
     made = certificates.certificate()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        for sock in (ours, theirs):
-            set_timeout(sock, DEADLINE)
-        server = TLSSocket(ours, tls.ServerContext(made.cert_file, made.key_file)(), server_side=True)
-        client = TLSSocket(theirs, tls.client_context(made.ca_file), server_hostname="somebody.else")
+        server = server_on(ours, made)
+        client = client_on(theirs, made, "somebody.else")
         failures = []
 
-        def shake():
+        def refused():
             try:
-                server.handshake()
+                shake(server)
                 server.recv(1)
             except ssl.SSLError as error:
                 failures.append(error)
 
-        thread = threading.Thread(target=shake)
+        thread = threading.Thread(target=refused)
         thread.start()
         with pytest.raises(ssl.SSLCertVerificationError, match="somebody"):
-            client.handshake()
+            shake(client)
         thread.join(DEADLINE)
         assert failures[0].reason and "ALERT" in failures[0].reason
 
@@ -231,25 +293,23 @@ def test_peer_leaves_in_the_handshake():
     ours, theirs = socket.socketpair()
     with ours:
         theirs.close()
-        client = TLSSocket(ours, tls.client_context(made.ca_file), server_hostname="localhost")
         with pytest.raises(OSError):
-            client.handshake()
+            shake(client_on(ours, made))
 
 
-def test_handshake_asks_before_it_waits():
-    def refuse():
-        raise TimeoutError
-
+def test_handshake_has_a_deadline():
     made = certificates.certificate()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        client = TLSSocket(ours, tls.client_context(made.ca_file), server_hostname="localhost")
+        client = client_on(ours, made)
+        with pytest.raises((TimeoutError, BlockingIOError)):
+            client.handshake(time.monotonic() + 0.01)
         with pytest.raises(TimeoutError):
-            client.handshake(refuse)
+            client.handshake(time.monotonic() - 1)
 
 
 def test_garbage():
     with pair() as (server, client, _):
-        client.socket.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+        client._below.send(b"\x17\x03\x03\x00\x20" + bytes(32))
         with pytest.raises(ssl.SSLError):
             server.recv(10)

@@ -1,0 +1,329 @@
+"""One connection as a stream of bytes: the one place where look-ahead, time-outs, TLS and interrupts meet.
+
+    httpd (a client)      nbd (a server)      origin (a server)        what they say, and how failures are called
+           └────────────────────┼────────────────────┘
+                              Stream                                   look-ahead, interrupt, failures
+                                │
+                   PlainSocket or TLSSocket                            the same methods: recv, recv_into, send, ...
+                                │
+                           PlainSocket                                 time-outs of the kernel, looking before sleeping
+
+A time-out bounds the wait for progress, never the time of a large buffer: a peer that is slow but steady is served.
+
+Knows sockets and TLS; knows nothing of what is said.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Sequence
+from typing import Optional, Protocol, Union
+
+from ovirt_imageio.net.lifeline import shut_down
+from ovirt_imageio.net.plain_socket import SMALL, Data, PlainSocket
+from ovirt_imageio.net.timeouts import is_ready, is_timeout, unsent
+from ovirt_imageio.net.tls_socket import TLSSocket
+
+__all__ = ["RECEIVE", "Data", "Failures", "Stream", "describe"]
+
+# A TLS record, and more than any usual head.
+RECEIVE = 16 * 1024
+
+# Up to here one copy is cheaper than a system call for several parts is, and over TLS one record than two.
+JOIN_LIMIT = SMALL
+
+
+class Failures(Protocol):
+    """What the owner of a stream calls the failures: each method returns the exception to raise."""
+
+    def late(self, is_sending: bool, seconds: float) -> Exception:
+        """Nothing moved for that long."""
+
+    def broken(self, is_sending: bool, reason: str) -> Exception:
+        """The connection is of no use any more."""
+
+    def interrupted(self) -> Exception:
+        """Another thread called interrupt()."""
+
+
+class Stream:
+    """A connected socket. `timeout` is the seconds to wait for progress, None for ever.
+
+    Every failure of a method that receives or sends is raised as what `failures` returns for it.
+
+    Threads: one at a time, but for `interrupt`, `is_interrupted` and `activity`, any.
+    """
+
+    __slots__ = (
+        *("_channel", "_failures", "_lock", "_sent"),
+        *("ahead", "is_ended", "is_interrupted", "is_tls", "received", "wire"),
+    )
+
+    def __init__(self, sock: socket.socket, timeout: Optional[float], failures: Failures) -> None:
+        # The socket itself; over TLS its bytes are not for anybody else.
+        self.wire = PlainSocket(sock, timeout)
+        self.is_tls = False
+        self._channel: Union[PlainSocket, TLSSocket] = self.wire
+        self._failures = failures
+        # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
+        self._lock = threading.Lock()
+        # How many bytes came, and how many left.
+        self.received = 0
+        self._sent = 0
+        # Received, but not asked for yet.
+        self.ahead = b""
+        # True if the peer will send nothing more.
+        self.is_ended = False
+        self.is_interrupted = False
+
+    @property
+    def timeout(self) -> Optional[float]:
+        """How long the peer may stand still, in seconds."""
+        return self.wire.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: Optional[float]) -> None:
+        self.wire.timeout = seconds
+
+    @property
+    def socket(self) -> Optional[socket.socket]:
+        """The plain socket, which takes the next bytes, and has those after `ahead`; None over TLS.
+
+        It blocks, for as long as the time-out says.
+        """
+        return None if self.is_tls else self.wire.prepare()
+
+    def start_tls(
+        self,
+        context: ssl.SSLContext,
+        deadline: float,
+        *,
+        server_side: bool = False,
+        server_hostname: Optional[str] = None,
+    ) -> None:
+        """Speak TLS from now on, when the handshake is over before the deadline. Raises OSError as it is."""
+        assert not self.ahead
+        channel = TLSSocket(self.wire, context, server_side=server_side, server_hostname=server_hostname)
+        channel.handshake(deadline)
+        self._channel = channel
+        self.is_tls = True
+
+    # Receiving.
+
+    def receive(self, size: int = RECEIVE, is_eager: bool = True) -> bytes:
+        """Return the next bytes, up to `size` if none are ahead, b"" at the end; look before sleeping if `is_eager`."""
+        data = self.ahead
+        if data:
+            self.ahead = b""
+            return data
+        try:
+            data = self._channel.recv(size, is_eager)
+        except OSError as error:
+            raise self.failure(error, is_sending=False) from error
+        self._note_received(len(data))
+        return data
+
+    def readinto(self, view: memoryview) -> int:
+        """Read what there is, at least one byte; return how many, 0 at the end."""
+        if self.ahead:
+            count = min(len(view), len(self.ahead))
+            view[:count] = self.ahead[:count]
+            self.ahead = self.ahead[count:]
+            return count
+        try:
+            count = self._channel.recv_into(view)
+        except OSError as error:
+            raise self.failure(error, is_sending=False) from error
+        if len(view):
+            self._note_received(count)
+        return count
+
+    def fill(self, view: memoryview) -> int:
+        """Read until view is full; return how much was read, less than that only at the end.
+
+        This loop is where most bytes of NBD and of a proxy pass.
+        """
+        size = len(view)
+        done = self.readinto(view) if self.ahead else 0
+        fill = self._channel.fill
+        try:
+            while done < size:
+                count = fill(view[done:])
+                self._note_received(count)
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            raise self.failure(error, is_sending=False) from error
+        return done
+
+    def read_until(self, mark: bytes, limit: int, size: int = RECEIVE) -> Optional[bytes]:
+        """Return what comes before the mark, which is dropped; None if the peer ends before.
+
+        What is longer than `limit` bytes, and has no mark, is returned as it is. `size` is for receive().
+        """
+        data = self.receive(size)
+        searched = 0
+        while True:
+            end = data.find(mark, searched)
+            if end >= 0:
+                self.ahead = data[end + len(mark) :]
+                return data[:end]
+            if self.is_ended:
+                return None
+            if len(data) > limit:
+                return data
+            searched = max(0, len(data) - len(mark) + 1)
+            data += self.receive(size)
+
+    def look(self, size: int) -> bool:
+        """Return True if something of up to `size` bytes came soon on the plain socket, which is ahead then."""
+        try:
+            data = self.wire.recv_soon(size)
+        except OSError as error:
+            raise self.failure(error, is_sending=False) from error
+        if data is None:
+            return False
+        self._note_received(len(data))
+        self.ahead = data
+        return True
+
+    def is_ready(self) -> bool:
+        """Return True if there is something to receive, or the peer has left. Over TLS it may be nothing for us."""
+        return self.pending() > 0 or is_ready(self.wire.sock, 0)
+
+    def pending(self) -> int:
+        """How many bytes, at least, were taken from the socket and not asked for; over TLS it may be nothing for us."""
+        return len(self.ahead) + self._channel.pending()
+
+    def has_input(self, size: int = RECEIVE) -> bool:
+        """Return True if something came, which is ahead then, or the peer has left. Does not wait.
+
+        Over TLS there may have been something to receive, and nothing for us.
+        """
+        if self.ahead:
+            return True
+        if not self.is_ready():
+            return False
+        try:
+            with self.wire.without_waiting():
+                self.ahead = self._channel.recv(size)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # The next call that receives tells what happened.
+        self.received += len(self.ahead)
+        return True
+
+    # Sending.
+
+    def send(self, data: Data) -> None:
+        """Send all of it."""
+        try:
+            count = self._channel.send(data)
+            self._sent += count
+            if count < len(data):
+                view = memoryview(data)
+                while count < len(view):
+                    step = self._channel.send(view[count:])
+                    self._sent += step
+                    count += step
+        except OSError as error:
+            raise self.failure(error, is_sending=True) from error
+
+    def send_parts(self, parts: Sequence[Data]) -> None:
+        """Send them one after the other, in one write if possible."""
+        if sum(map(len, parts)) <= JOIN_LIMIT:
+            self.send(b"".join(parts))
+            return
+        try:
+            done = self._channel.send_parts(parts)
+        except OSError as error:
+            raise self.failure(error, is_sending=True) from error
+        self._sent += done
+        for part in parts:
+            if done < len(part):
+                self.send(memoryview(part)[done:])
+            done = max(0, done - len(part))
+
+    def send_ahead(self, data: Data) -> None:
+        """Send bytes that more will follow at once, put into the plain socket by somebody else."""
+        try:
+            count = self.wire.send_ahead(data)
+        except OSError as error:
+            raise self.failure(error, is_sending=True) from error
+        self._sent += count
+        if count < len(data):
+            self.send(memoryview(data)[count:])
+
+    def send_some(self, data: Data) -> int:
+        """Send what can be sent without waiting; return how much, 0 if that is nothing.
+
+        The next bytes to send must be those that were not taken.
+        """
+        try:
+            with self.wire.without_waiting():
+                count = self._channel.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self.failure(error, is_sending=True) from error
+        self._sent += count
+        return count
+
+    def end(self) -> None:
+        """Tell the peer that nothing more will come; receiving goes on. Over TLS the socket itself stays open."""
+        try:
+            self._channel.end()
+        except OSError as error:
+            raise self.failure(error, is_sending=True) from error
+
+    # What others do, or look at.
+
+    def note_moved(self, count: int) -> None:
+        """Note bytes that somebody else moved through the socket."""
+        self._sent += count
+
+    def activity(self) -> int:
+        """Return a number that changes when the peer gives or takes something. Threads: any."""
+        with self._lock:
+            return self.received + self._sent - unsent(self.wire.sock)
+
+    def interrupt(self) -> None:
+        """Make whatever blocks here fail at once, in both directions, now and later. Threads: any."""
+        with self._lock:
+            self.is_interrupted = True
+            shut_down(self.wire.sock)
+
+    def close(self) -> None:
+        """Close the socket; harmless when repeated."""
+        with self._lock:
+            self.wire.sock.close()
+
+    def failure(self, error: OSError, is_sending: bool) -> Exception:
+        """Return what the owner calls an error of the system."""
+        if self.is_interrupted:
+            self.is_ended = True
+            return self._failures.interrupted()
+        if is_timeout(error) and self.timeout is not None:
+            # A peer that is silent may only be late; one that takes nothing has part of something.
+            self.is_ended = self.is_ended or is_sending
+            return self._failures.late(is_sending, self.timeout)
+        self.is_ended = True
+        return self._failures.broken(is_sending, describe(error))
+
+    def _note_received(self, count: int) -> None:
+        self.received += count
+        if not count:
+            self.is_ended = True
+            if self.is_interrupted:
+                raise self._failures.interrupted()
+
+
+def describe(error: OSError) -> str:
+    """Return what happened, without the noise of OpenSSL."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return error.strerror or str(error) or "the connection was closed"
