@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from ovirt_imageio import errors
 
-__all__ = ["ClientGone", "Refusal"]
+__all__ = ["ClientGone", "Refusal", "phrase_of"]
 
 
 @dataclass(eq=False)
@@ -28,7 +28,7 @@ class Refusal(errors.Error):
     close: bool = False
 
     def __str__(self) -> str:
-        return f"{self.status} {HTTPStatus(self.status).phrase}: {self.text}"
+        return f"{self.status} {phrase_of(self.status)}: {self.text}"
 
 
 @dataclass(eq=False)
@@ -39,3 +39,11 @@ class ClientGone(errors.Error):
 
     def __str__(self) -> str:
         return f"The client is gone: {self.reason}"
+
+
+def phrase_of(status: int) -> str:
+    """Return the words for a status; one that another server made up has no registered ones."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from http import HTTPStatus
 from typing import Any, Optional
 
+from ovirt_imageio.httpd.refusal import phrase_of
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.sink import BodySink, ChunkedSink, NoSink
 from ovirt_imageio.httpd.stream import Stream
@@ -138,7 +138,7 @@ def opening(status: int) -> str:
     """Return the beginning of a head, up to the date."""
     text = openings.get(status)
     if text is None:
-        text = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nserver: {SERVER}\r\ndate: "
+        text = f"HTTP/1.1 {status} {phrase_of(status)}\r\nserver: {SERVER}\r\ndate: "
         openings[status] = text
     return text
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("cryptography")
 
 from fakes import ports
-from fakes.origin import ScriptedOrigin
+from fakes.origin import DiskOrigin, ScriptedOrigin
 from fakes.waiting import wait_until
 from real import daemon
 from real.proxy import HOST, MIB, SIZE, Client, Image, ask, open_session, run_host, run_proxy
@@ -212,6 +212,15 @@ def test_idle_connection_that_the_host_dropped(proxy, tmp_path):
             host.wait_log(r"CLOSE connection=\d+ client=(127|::1)")
             for _ in range(3):
                 assert client.ask("GET", path, {"Range": "bytes=0-9"}).body == image.content[:10]
+
+
+@pytest.mark.parametrize("status", [420, 450, 499, 520, 599])
+def test_status_that_is_not_registered(proxy, status):
+    with DiskOrigin(bytes(100)) as origin:
+        origin.refusals["GET", ""] = (status, "Enhance your calm", {})
+        path = "/images/" + proxy.add_ticket(url=origin.url, size=100).rpartition("/")[2]
+        answer = ask(proxy, "GET", path)
+    assert (answer.status, answer.body) == (status, b"Enhance your calm\n")
 
 
 def test_put_is_acknowledged_only_after_the_flush(proxy):
