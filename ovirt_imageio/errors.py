@@ -227,6 +227,9 @@ class NoSpace(StorageError):
 class BackendUnavailable(StorageError):
     """Another program that we need cannot be reached or used: the origin of a proxy, qemu-nbd, qemu-img."""
 
+    def __str__(self) -> str:
+        return f"Cannot {self.operation}: {self.reason}"
+
 
 class BackendUntrusted(BackendUnavailable):
     """What answers is not what we look for: its certificate is not good, or it speaks another language."""
@@ -234,6 +237,9 @@ class BackendUntrusted(BackendUnavailable):
 
 class BackendTimeout(StorageError):
     """The storage does not answer in time."""
+
+    def __str__(self) -> str:
+        return f"Cannot {self.operation}: {self.reason}"
 
 
 @dataclass(eq=False)

@@ -11,6 +11,7 @@ Everything else in this package may change. What upload and download both take:
     url             the transfer URL
     cafile          the certificates that the server is verified with; None: those of the system
     buffer_size     accepted for old callers: buffers are small, and there are several
+    fingerprint     the SHA-256 of the server's certificate, instead of authorities that vouch for it
     secure          False: trust anybody who answers
     progress        a callable that gets numbers of bytes, or an object like ProgressBar
     proxy_url       the same image on a proxy, used if nobody can be reached at `url`

@@ -53,6 +53,7 @@ def upload(
     bandwidth: Optional[float] = None,
     connect_timeout: float = CONNECT_TIMEOUT,
     read_timeout: float = READ_TIMEOUT,
+    fingerprint: Optional[str] = None,
 ) -> None:
     """Upload an image, of any format that qemu reads, as the raw data that a guest sees.
 
@@ -66,7 +67,17 @@ def upload(
     smaller image becomes zero on the server. Raises the errors of ovirt_imageio.client.
     """
     options = transfer.Options(
-        secure, progress, proxy_url, max_workers, resume, verify, retries, bandwidth, connect_timeout, read_timeout
+        secure,
+        progress,
+        proxy_url,
+        max_workers,
+        resume,
+        verify,
+        retries,
+        bandwidth,
+        connect_timeout,
+        read_timeout,
+        fingerprint,
     )
     with translated():
         transfer.Upload(
@@ -95,6 +106,7 @@ def download(
     bandwidth: Optional[float] = None,
     connect_timeout: float = CONNECT_TIMEOUT,
     read_timeout: float = READ_TIMEOUT,
+    fingerprint: Optional[str] = None,
 ) -> None:
     """Download an image; what reads as zero takes no space.
 
@@ -108,7 +120,17 @@ def download(
     errors of ovirt_imageio.client.
     """
     options = transfer.Options(
-        secure, progress, proxy_url, max_workers, resume, verify, retries, bandwidth, connect_timeout, read_timeout
+        secure,
+        progress,
+        proxy_url,
+        max_workers,
+        resume,
+        verify,
+        retries,
+        bandwidth,
+        connect_timeout,
+        read_timeout,
+        fingerprint,
     )
     below = os.fspath(backing_file) if backing_file else None
     with translated():
@@ -141,6 +163,7 @@ def checksum(
     secure: bool = True,
     proxy_url: Optional[str] = None,
     read_timeout: float = READ_TIMEOUT,
+    fingerprint: Optional[str] = None,
 ) -> dict[str, Any]:
     """Return the checksum of what a guest sees: "algorithm", "block_size" and "checksum".
 
@@ -149,13 +172,13 @@ def checksum(
     algorithm       a name of hashlib; blake2 digests have 32 bytes
     detect_zeroes   accepted for old callers: zeroes are always found, and never change the result
 
-    cafile, secure, proxy_url and read_timeout are for a URL.
+    cafile, secure, proxy_url, read_timeout and fingerprint are for a URL.
     """
     if algorithm not in checksums.algorithms():
         raise InvalidArgument("algorithm", algorithm, f"one of {', '.join(checksums.algorithms())}")
     if block_size <= 0:
         raise InvalidArgument("block_size", block_size, "a positive number of bytes")
-    place = opened(filename, member, None, cafile, secure, proxy_url, read_timeout)
+    place = opened(filename, member, None, cafile, secure, proxy_url, read_timeout, fingerprint)
     with translated(), place as backend:
         operation = checksums.Checksum(backend, algorithm, block_size)
         operation.run()
@@ -172,13 +195,14 @@ def extents(
     secure: bool = True,
     proxy_url: Optional[str] = None,
     read_timeout: float = READ_TIMEOUT,
+    fingerprint: Optional[str] = None,
 ) -> Iterator[Extent]:
     """Yield the extents of an image: ZeroExtent, or with `bitmap`, the name of one in a qcow2 image, DirtyExtent.
 
     filename may be the transfer URL of an image on a server; then `dirty` asks for the dirty ones. Nothing is opened
     before the first extent is asked for; all is closed after the last one, or when the generator is.
     """
-    place = opened(filename, member, bitmap, cafile, secure, proxy_url, read_timeout)
+    place = opened(filename, member, bitmap, cafile, secure, proxy_url, read_timeout, fingerprint)
     with translated(), place as backend:
         yield from backend.extents("dirty" if dirty or bitmap is not None else "zero")
 
@@ -192,11 +216,14 @@ def opened(
     secure: bool,
     proxy_url: Optional[str],
     read_timeout: float,
+    fingerprint: Optional[str],
 ) -> Iterator[Backend]:
     """Open an image to look at it: one here, or the one at a transfer URL."""
     path = os.fspath(filename)
     if is_url(path):
-        remote = Remote(path, cafile, secure=secure, proxy_url=proxy_url, read_timeout=read_timeout)
+        remote = Remote(
+            path, cafile, secure=secure, fingerprint=fingerprint, proxy_url=proxy_url, read_timeout=read_timeout
+        )
         with contextlib.closing(HttpBackend(remote.connect(), writable=False, dirty=True)) as backend:
             yield backend
     else:

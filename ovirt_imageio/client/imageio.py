@@ -61,6 +61,7 @@ class ImageioClient:
         buffer_size: int = BUFFER_SIZE,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
+        fingerprint: Optional[str] = None,
     ) -> None:
         if buffer_size <= 0:
             raise errors.InvalidValue("buffer_size", buffer_size, "a positive number of bytes")
@@ -68,6 +69,7 @@ class ImageioClient:
             transfer_url,
             cafile,
             secure=secure,
+            fingerprint=fingerprint,
             proxy_url=proxy_url,
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,

@@ -5,6 +5,7 @@ Knows URLs and TLS; knows nothing of images here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
+from ovirt_imageio.client.errors import InvalidArgument
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
@@ -23,6 +25,7 @@ from ovirt_imageio.origin.answers import is_passing
 from ovirt_imageio.origin.connection import Lost
 from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.tunnel import choose
+from ovirt_imageio.origin.url import without_secrets
 
 __all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRIES", "Remote"]
 
@@ -39,8 +42,9 @@ RETRIES = 5
 class Remote:
     """The image at a transfer URL, or at the URL of the same image on a proxy.
 
-    The proxy is used only if the first connection to `transfer_url` cannot be made; never because the server there
-    cannot be trusted, or refuses.
+    A server is trusted when authorities in `cafile` vouch for its certificate, or when that has the `fingerprint`. The
+    proxy is used only if the first connection to `transfer_url` cannot be made; never because the server there refuses,
+    or cannot be trusted.
 
     Threads: any, once `connect` has returned.
     """
@@ -51,13 +55,15 @@ class Remote:
         cafile: Optional[str],
         *,
         secure: bool = True,
+        fingerprint: Optional[str] = None,
         proxy_url: Optional[str] = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         retries: int = 0,
     ) -> None:
         self._urls = [plain_url(url) for url in (transfer_url, proxy_url) if url]
-        self._context = make_context(cafile, secure) if any(url.startswith("https:") for url in self._urls) else None
+        is_secret = any(url.startswith("https:") for url in self._urls)
+        self._context = make_context(cafile, secure, fingerprint) if is_secret else None
         self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
         self._retries = retries
         self._lock = threading.Lock()
@@ -143,7 +149,8 @@ class Remote:
 
     def _try(self, url: str, line: Lifeline) -> Image:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
-        return Image(url, context=self._context, tunnel=tunnel, line=line, **self._timeouts)
+        with naming(url):
+            return Image(url, context=self._context, tunnel=tunnel, line=line, **self._timeouts)
 
 
 def plain_url(url: str) -> str:
@@ -151,13 +158,33 @@ def plain_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise errors.InvalidValue("URL", url, "https://HOST:PORT/images/TICKET") from None
+        raise errors.InvalidValue("url", without_secrets(url), "https://HOST:PORT/images/TICKET") from None
     return urlunsplit(parts._replace(query="", fragment=""))
 
 
-def make_context(cafile: Optional[str], secure: bool) -> ssl.SSLContext:
-    """Return whom to trust. Raises errors.InvalidValue if cafile cannot be used."""
+def make_context(cafile: Optional[str], secure: bool, fingerprint: Optional[str] = None) -> ssl.SSLContext:
+    """Return whom to trust. Raises errors.InvalidValue for a cafile or fingerprint that cannot be used, or for both."""
+    if fingerprint and (cafile or not secure):
+        raise InvalidArgument("fingerprint", fingerprint, "neither a cafile nor secure=False beside it")
     try:
-        return tls.client_context(cafile or "", insecure=not secure)
+        return tls.client_context(cafile or "", insecure=not secure, fingerprint=fingerprint or "")
     except errors.ConfigError as error:
         raise errors.InvalidValue("cafile", cafile, error.expected) from None
+
+
+@contextlib.contextmanager
+def naming(url: str) -> Iterator[None]:
+    """Let errors of the connection tell the host and port, which people know, instead of an origin."""
+    try:
+        yield
+    except (errors.BackendUnavailable, errors.BackendTimeout) as error:
+        error.reason = error.reason.replace("the origin", address(url), 1)
+        error.operation = "open the image" if error.operation == "open" else error.operation
+        raise
+
+
+def address(url: str) -> str:
+    """Return host and port of a URL."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"

@@ -59,6 +59,7 @@ class Options:
     bandwidth: Optional[float] = None
     connect_timeout: float = CONNECT_TIMEOUT
     read_timeout: float = READ_TIMEOUT
+    fingerprint: Optional[str] = None
     throttle: pace.Throttle = field(init=False)
     reporter: Reporter = field(init=False)
 
@@ -75,6 +76,7 @@ class Options:
             url,
             cafile,
             secure=self.secure,
+            fingerprint=self.fingerprint,
             proxy_url=self.proxy_url,
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,

@@ -5,6 +5,7 @@
     timeouts      time-outs that the kernel keeps, and what it knows of a socket
     eager         receive what comes soon without going to sleep
     tls           contexts: certificates, and who is trusted
+    pinned        ... and servers that are known by the fingerprint of their certificate
     tls_socket    TLS in memory, with few system calls
 
 Knows nothing of what is said: neither HTTP, nor NBD, nor disks.

@@ -12,6 +12,7 @@ import warnings
 from typing import NoReturn
 
 from ovirt_imageio import errors
+from ovirt_imageio.net.pinned import PinnedContext, parse_fingerprint
 
 __all__ = ["ServerContext", "client_context", "kept_client_context"]
 
@@ -66,20 +67,29 @@ class ServerContext:
 
 
 def client_context(
-    ca_file: str = "", *, cert_file: str = "", key_file: str = "", insecure: bool = False, section: str = ""
+    ca_file: str = "",
+    *,
+    cert_file: str = "",
+    key_file: str = "",
+    insecure: bool = False,
+    fingerprint: str = "",
+    section: str = "",
 ) -> ssl.SSLContext:
     """Return a context that verifies servers by the authorities in ca_file, or by those that the system trusts.
 
+    fingerprint: the SHA-256 of the only certificate that is trusted, instead of authorities; see net/pinned.py.
     cert_file, key_file: the certificate of the client, if the server wants one; the key may be in the same file.
     insecure: verify nothing. The data is encrypted, but it may be anybody who gets it.
     section: the one of the configuration that names the files, for errors.
 
-    Raises errors.ConfigError that names the file which cannot be used.
+    Raises errors.ConfigError that names the file which cannot be used, errors.InvalidValue for the fingerprint.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = PinnedContext(ssl.PROTOCOL_TLS_CLIENT) if fingerprint else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(PROTOCOLS)
-    if insecure:
+    if isinstance(context, PinnedContext):
+        context.pin(parse_fingerprint(fingerprint))
+    elif insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif ca_file:

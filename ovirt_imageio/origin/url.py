@@ -16,6 +16,9 @@ __all__ = ["check_url", "without_secrets"]
 PATH = re.compile(r"/[!-~]*")
 HOST = re.compile(r"[0-9A-Za-z._:%\[\]-]+")
 
+# What may be shown: user and password apart from the host, and the path without its last part and what follows.
+URL = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?)([^/?#]*@)?([^/?#@]*)(?:/((?:[^/?#]*/)*))?")
+
 
 def check_url(url: str) -> None:
     """Raise errors.InvalidValue if url cannot be that of an image; its port is not looked at."""
@@ -33,4 +36,11 @@ def check_url(url: str) -> None:
 
 def without_secrets(url: str) -> str:
     """Return as much of a URL as may be shown: neither its ticket nor a password."""
-    return re.sub("//[^/]*@", "//(user)@", re.sub("/[^/]*$", "/(ticket)", url))
+    found = URL.match(url)
+    assert found, "every part may be missing"
+    scheme, user, host, folder = found.groups()
+    # A password that is not quoted may hold anything: then what seems to be the host is a part of it.
+    if not user and "@" in url:
+        return f"{scheme}(user)"
+    shown_user = "(user)@" if user else ""
+    return f"{scheme}{shown_user}{host}" + ("" if folder is None else f"/{folder}(ticket)")

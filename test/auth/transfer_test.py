@@ -269,7 +269,7 @@ def test_opening_fails(transfer, connection, backends):
     assert transfer.describe_running() == []
     info = transfer.info()
     assert info["connections"] == 0
-    assert info["last_error"] == "Storage failed to open: connection refused"
+    assert info["last_error"] == "Cannot open: connection refused"
     backends.error = None
     open_backend(transfer, connection)
     assert transfer.info()["connections"] == 1

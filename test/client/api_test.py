@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import ssl
 
 import pytest
 from fakes.origin import DiskOrigin
+from real import certificates
 
 from ovirt_imageio import client
 from ovirt_imageio.client import api
+from ovirt_imageio.net.pinned import format_fingerprint
+from ovirt_imageio.net.tls import ServerContext
 
 MiB = 1024**2
 
@@ -144,3 +148,23 @@ def test_everything_public_is_there():
     assert all(hasattr(client, name) for name in client.__all__)
     assert client.BUFFER_SIZE == 4 * MiB
     assert client.MAX_WORKERS == 4
+
+
+@pytest.mark.storage
+def test_fingerprint_is_trusted_everywhere(tmp_path):
+    made = certificates.self_signed("api")
+    with open(made.cert_file) as file:
+        trust = {"fingerprint": format_fingerprint(ssl.PEM_cert_to_DER_cert(file.read()))}
+    path = tmp_path / "disk.raw"
+    path.write_bytes(b"b" * 4096)
+    with DiskOrigin(b"a" * 4096, context=ServerContext(made.cert_file, made.key_file)()) as origin:
+        with pytest.raises(client.BackendUntrusted):
+            client.checksum(origin.url)
+        assert client.checksum(origin.url, **trust)["checksum"] == "abc123"
+        assert sum(extent.length for extent in client.extents(origin.url, **trust)) == 4096
+        with client.ImageioClient(origin.url, **trust) as connection:
+            assert connection.size() == 4096
+        client.upload(path, origin.url, None, format="raw", **trust)
+        assert origin.data == b"b" * 4096
+        client.download(origin.url, tmp_path / "copy.raw", None, fmt="raw", **trust)
+    assert (tmp_path / "copy.raw").read_bytes() == b"b" * 4096

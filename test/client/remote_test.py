@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import pytest
@@ -12,7 +13,9 @@ from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
-from ovirt_imageio.client.remote import Remote, plain_url
+from ovirt_imageio.client.remote import Remote, address, plain_url
+from ovirt_imageio.net.pinned import format_fingerprint
+from ovirt_imageio.net.tls import ServerContext
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +35,9 @@ def test_query_is_dropped():
 
 
 def test_no_url():
-    with pytest.raises(errors.InvalidValue):
-        plain_url("https://[::1/images/x")
+    with pytest.raises(errors.InvalidValue) as error:
+        plain_url("https://[::1/images/secret")
+    assert "secret" not in str(error.value)
     with pytest.raises(errors.InvalidValue):
         Remote("file:///etc/passwd", None).connect()
 
@@ -58,7 +62,10 @@ def test_proxy_is_asked_when_nobody_answers(nobody):
 
 
 def test_nobody_answers_anywhere(nobody):
-    with pytest.raises(errors.BackendUnavailable, match="reached"):
+    place = nobody.split("/")[2]
+    with pytest.raises(
+        errors.BackendUnavailable, match=f"^Cannot open the image: {place} cannot be reached: Connection"
+    ):
         Remote(nobody, None, proxy_url=nobody, retries=2).connect()
 
 
@@ -142,3 +149,47 @@ def test_server_that_cannot_be_trusted_never_means_the_proxy():
         trusting.close()
         image = Remote(server.url, made.ca_file).connect()
         image.close()
+
+
+@pytest.fixture
+def pinned():
+    """Yield a server whose certificate nobody vouches for, and the fingerprint of that."""
+    made = certificates.self_signed("client")
+    with open(made.cert_file) as file:
+        fingerprint = format_fingerprint(ssl.PEM_cert_to_DER_cert(file.read()))
+    with DiskOrigin(b"a", context=ServerContext(made.cert_file, made.key_file)()) as server:
+        yield server, fingerprint
+
+
+def test_fingerprint(pinned):
+    server, fingerprint = pinned
+    for text in (fingerprint, fingerprint.replace(":", "").lower()):
+        with contextlib.closing(Remote(server.url, None, fingerprint=text).connect()) as image:
+            assert image.size() == 1
+
+
+def test_another_fingerprint(pinned):
+    server, fingerprint = pinned
+    with pytest.raises(errors.BackendUntrusted) as error:
+        Remote(server.url, None, fingerprint="00" * 32, retries=5).connect()
+    place = server.url.split("/")[2]
+    assert f"the certificate of {place} cannot be trusted: its SHA-256 fingerprint is {fingerprint}" in str(error.value)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("beside", [{"cafile": "/ca.pem"}, {"secure": False}])
+def test_fingerprint_is_enough(beside):
+    with pytest.raises(ValueError, match="neither a cafile nor secure=False"):
+        Remote("https://h/images/x", **{"cafile": None, "fingerprint": "00" * 32, **beside})
+
+
+def test_bad_fingerprint():
+    with pytest.raises(errors.InvalidValue, match="Invalid fingerprint 'ab': expected the SHA-256"):
+        Remote("https://h/images/x", None, fingerprint="ab")
+
+
+@pytest.mark.parametrize(
+    ("url", "text"), [("https://h/x", "h:443"), ("http://[::1]/x", "[::1]:80"), ("https://h:1/x", "h:1")]
+)
+def test_address(url, text):
+    assert address(url) == text

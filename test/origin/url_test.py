@@ -48,6 +48,18 @@ def test_bad_url(url):
         ("https://h:1/images/secret", "https://h:1/images/(ticket)"),
         ("https://user:secret@h/images/secret", "https://(user)@h/images/(ticket)"),
         ("https://h/images/secret?secret#secret", "https://h/images/(ticket)"),
+        ("https://h/images/secret?a=b/c", "https://h/images/(ticket)"),
+        ("https://h", "https://h"),
+        ("https://h:54322", "https://h:54322"),
+        ("https://h?secret", "https://h"),
+        ("https://h/secret", "https://h/(ticket)"),
+        ("https:///images/secret", "https:///images/(ticket)"),
+        ("https://user:p#secret@h/images/x", "https://(user)"),
+        ("https://user:secret/p@h/images/x", "https://(user)"),
+        ("https://h/images/secret@secret", "https://(user)"),
+        ("disk.qcow2", "disk.qcow2"),
+        ("h/images/secret", "h/images/(ticket)"),
+        ("", ""),
     ],
 )
 def test_what_is_shown(url, shown):
