@@ -61,6 +61,7 @@ PURE = {
     "auth.lease",
     "auth.observer",
     "auth.ticket",
+    "backends.writes",
     "errors",
     "geometry.blocks",
     "geometry.byteranges",

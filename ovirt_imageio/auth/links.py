@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Optional, Protocol
 
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.measure.clock import Clock
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.ops.operations import Operation
@@ -52,10 +53,12 @@ class Connection(Protocol):
 class Link:
     """One connection that uses the transfer, and the backend that serves it."""
 
-    __slots__ = ("backend", "connection", "is_in_use", "was_opened")
+    __slots__ = ("backend", "connection", "is_in_use", "was_opened", "writes")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        # They are those of the client, however often its backend is opened again.
+        self.writes = UnflushedWrites()
         self.backend: Optional[Backend] = None
         self.was_opened = False
         # True while a request may use the backend: until that is over no other thread may close it.
@@ -113,6 +116,9 @@ class Links:
         # Backends that are being opened or closed right now, and since when; threads cannot hold the lock meanwhile.
         self._opening: dict[Link, tuple[Lifeline, float]] = {}
         self._closing: dict[Backend, float] = {}
+        # True if a connection closed before a flush could tell its client of lost writes. The next one that writes is
+        # most likely of the same client: that hears of it.
+        self._has_untold = False
 
     @property
     def is_drained(self) -> bool:
@@ -136,6 +142,16 @@ class Links:
     def remove(self, link: Link) -> None:
         """Forget a connection that closed."""
         del self._links[link.connection.id]
+
+    def keep_lost(self, link: Link) -> None:
+        """Remember that a connection which closed has lost writes, if no flush told its client."""
+        self._has_untold |= link.writes.is_lost
+
+    def pass_on_lost(self, link: Link) -> None:
+        """Let a connection tell its client what the one that closed could not."""
+        if self._has_untold:
+            self._has_untold = False
+            link.writes.note_loss()
 
     def idle(self) -> list[Link]:
         """Return the links that no request uses."""

@@ -104,6 +104,8 @@ class Transfer:
             link = found or self._links.add(connection)
             assert not link.is_in_use, "a connection serves one request at a time"
             link.is_in_use = True
+            if right == "write":
+                self._links.pass_on_lost(link)
             timeout = self._inactivity_timeout
         try:
             if found is None:
@@ -346,6 +348,7 @@ class Transfer:
             with contextlib.ExitStack() as undo:
                 backend = self._open_backend(self.ticket, line)
                 undo.callback(backend.close)
+                backend.writes = link.writes
                 with self._lock:
                     line.check()
                     link.backend, link.was_opened = backend, True
@@ -374,8 +377,13 @@ class Transfer:
                 self._progress.last_error = f"The operation was cut: {running.cut_reason}"
             self._observer.operation_finished(running.backend_name, running.operation.name, error)
             is_over = self._state is not State.OPEN or running.cut_reason is not None
-            is_spoiled = is_over or (error is not None and _is_spoiling(error))
-            backends = self._links.take_backends([running.link], self._clock()) if is_spoiled else []
+            link = running.link
+            is_spoiled = is_over or (
+                error is not None and link.backend is not None and _is_spoiling(error, link.backend)
+            )
+            if is_spoiled:
+                link.writes.note_break()
+            backends = self._links.take_backends([link], self._clock()) if is_spoiled else []
             self._news.note_change()
             self._settle()
         self._close(backends)
@@ -386,6 +394,8 @@ class Transfer:
             backends = self._links.take_backends([link], self._clock())
             self._news.note_change()
         self._close(backends)
+        with self._lock:
+            self._links.keep_lost(link)
 
     def _close_apart(self, backends: list[Backend], patience: float) -> None:
         """Close backends of other threads: we cannot let storage that hangs stop us."""
@@ -406,6 +416,8 @@ class Transfer:
                     self._settle()
 
 
-def _is_spoiling(error: BaseException) -> bool:
+def _is_spoiling(error: BaseException, backend: Optional[Backend]) -> bool:
     """True if a backend that raised this may be broken for good; opening it again costs little."""
-    return isinstance(error, errors.StorageError) or not isinstance(error, errors.Error)
+    if isinstance(error, errors.StorageError):
+        return backend is None or not backend.can_recover
+    return not isinstance(error, errors.Error)

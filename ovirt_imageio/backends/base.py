@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import SLOT
@@ -51,6 +52,10 @@ class Backend(abc.ABC):
     max_writers: int = 1
     # Does a write beyond the end make the disk larger?
     can_grow: bool = False
+    # Does it connect again by itself what broke? If not, it is opened again after an error of the storage.
+    can_recover: ClassVar[bool] = False
+    # What was written and not flushed, if the way to the disk can break; a transfer hands it on to the next backend.
+    writes: UnflushedWrites
     # The longest zero() that still leaves progress and cancel responsive.
     zero_step: int = 128 * 1024 * 1024
 

@@ -66,6 +66,8 @@ class HttpBackend(Backend):
     """
 
     name = "http"
+    # What the origin knows of lost writes, it knows of its connection: that must last.
+    can_recover = True
     # The origin knows, and refuses.
     can_grow = True
 

@@ -14,6 +14,7 @@ from typing import Callable, Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import address, client, status
@@ -55,12 +56,13 @@ class NBDBackend(Backend):
     """One export of an NBD server, over one connection.
 
     A request that the server refuses leaves the connection as it is. A connection that breaks is closed, and the next
-    request makes another. What was written before, and not flushed, may then be lost: so the next flush fails.
+    request makes another. What was written before, and not flushed, may then be lost: so flushing fails.
 
     Threads: one at a time, but for `interrupt`, which any thread may call.
     """
 
     name = "nbd"
+    can_recover = True
 
     def __init__(
         self,
@@ -84,9 +86,7 @@ class NBDBackend(Backend):
         # Whoever waits for a connection holds it.
         self._line = line or Lifeline()
         self._is_closed = False
-        # Was anything written since the last flush, and is that in danger, as its connection broke?
-        self._has_writes = False
-        self._has_lost_writes = False
+        self.writes = UnflushedWrites()
         # Held to change or interrupt the connection.
         self._lock = threading.Lock()
         self._client: Optional[Client] = None
@@ -150,14 +150,9 @@ class NBDBackend(Backend):
     def flush(self) -> None:
         """Make everything written so far survive a power failure."""
         with self._request("flush") as nbd:
-            if self._has_lost_writes:
-                self._has_lost_writes = False
-                reason = (
-                    "the connection broke before they were flushed: write again what was written since the last flush"
-                )
-                raise errors.StorageError("flush the last writes", reason, errno.EIO)
+            self.writes.check()
             nbd.flush()
-            self._has_writes = False
+            self.writes.note_flush()
 
     def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
         """Yield the extents of a range; see Backend.extents. The server is asked while they are taken."""
@@ -214,7 +209,7 @@ class NBDBackend(Backend):
         """Return what gives a connection in a with block, and turns what goes wrong with it into errors of ours."""
         if self._is_closed:
             raise errors.ClosedBackend(self.name)
-        return Request(operation, self._connected)
+        return Request(operation, self._connected, self.writes)
 
     def _check_change(self, nbd: Client, operation: str, offset: int, length: int) -> None:
         """Raise unless this connection may be used to change a range of the disk; from now on it has writes."""
@@ -222,7 +217,7 @@ class NBDBackend(Backend):
             raise errors.StorageError(operation, "the disk was opened for reading only", errno.EROFS)
         if not 0 <= offset <= offset + length <= nbd.export.size:
             raise errors.RangeNotSatisfiable(offset, length, nbd.export.size)
-        self._has_writes = True
+        self.writes.note_write()
 
     def _connected(self) -> Client:
         """Return the connection, a new one if the last one broke."""
@@ -230,8 +225,7 @@ class NBDBackend(Backend):
             return self._client
         if self._client is not None:
             log.warning("The connection to the NBD server broke, connecting again")
-            self._has_lost_writes |= self._has_writes
-            self._has_writes = False
+            self.writes.note_break()
         nbd = client.connect(
             self._location, dirty=self._dirty, ca_file=self._ca_file, line=self._line, **self._timeouts
         )
@@ -251,9 +245,11 @@ class NBDBackend(Backend):
 
     def close(self) -> None:
         """Say good-bye to the server; harmless when repeated."""
-        self._is_closed = True
-        if self._client is not None:
+        if self._client is not None and not self._is_closed:
+            if not self._client.probe():
+                self.writes.note_break()
             self._client.close()
+        self._is_closed = True
         self._streamer.close()
 
 
@@ -274,11 +270,12 @@ class Request:
     A class, and no generator: small requests are many.
     """
 
-    __slots__ = ("_connect", "_operation")
+    __slots__ = ("_connect", "_operation", "_writes")
 
-    def __init__(self, operation: str, connect: Callable[[], Client]) -> None:
+    def __init__(self, operation: str, connect: Callable[[], Client], writes: UnflushedWrites) -> None:
         self._operation = operation
         self._connect = connect
+        self._writes = writes
 
     def __enter__(self) -> Client:
         try:
@@ -289,6 +286,8 @@ class Request:
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
+        if isinstance(error, ConnectionDead):
+            self._writes.note_break()
         if isinstance(error, (RequestFailed, ConnectionDead)):
             raise translated(self._operation, error) from error
 

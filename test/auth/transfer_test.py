@@ -5,6 +5,7 @@ import logging
 import threading
 
 import pytest
+from fakes import nbdpeer
 from fakes.clock import FakeClock
 from fakes.connections import Backends, FakeConnection, Runner
 from fakes.waiting import DEADLINE
@@ -13,6 +14,9 @@ from ovirt_imageio import errors
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.ticket import MAX_SECONDS, Changes, parse
 from ovirt_imageio.auth.transfer import Transfer
+from ovirt_imageio.auth.use import Use
+from ovirt_imageio.backends.nbd import NBDBackend
+from ovirt_imageio.nbd.wire import Command
 from ovirt_imageio.ops import operations
 
 UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
@@ -390,6 +394,113 @@ def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog)
     transfer.cancel()
     assert transfer.wait_drained(DEADLINE)
     assert "Cannot close a backend" in caplog.text
+
+
+# --- Lost writes ---
+
+
+@pytest.fixture
+def breaking(make, clock):
+    """A transfer whose NBD server acknowledges writes and flushes, but breaks each connection at the first read."""
+
+    def script(call):
+        call.negotiate(size=1024)
+        request = call.request()
+        while request.kind != Command.READ:
+            call.done(request)
+            request = call.request()
+        call.hang_up()
+
+    with nbdpeer.Peer(script) as peer:
+        transfer = Transfer(make().ticket, lambda ticket, line: NBDBackend(peer.url, writable=True), clock)
+        connections = []
+
+        def connect():
+            connections.append(FakeConnection())
+            return connections[-1]
+
+        yield transfer, connect
+        for connection in connections:
+            connection.close()
+
+
+class Collector:
+    """A sink that gets nothing."""
+
+    socket = None
+
+    def write(self, view):
+        pytest.fail("the server sends nothing")
+
+
+def write(transfer, connection):
+    with Use(transfer, "write", connection) as disk:
+        disk.run(operations.Zero(disk.backend, 0, 512))
+
+
+def flush(transfer, connection):
+    with Use(transfer, "write", connection) as disk:
+        disk.run(operations.Flush(disk.backend))
+
+
+def break_server(transfer, connection):
+    with pytest.raises(errors.StorageError), Use(transfer, "read", connection) as disk:
+        disk.run(operations.Read(disk.backend, Collector(), 0, 512))
+
+
+def assert_lost(transfer, connection):
+    with pytest.raises(errors.StorageError, match="write again what was written"):
+        flush(transfer, connection)
+
+
+def test_flush_tells_of_writes_that_a_read_found_lost(breaking):
+    transfer, connect = breaking
+    connection = connect()
+    write(transfer, connection)
+    break_server(transfer, connection)
+    assert_lost(transfer, connection)
+    # Whatever repeats a flush that failed must not hear that all is well.
+    assert_lost(transfer, connection)
+    write(transfer, connection)
+    flush(transfer, connection)
+
+
+def test_flush_tells_of_writes_though_the_client_connected_again(breaking):
+    """As our client does, when it is told that the storage did not answer in time."""
+    transfer, connect = breaking
+    first, second, third = connect(), connect(), connect()
+    write(transfer, first)
+    break_server(transfer, first)
+    first.close()
+    # One that only reads will never flush.
+    with Use(transfer, "read", second):
+        pass
+    second.close()
+    write(transfer, third)
+    assert_lost(transfer, third)
+    write(transfer, third)
+    flush(transfer, third)
+
+
+def test_connection_that_broke_while_the_client_left(breaking):
+    transfer, connect = breaking
+    first, second = connect(), connect()
+    write(transfer, first)
+    with Use(transfer, "read", first) as disk:
+        disk.backend._client.stream.interrupt()
+    first.close()
+    assert_lost(transfer, second)
+
+
+def test_flushed_writes_are_not_lost(breaking):
+    transfer, connect = breaking
+    first, second = connect(), connect()
+    write(transfer, first)
+    flush(transfer, first)
+    break_server(transfer, first)
+    flush(transfer, first)
+    first.close()
+    flush(transfer, second)
 
 
 # --- Running ---

@@ -206,14 +206,14 @@ def breaking(disk):
 
 
 def test_lost_writes_fail_the_next_flush():
-    """What was written to a connection that broke may not be on the disk: somebody must hear of it, once."""
+    """What was written to a connection that broke may not be on the disk: the client must hear of it."""
     with opened(breaking(bytearray(1000)), writable=True) as backend:
         backend.write(0, memoryview(b"x"))
         with pytest.raises(errors.StorageError):
             read(backend)
-        with pytest.raises(errors.StorageError, match="write again what was written"):
-            backend.flush()
-        backend.flush()
+        for _ in range(2):
+            with pytest.raises(errors.StorageError, match="write again what was written"):
+                backend.flush()
 
 
 def test_flushed_writes_are_not_lost():
