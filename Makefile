@@ -9,12 +9,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ovirt_imageio/version.py)
 NAME := ovirt-imageio-$(VERSION)
-# Where this interpreter looks for packages below PREFIX.
-PYTHON_LIB = $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib", vars={"base": "$(PREFIX)"}))')
+# Where the interpreter is that runs the installed programs, and where it looks for packages below PREFIX.
+PYTHON_PATH = $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
+PYTHON_LIB = $(shell $(PYTHON) -c 'import site; \
+    print(*[path for path in site.getsitepackages() if path.startswith("$(PREFIX)/lib/")][:1])')
 # rpm asks only its own database what is installed; on Debian that one is empty.
 RPM_OPTIONS := $(if $(wildcard /etc/debian_version),--nodeps)
 # The files that depend on this checkout.
 DEVELOPMENT := $(CURDIR)/.cache/development
+PROGRAMS := daemon/ovirt-imageio daemon/ovirt-imageioctl daemon/ovirt-img
 
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -52,7 +55,7 @@ format: $(VENV)/ready  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff check --fix
 
 .PHONY: run
-run: $(VENV)/ready  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
+run: $(VENV)/programs  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
 	exec $(BIN)/ovirt-imageio serve demo.qcow2 --size 10g
 
 .PHONY: bench
@@ -83,22 +86,27 @@ dist:  ## make the archive of the last commit: dist/ovirt-imageio-VERSION.tar.gz
 rpm: system-rpm dist  ## make the packages of the last commit: build/rpm/
 	rpmbuild -ta dist/$(NAME).tar.gz --define '_topdir $(CURDIR)/build/rpm' $(RPM_OPTIONS)
 
+# systemd takes its files from below any PREFIX; firewalld, and the daemon for what other packages configure, from below
+# /usr alone.
 .PHONY: install
 install:  ## install everything below DESTDIR
-	install -d $(addprefix $(DESTDIR),$(PYTHON_LIB) /etc/ovirt-imageio/conf.d $(PREFIX)/lib/ovirt-imageio/conf.d)
+	@test -n "$(PYTHON_LIB)" || { echo "$(PYTHON_PATH) looks for packages nowhere below $(PREFIX)/lib:" \
+	    "choose with PYTHON=/usr/bin/python3, or with another PREFIX" >&2; exit 1; }
+	install -d $(addprefix $(DESTDIR),$(PYTHON_LIB) /etc/ovirt-imageio/conf.d /usr/lib/ovirt-imageio/conf.d)
 	install -d $(DESTDIR)/var/log/ovirt-imageio
 	cd ovirt_imageio && find . -name '*.py' -o -name py.typed | sort | \
 	    xargs -I @ install -D -m 644 @ $(DESTDIR)$(PYTHON_LIB)/ovirt_imageio/@
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin daemon/ovirt-imageio daemon/ovirt-imageioctl daemon/ovirt-img
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS)
+	sed -i '1s|^#!.*|#!$(PYTHON_PATH)|' $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	install -m 644 conf/README $(DESTDIR)/etc/ovirt-imageio/README
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system data/ovirt-imageio.service
+	sed -i 's|/usr/bin/ovirt|$(PREFIX)/bin/ovirt|' $(DESTDIR)$(PREFIX)/lib/systemd/system/ovirt-imageio.service
 	install -D -m 644 data/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ovirt-imageio.conf
 	install -D -m 644 data/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ovirt-imageio.conf
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/firewalld/services data/firewalld/*.xml
+	install -D -m 644 -t $(DESTDIR)/usr/lib/firewalld/services data/firewalld/*.xml
 
 .PHONY: install-dev
-install-dev: $(VENV)/ready  ## use this checkout as the proxy of an engine below ENGINE_PREFIX
-	@test -n "$(ENGINE_PREFIX)" || { echo "Say where the engine is: make install-dev ENGINE_PREFIX=DIR" >&2; exit 1; }
+install-dev: has-engine-prefix $(VENV)/programs  ## use this checkout as the proxy of an engine below ENGINE_PREFIX
 	install -d $(addprefix $(ENGINE_PREFIX)/,bin etc/ovirt-imageio/conf.d var/run/ovirt-imageio)
 	sed 's|/etc/pki|$(ENGINE_PREFIX)&|' conf/50-engine.conf >$(ENGINE_PREFIX)/etc/ovirt-imageio/conf.d/50-engine.conf
 	sed 's|@DIR@|$(ENGINE_PREFIX)/var/run/ovirt-imageio|' conf/99-development.conf \
@@ -107,20 +115,29 @@ install-dev: $(VENV)/ready  ## use this checkout as the proxy of an engine below
 	@echo "Now run: $(ENGINE_PREFIX)/bin/ovirt-imageio -c $(ENGINE_PREFIX)/etc/ovirt-imageio"
 
 .PHONY: generated-files
-generated-files: $(DEVELOPMENT)/ready  ## make a configuration and a certificate to run the daemon from this checkout
+generated-files: $(VENV)/programs $(DEVELOPMENT)/ready  ## make what it takes to run the daemon from this checkout
+	@echo "Now run: $(BIN)/ovirt-imageio -c $(DEVELOPMENT)"
 
 ## What the others need
 
+.PHONY: has-engine-prefix system-run system-develop system-check system-bench system-rpm
+has-engine-prefix:
+	@test -n "$(ENGINE_PREFIX)" || { echo "Say where the engine is: make install-dev ENGINE_PREFIX=DIR" >&2; exit 1; }
+
 # What the system must have; a quick look when nothing is missing.
-.PHONY: system-check system-run system-bench system-rpm
-system-check system-run system-bench system-rpm: system-%:
+system-run system-develop system-check system-bench system-rpm: system-%:
 	@test/tools/packages $*
 
-# The environment for development, made again when what it is made of changes.
-$(VENV)/ready: setup.py | system-run
+# The environment, made again when what it is made of changes: first with the programs alone, which need no compiler,
+# then with what development needs.
+$(VENV)/programs: setup.py pyproject.toml | system-run
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[test,check]'
+	$(BIN)/pip install --quiet --editable .
 	mkdir -p .cache
+	touch $@
+
+$(VENV)/ready: $(VENV)/programs | system-develop
+	$(BIN)/pip install --quiet --editable '.[test,check]'
 	touch $@
 
 # The host's configuration with the paths of this checkout, and with a certificate that signs itself.
@@ -132,5 +149,4 @@ $(DEVELOPMENT)/ready: conf/60-vdsm.conf conf/99-development.conf Makefile
 	    -addext subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1 -addext keyUsage=critical,digitalSignature,keyCertSign \
 	    -keyout $(DEVELOPMENT)/pki/keys/vdsmkey.pem -out $(DEVELOPMENT)/pki/certs/vdsmcert.pem 2>/dev/null
 	cp $(DEVELOPMENT)/pki/certs/vdsmcert.pem $(DEVELOPMENT)/pki/certs/cacert.pem
-	@echo "Now run: .venv/bin/ovirt-imageio -c $(DEVELOPMENT)"
 	touch $@

@@ -31,11 +31,13 @@ ABILITIES = {
     "tokens": ["cryptography>=36"],
     # the profile resource of the control service
     "profile": ["yappi>=1.3"],
-    # the commands of ovirt-img that talk to an engine
+    # the commands of ovirt-img that talk to an engine; pip builds it: that takes gcc and the headers of Python, libxml2
+    # and, where pycurl has no wheel, libcurl
     "engine": ["ovirt-engine-sdk-python>=4.4"],
 }
 
-# The one place that names what development needs. "test" goes to every Python, "check" only to .venv.
+# The one place that names what development needs. "test" goes to every Python, "check" only to .venv; systemd-python
+# is the only one that needs a compiler.
 # Formatter, linter and type checker are pinned: everybody must get the same answer.
 DEVELOPMENT = {
     "test": [
@@ -62,7 +64,6 @@ setup(
     long_description=description(),
     long_description_content_type="text/markdown",
     license="GPL-2.0-or-later",
-    url="https://github.com/oVirt/ovirt-imageio",
     python_requires=">=3.9",
     packages=find_packages(include=["ovirt_imageio", "ovirt_imageio.*"]),
     package_data={"ovirt_imageio": ["py.typed"]},

@@ -17,13 +17,14 @@ from ovirt_imageio import version
 pytestmark = [pytest.mark.storage, pytest.mark.slow, pytest.mark.timeout(600)]
 
 # What is needed to build, and nothing that happens to lie around.
-SOURCES = ("setup.py", "README.md", "LICENSE", "ovirt_imageio")
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "ovirt_imageio")
 
 
 def run(*command, cwd):
     # Isolated from the environment of the tests: what is found, was installed.
     result = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=250)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "DEPRECATION" not in result.stderr
     return result.stdout
 
 

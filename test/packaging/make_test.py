@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import venv
+from pathlib import Path
 
 import pytest
 from tools import source
@@ -14,7 +16,7 @@ from ovirt_imageio import config
 pytestmark = pytest.mark.storage
 
 # The environment is there already, or these tests would not run: -o keeps make from making it again.
-MAKE = ("make", "-o", "system-run", "-o", ".venv/ready")
+MAKE = ("make", "-o", "system-run", "-o", ".venv/programs")
 
 
 def make(*arguments):
@@ -34,6 +36,7 @@ def test_alone_lists_all_targets():
 def test_development_role_of_a_host(tmp_path):
     result = make("generated-files", f"DEVELOPMENT={tmp_path}")
     assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(f"Now run: .venv/bin/ovirt-imageio -c {tmp_path}\n")
     loaded = config.load(tmp_path, tmp_path / "no-vendor")
     config.check(loaded)
     assert loaded.warnings == ()
@@ -55,7 +58,43 @@ def test_development_role_of_a_proxy(tmp_path):
     assert (tmp_path / "bin/ovirt-imageio").is_symlink()
 
 
-def test_development_role_needs_a_place():
-    result = make("install-dev")
+def test_development_role_needs_a_place(tmp_path):
+    """This is told before anything is built."""
+    result = make("install-dev", f"VENV={tmp_path}")
     assert result.returncode != 0
     assert "make install-dev ENGINE_PREFIX=DIR" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_programs_and_their_package_find_each_other(tmp_path):
+    """The interpreter of the programs looks where the package is, and systemd starts the program that was installed."""
+    venv.create(tmp_path / "prefix", symlinks=True)
+    python = tmp_path / "prefix/bin/python"
+    root = tmp_path / "root"
+    result = make("install", f"DESTDIR={root}", f"PREFIX={tmp_path}/prefix", f"PYTHON={python}")
+    assert result.returncode == 0, result.stderr
+    program = Path(f"{root}{tmp_path}/prefix/bin/ovirt-imageio")
+    assert program.read_text().startswith(f"#!{python}\n")
+    code = "import site; print(*site.getsitepackages())"
+    (folder,) = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=30).stdout.split()
+    assert Path(f"{root}{folder}/ovirt_imageio/version.py").exists()
+    unit = Path(f"{root}{tmp_path}/prefix/lib/systemd/system/ovirt-imageio.service").read_text()
+    assert f"ExecStart={tmp_path}/prefix/bin/ovirt-imageio\n" in unit
+    assert (root / "usr/lib/ovirt-imageio/conf.d").is_dir()
+
+
+def test_a_package_that_no_program_would_find_is_not_installed(tmp_path):
+    result = make("install", f"DESTDIR={tmp_path}", "PREFIX=/opt/elsewhere")
+    assert result.returncode != 0
+    assert "looks for packages nowhere below /opt/elsewhere/lib" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/etc/debian_version"), reason="this is not Debian")
+@pytest.mark.parametrize("prefix, folder", [("/usr", "/usr/lib/python3/"), ("/usr/local", "/usr/local/lib/python3.")])
+def test_debian_has_two_places(tmp_path, prefix, folder):
+    result = make("install", f"DESTDIR={tmp_path}", f"PREFIX={prefix}", "PYTHON=/usr/bin/python3")
+    assert result.returncode == 0, result.stderr
+    (found,) = tmp_path.rglob("ovirt_imageio/version.py")
+    assert str(found).startswith(f"{tmp_path}{folder}")
+    assert "/dist-packages/" in str(found)
