@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.storage
 
 SPEC = source.ROOT / "ovirt-imageio.spec"
 SITE = "/usr/lib/python3/site-packages"
+PYTHON = "/usr/bin/python3"
 
 
 def run(*command):
@@ -66,7 +68,7 @@ def test_enterprise_linux_wants_its_qemu():
 def installed(tmp_path_factory):
     """Everything that `make install` installs, as absolute paths."""
     root = tmp_path_factory.mktemp("root")
-    run("make", "install", f"DESTDIR={root}", f"PYTHON_LIB={SITE}")
+    run("make", "install", f"DESTDIR={root}", f"PYTHON={PYTHON}", f"PYTHON_LIB={SITE}")
     return {"/" + str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
 
 
@@ -107,3 +109,62 @@ def test_the_whole_package_is_installed(installed):
     assert files == {f"{SITE}/{path.relative_to(source.ROOT)}" for path in source.PACKAGE.rglob("*.py")} | {
         f"{SITE}/ovirt_imageio/py.typed"
     }
+
+
+def run_script(name, argument, folder, *programs, fails=()):
+    """Run a script of the package with these programs and no others; return what each of them was called with."""
+    calls = folder / "calls"
+    for program in programs:
+        path = folder / program
+        path.write_text(f'#!/bin/sh\necho {program} "$@" >>{calls}\nexit {int(program in fails)}\n')
+        path.chmod(0o755)
+    script = "\n".join(sections()[f"%{name} daemon"])
+    done = subprocess.run(["/bin/sh", "-c", script, name, argument], env={"PATH": str(folder)}, timeout=30)
+    assert done.returncode == 0
+    return calls.read_text().splitlines() if calls.exists() else []
+
+
+ACCOUNTS = ("getent", "groupadd", "useradd")
+
+
+def test_install_makes_the_user_that_sysusers_would_make(tmp_path):
+    lines = (source.ROOT / "data/sysusers.conf").read_text().splitlines()
+    (user,) = (shlex.split(line) for line in lines if line.startswith("u "))
+    _, name, _, comment, home, shell = user
+    made = [call for call in run_script("pre", "1", tmp_path, *ACCOUNTS, fails=["getent"]) if "add" in call]
+    assert made == [
+        f"groupadd --system {name}",
+        f"useradd --system --gid {name} --home-dir {home} --no-create-home --shell {shell} --comment {comment} {name}",
+    ]
+
+
+def test_a_user_that_is_there_is_kept(tmp_path):
+    assert not [call for call in run_script("pre", "2", tmp_path, *ACCOUNTS) if "add" in call]
+
+
+@pytest.mark.parametrize(
+    "name, argument, calls",
+    [
+        ("post", "1", ["--no-reload preset ovirt-imageio.service"]),
+        ("post", "2", ["--quiet stop ovirt-imageio-daemon.service"]),
+        ("preun", "0", ["--no-reload disable --now ovirt-imageio.service"]),
+        ("preun", "1", []),
+        ("postun", "0", ["daemon-reload"]),
+        ("postun", "1", ["daemon-reload", "try-restart ovirt-imageio.service"]),
+    ],
+    ids=["install", "upgrade", "remove", "old one before upgrade", "after remove", "old one after upgrade"],
+)
+def test_service(tmp_path, name, argument, calls):
+    """A failure of systemctl, as in a container that is being built, does not fail the installation."""
+    called = run_script(name, argument, tmp_path, "systemctl", fails=["systemctl"])
+    assert called == [f"systemctl {call}" for call in calls]
+
+
+@pytest.mark.parametrize("name", ["post", "preun", "postun"])
+def test_without_systemd(tmp_path, name):
+    assert run_script(name, "0", tmp_path) == []
+
+
+def test_programs_start_with_the_interpreter_of_the_system(installed):
+    assert installed["/usr/bin/ovirt-imageio"].read_text().startswith(f"#!{PYTHON}\n")
+    assert f"PYTHON={PYTHON} " in "\n".join(sections("--define", f"__python3 {PYTHON}")["%install"])
