@@ -19,11 +19,15 @@ __all__ = ["Client", "Extent", "open"]
 
 
 class Extent(NamedTuple):
-    """`length` bytes, and what one context says of them."""
+    """`length` bytes, and what one context says of them.
+
+    zero: base:allocation. dirty: a bitmap. hole: qemu:allocation-depth; no layer of the image allocates them.
+    """
 
     length: int
-    zero: bool
-    dirty: bool
+    zero: bool = False
+    dirty: bool = False
+    hole: bool = False
 
 
 class Client:
@@ -87,12 +91,11 @@ class Client:
 
 def describe(context: str, extent: status.Status) -> Extent:
     """Return what the flags of a context mean."""
-    is_bitmap = context.startswith(wire.DIRTY_BITMAP)
-    return Extent(
-        extent.length,
-        zero=context == wire.BASE_ALLOCATION and bool(extent.flags & wire.STATE_ZERO),
-        dirty=is_bitmap and bool(extent.flags & wire.STATE_DIRTY),
-    )
+    if context == wire.BASE_ALLOCATION:
+        return Extent(extent.length, zero=bool(extent.flags & wire.STATE_ZERO))
+    if context == wire.ALLOCATION_DEPTH:
+        return Extent(extent.length, hole=extent.flags == 0)
+    return Extent(extent.length, dirty=bool(extent.flags & wire.STATE_DIRTY))
 
 
 def open(url: Union[str, urllib.parse.ParseResult, urllib.parse.SplitResult], dirty: bool = False) -> Client:

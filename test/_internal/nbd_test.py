@@ -9,9 +9,12 @@ import pytest
 from fakes.nbdpeer import Peer
 
 from ovirt_imageio._internal import nbd
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server
 
 SIZE = 100_000
-CONTEXTS = ["base:allocation", "qemu:dirty-bitmap:backup"]
+CLUSTER = 64 * 1024
+CONTEXTS = ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:backup"]
 
 
 def serving(disk, contexts=("base:allocation",)):
@@ -40,14 +43,30 @@ def test_extents():
         call.negotiate(size=SIZE, contexts=CONTEXTS)
         request = call.request()
         call.status(request, [(400, 0), (600, 3)], 0, done=False)
-        call.status(request, [(200, 1), (800, 0)], 1)
+        call.status(request, [(300, 1), (500, 2), (200, 0)], 1, done=False)
+        call.status(request, [(200, 1), (800, 0)], 2)
 
     with Peer(script) as peer, nbd.open(urlparse(peer.url), dirty=True) as client:
         assert client.dirty_bitmap == "qemu:dirty-bitmap:backup"
         assert client.extents(0, 1000) == {
-            "base:allocation": [nbd.Extent(400, False, False), nbd.Extent(600, True, False)],
-            client.dirty_bitmap: [nbd.Extent(200, False, True), nbd.Extent(800, False, False)],
+            "base:allocation": [nbd.Extent(400), nbd.Extent(600, zero=True)],
+            "qemu:allocation-depth": [nbd.Extent(300), nbd.Extent(500), nbd.Extent(200, hole=True)],
+            client.dirty_bitmap: [nbd.Extent(200, dirty=True), nbd.Extent(800)],
         }
+
+
+@pytest.mark.storage
+def test_holes_of_qcow2(tmp_path):
+    """What vdsm's tests of detected zeroes look at."""
+    path = str(tmp_path / "disk.qcow2")
+    img.create(path, "qcow2", 3 * CLUSTER)
+    with Server(path, "qcow2") as server, nbd.open(urlparse(server.url)) as client:
+        client.write(0, b"x" * CLUSTER)
+        client.zero(CLUSTER, CLUSTER, punch_hole=False)
+        client.flush()
+        extents = client.extents(0, 3 * CLUSTER)
+    assert [(e.length, e.zero) for e in extents["base:allocation"]] == [(CLUSTER, False), (2 * CLUSTER, True)]
+    assert [(e.length, e.hole) for e in extents["qemu:allocation-depth"]] == [(2 * CLUSTER, False), (CLUSTER, True)]
 
 
 def test_no_bitmap():
