@@ -95,7 +95,8 @@ class Receive(Operation):
     """Write `size` bytes from a source to the disk, or all that it has.
 
     `src` has `readinto(buffer)` or `read(count)`; both may return less than asked for, and nothing at the end.
-    The data is flushed to the storage at the end, unless `flush` is false. `clock` is accepted for the sake of callers
+    A file that grows ends with a whole block: callers open it as a disk, with direct I/O. The data is flushed to the
+    storage at the end, unless `flush` is false. `clock` is accepted for the sake of callers
     who had one in older versions, and not used.
     """
 
@@ -117,9 +118,12 @@ class Receive(Operation):
         with contextlib.closing(FileBackend(self.path, writable=True)) as disk:
             # Without a size the end of the source is no error.
             ending = contextlib.suppress(errors.PartialContent) if self.size is None else contextlib.nullcontext()
+            before = disk.size()
             with ending:
                 length = MAX_SIZE - self.offset if self.size is None else self.size
                 disk.receive_from(self._source, self.offset, length, self._advance)
+            if (end := disk.size()) > before:
+                disk.zero(end, -end % disk.block_size)
             if self._flush:
                 disk.flush()
 

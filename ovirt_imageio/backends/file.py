@@ -58,7 +58,7 @@ class FileBackend(Backend):
             return self._disk.read(offset, view)
 
     def write(self, offset: int, view: memoryview) -> None:
-        """Write view at offset. A file grows when needed, by whole blocks; what is between and behind is zero."""
+        """Write view at offset. A file grows when needed; what is between is zero."""
         with self._doing("write", writing=True):
             self._disk.write(offset, view)
 

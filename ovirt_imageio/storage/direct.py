@@ -18,6 +18,7 @@ import logging
 import os
 import stat
 import struct
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Optional
@@ -52,7 +53,7 @@ _warned: set[int] = set()
 class DirectFile:
     """An open file or block device.
 
-    Threads: one at a time.
+    Threads: any, each with a range of its own; close by one.
     """
 
     def __init__(self, fd: int, info: os.stat_result, block_size: int) -> None:
@@ -61,6 +62,8 @@ class DirectFile:
         self.block_size = block_size
         # Names the storage, however it was opened; a device has many nodes, but one number.
         self.identity = (0, info.st_rdev) if self.is_block_device else (info.st_dev, info.st_ino)
+        # Held while direct I/O is off. Reads and writes of whole blocks work meanwhile, through the page cache.
+        self._cached = threading.Lock()
 
     @property
     def is_direct(self) -> bool:
@@ -97,7 +100,7 @@ class DirectFile:
 
     def write_cached(self, offset: int, view: memoryview) -> None:
         """Write all of view, of any length at any offset, through the page cache."""
-        with self._page_cache():
+        with self._cached, self._page_cache():
             done = 0
             while done < len(view):
                 done += os.pwrite(self.fd, view[done:], offset + done)

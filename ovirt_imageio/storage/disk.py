@@ -24,9 +24,10 @@ __all__ = ["Disk"]
 class Disk:
     """Access to any range of a file.
 
-    Writers in this process that share a block do each other no harm. Raises OSError.
+    Writers in this process that share a block do each other no harm. A file grows by what is written, not by whole
+    blocks. Raises OSError.
 
-    Threads: one at a time.
+    Threads: any, each with a range of its own.
     """
 
     def __init__(self, file: DirectFile, *, sparse: bool = False) -> None:
@@ -65,16 +66,13 @@ class Disk:
         return slot[skip : skip + length]
 
     def write(self, offset: int, view: memoryview) -> None:
-        """Write all of view.
-
-        A file that must grow grows by whole blocks: what is beyond view is zero.
-        """
+        """Write all of view; a file that must grow does."""
         self._check_end(offset + len(view))
         with self._shared.locked(offset, len(view)):
             self._write(offset, view)
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range read as zeroes. A file that must grow does, by whole blocks unless it is sparse."""
+        """Make a range read as zeroes; a file that must grow does."""
         end = offset + length
         self._check_end(end)
         if length == 0:
@@ -128,11 +126,10 @@ class Disk:
         skip = offset - start
         with buffers.pool.lend() as (slot,):
             count = self._file.read(start, slot[:block])
-            if skip + len(view) <= count < block:
-                # The file ends within this block, but not within view: a whole block would make it longer.
+            if count < block:
+                # The file ends within this block, or before it: a whole block would make it too long.
                 self._file.write_cached(offset, view)
                 return
-            slot[count:block] = bytes(block - count)
             slot[skip : skip + len(view)] = view
             self._file.write(start, slot[:block])
 

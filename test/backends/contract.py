@@ -160,11 +160,9 @@ class Contract:
             yield backend
 
     def check(self, disk: Disk, expected: bytes) -> None:
-        """The disk holds `expected`, and beyond it at most the zeroes that fill the last block."""
+        """The disk holds `expected`, and nothing more."""
         if disk.keeps_data:
-            content = disk.content()
-            assert content[: len(expected)] == expected
-            assert not any(content[len(expected) :])
+            assert disk.content() == expected
 
     # Attributes
 
@@ -258,8 +256,8 @@ class Contract:
         with contextlib.closing(disk.open(sparse=sparse)) as backend:
             backend.zero(start, length)
             backend.flush()
-            assert backend.size() >= start + length
-        self.check(disk, data[:start])
+            assert backend.size() == start + length
+        self.check(disk, data[:start].ljust(start + length, b"\0"))
         assert len(disk.content()) >= start + length
 
     # Flush

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -12,7 +13,6 @@ from fakes.waiting import DEADLINE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ovirt_imageio.geometry import blocks
 from ovirt_imageio.relay import buffers
 from ovirt_imageio.storage import direct, zero
 from ovirt_imageio.storage.disk import Disk
@@ -59,7 +59,7 @@ steps = st.lists(st.tuples(st.sampled_from(["write", "zero", "read"]), places, p
 )
 @given(size=places, steps=steps, block_size=st.sampled_from([1, 4096, 8192]), sparse=st.booleans())
 def test_like_memory(path, size, steps, block_size, sparse):
-    """Whatever is done to a disk gives what it gives in memory; only the size of what grows is rounded up."""
+    """Whatever is done to a disk gives what it gives in memory."""
     expected = bytearray(b"\xff" * size)
     Path(path).write_bytes(expected)
     disk, file = open_disk(path, block_size, sparse)
@@ -75,9 +75,8 @@ def test_like_memory(path, size, steps, block_size, sparse):
                 disk.write(offset, memoryview(data))
             else:
                 disk.zero(offset, length)
-            if length and end > len(expected):
-                assert end <= file.size() <= blocks.round_up(end, block_size)
-                expected.extend(bytes(file.size() - len(expected)))
+            if length:
+                expected.extend(bytes(max(0, end - len(expected))))
             expected[offset:end] = data
             assert content(path) == expected
 
@@ -126,12 +125,37 @@ def test_write_within_the_last_block_keeps_the_size(path, block_size):
     assert content(path) == b"x" * 4990 + b"y" * 10
 
 
-def test_write_beyond_the_end_pads_to_the_block(path):
+@pytest.mark.parametrize(("offset", "length"), [(5000, 10), (5010, 10), (4096, 1000), (10_000, 8000), (4990, 9000)])
+def test_write_beyond_the_end_is_exact(path, block_size, offset, length):
     Path(path).write_bytes(b"x" * 5000)
-    disk, file = open_disk(path, 4096)
+    disk, file = open_disk(path, block_size)
     with file:
-        disk.write(5000, memoryview(b"y" * 10))
-    assert content(path) == b"x" * 5000 + b"y" * 10 + bytes(8192 - 5010)
+        disk.write(offset, memoryview(b"y" * length))
+    assert content(path) == (b"x" * 5000)[:offset] + bytes(max(0, offset - 5000)) + b"y" * length
+
+
+def test_both_ends_of_a_growing_file_at_once(path):
+    """Threads that switch direct I/O off do not leave it off, nor on when another one needs it off."""
+    disk, file = open_disk(path)
+    count, size = 50, 5000
+    errors_: list[BaseException] = []
+
+    def write(numbers: range) -> None:
+        try:
+            for number in numbers:
+                disk.write(number * size, memoryview(bytes([number + 1]) * size))
+        except BaseException as e:
+            errors_.append(e)
+
+    with file:
+        threads = [threading.Thread(target=write, args=(range(first, count, 2),)) for first in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert fcntl.fcntl(file.fd, fcntl.F_GETFL) & os.O_DIRECT
+    assert errors_ == []
+    assert content(path) == b"".join(bytes([number + 1]) * size for number in range(count))
 
 
 def test_sparse_zero_beyond_the_end_is_exact(path, block_size):
