@@ -1,0 +1,82 @@
+"""What a page points at is there: other pages, headings, modules, and folders of the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tools.source import PACKAGE, ROOT
+
+from docs import pages
+
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+# Where a path in backticks may begin.
+FOLDERS = (ROOT, PACKAGE, ROOT / "docs", ROOT / "test")
+PATH = re.compile(r"`((?:[A-Za-z_.]+/)*[A-Za-z_]+\.(?:py|md|conf|spec)|(?:test|docs|conf|data)/[A-Za-z_./-]*)`")
+
+# What a page names that is not in this repository: drop-ins of the reader. NAME stands for what a reader will write.
+ELSEWHERE = {"60-vdsm.conf", "50-engine.conf", "99-user.conf"}
+
+
+def prose(text: str) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"(?ms)^ *```.*?^ *```\s*?$", "", text)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names by which the headings of a page can be linked, as GitHub and others make them."""
+    found = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def find_faults(page: str, text: str) -> Iterator[str]:
+    """Yield what a page points at that is not there."""
+    for match in LINK.finditer(prose(text)):
+        target, _, anchor = (match[1] or match[2]).partition("#")
+        if re.match("[a-z]+:", target):
+            continue
+        path = ROOT / page if not target else (ROOT / page).parent / target
+        if not path.exists():
+            yield f"{page} links to {target}, which is not there"
+        elif anchor and anchor not in anchors(path.read_text(encoding="utf-8")):
+            yield f"{page} links to #{anchor}, which {path.name} does not have"
+    for path in PATH.findall(prose(text)):
+        if path not in ELSEWHERE and "NAME" not in path and not any((folder / path).exists() for folder in FOLDERS):
+            yield f"{page} names {path}, which is not there"
+
+
+@pytest.mark.parametrize("page", pages.names())
+def test_what_is_named_is_there(page):
+    assert list(find_faults(page, pages.read(page))) == []
+
+
+def test_each_room_is_described():
+    told = set(re.findall(r"`([a-z_]+(?:/|\.py))`", "\n".join(rows("docs/architecture.md", "| room |"))))
+    names = {path.name + "/" if path.is_dir() else path.name for path in PACKAGE.iterdir()}
+    assert told == {name for name in names if name.endswith(("/", ".py")) and not name.startswith("__")}
+
+
+def rows(page: str, head: str) -> list[str]:
+    """Return the first cells of the table with this head."""
+    table = pages.read(page).partition(head)[2].partition("\n\n")[0]
+    return [line.split("|")[1] for line in table.splitlines()[2:]]
+
+
+PLANTED = {
+    "lost page": ("[this](lost.md)", "links to lost.md"),
+    "lost heading": ("[this](images.md#lost)", "links to #lost"),
+    "lost module": ("`auth/lost.py`", "names auth/lost.py"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_fault(name):
+    text, message = PLANTED[name]
+    good = "[this](images.md#zero-and-flush-patch) `errors.py` `test/layers_test.py` [that](https://lost.example)\n"
+    assert list(find_faults("docs/page.md", good)) == []
+    (fault,) = find_faults("docs/page.md", good + text)
+    assert message in fault
+    assert Path(fault.split()[0]) == Path("docs/page.md")
