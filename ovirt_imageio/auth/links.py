@@ -68,7 +68,17 @@ class Link:
 class Running:
     """One operation that runs now."""
 
-    __slots__ = ("_activity", "backend_name", "cut_reason", "is_write", "link", "operation", "seen", "started")
+    __slots__ = (
+        "_activity",
+        "backend_name",
+        "cut_reason",
+        "is_provisional",
+        "is_write",
+        "link",
+        "operation",
+        "seen",
+        "started",
+    )
 
     def __init__(self, operation: Operation, link: Link, now: float) -> None:
         self.operation = operation
@@ -77,6 +87,8 @@ class Running:
         self.backend_name = link.backend.name if link.backend is not None else "none"
         # Does it change the disk? Cut in the middle it leaves that half written.
         self.is_write = operation.name in WRITES
+        # Until it ends, has what it says it has done only been sent?
+        self.is_provisional = self.is_write and link.backend is not None and link.backend.reports_sent
         # How much of operation.done was accounted.
         self.seen = 0
         self._activity: Optional[int] = None

@@ -41,12 +41,12 @@ class Progress:
         """How many bytes are moved per second, these days."""
         return int(self._meter.rate())
 
-    def describe(self, is_one_way: bool) -> dict[str, Any]:
-        """Return what came of it, as the control service shows it.
+    def describe(self, is_one_way: bool, running: Iterable[Running] = ()) -> dict[str, Any]:
+        """Return what came of it, as the control service shows it, with what running operations have sent.
 
         Of a transfer that goes both ways, one number for what was read and what was written would tell nothing.
         """
-        transferred = {"transferred": self.transferred} if is_one_way else {}
+        transferred = {"transferred": self.transferred + sum(map(self._sent, running))} if is_one_way else {}
         return {"last_error": self.last_error, "rate": self.rate, **transferred}
 
     def observe(self, running: Iterable[Running], now: float) -> tuple[bool, bool]:
@@ -73,11 +73,24 @@ class Progress:
         if count <= 0:
             return False
         if operation.is_transfer:
-            self._ranges.add(operation.offset + running.seen, operation.offset + done)
+            if not running.is_provisional:
+                self._ranges.add(operation.offset + running.seen, operation.offset + done)
             self._moved += count
             self._observer.bytes_moved(running.backend_name, operation.name, count)
         running.seen = done
         return True
+
+    def finish(self, running: Running) -> None:
+        """Account for an operation that ended: now it is known what it has done."""
+        self.account(running)
+        operation = running.operation
+        if running.is_provisional and operation.is_transfer:
+            self._ranges.add(operation.offset, operation.offset + operation.done)
+
+    def _sent(self, running: Running) -> int:
+        """Return how many bytes an operation has sent that may be stored, and were not yet transferred before."""
+        start = running.operation.offset
+        return self._ranges.missing(start, start + running.seen) if running.is_provisional else 0
 
 
 def describe_error(error: BaseException, secret: str) -> str:

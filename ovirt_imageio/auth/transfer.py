@@ -328,7 +328,7 @@ class Transfer:
         return {
             **self.ticket.describe(),
             **self._lease.describe(now),
-            **self._progress.describe(is_one_way=len(self.ticket.ops) == 1),
+            **self._progress.describe(len(self.ticket.ops) == 1, self._links.running),
             "active": is_active,
             "age": int(now - self._born),
             "canceled": self._state is not State.OPEN,
@@ -367,7 +367,7 @@ class Transfer:
     def _finish(self, running: Running, error: Optional[BaseException]) -> None:
         """Account for an operation that ended, and close its backend if nobody should use that again."""
         with self._lock:
-            self._progress.account(running)
+            self._progress.finish(running)
             self._links.running.discard(running)
             if running.cut_reason is None:
                 self._lease.touch(self._clock())

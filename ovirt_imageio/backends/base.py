@@ -56,6 +56,9 @@ class Backend(abc.ABC):
     can_recover: ClassVar[bool] = False
     # What was written and not flushed, if the way to the disk can break; a transfer hands it on to the next backend.
     writes: UnflushedWrites
+    # Does a write report bytes that were sent, before it is known whether they were stored? At the end it takes back
+    # those that were not, with a negative count.
+    reports_sent: ClassVar[bool] = False
     # The longest zero() that still leaves progress and cancel responsive.
     zero_step: int = 128 * 1024 * 1024
 

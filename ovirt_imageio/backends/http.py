@@ -70,6 +70,7 @@ class HttpBackend(Backend):
     can_recover = True
     # The origin knows, and refuses.
     can_grow = True
+    reports_sent = True
 
     def __init__(self, image: Image, *, writable: bool = True, dirty: bool = False) -> None:
         self._image = image

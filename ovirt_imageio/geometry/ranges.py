@@ -80,6 +80,20 @@ class Ranges:
             end = max(right, end)
         self._insert(start, end)
 
+    def missing(self, start: int, end: int) -> int:
+        """Return how many of the bytes from start up to, but not including, end were not added."""
+        count = end - start
+        chunk, index = self._last_before(start) or self._first()
+        while chunk < len(self._starts):
+            starts, ends = self._starts[chunk], self._ends[chunk]
+            while index < len(starts):
+                if starts[index] >= end:
+                    return count
+                count -= max(0, min(ends[index], end) - max(starts[index], start))
+                index += 1
+            chunk, index = chunk + 1, 0
+        return count
+
     def _last_before(self, offset: int) -> Optional[tuple[int, int]]:
         """Return where the last island is that starts at or before offset: its chunk and index."""
         chunk = bisect_right(self._firsts, offset) - 1

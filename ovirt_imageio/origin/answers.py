@@ -13,7 +13,7 @@ from typing import Any
 from ovirt_imageio import errors
 from ovirt_imageio.origin.reply import Reply
 
-__all__ = ["holds_range", "is_passing", "read_checksum", "read_object", "read_refusal"]
+__all__ = ["holds_range", "is_passing", "read_checksum", "read_object", "read_refusal", "read_stored"]
 
 # How much of what the origin tells about an error is shown.
 TEXT_LIMIT = 512
@@ -26,6 +26,7 @@ PASSING = frozenset([408, 429, 502, 503, 504])
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 UNSATISFIED_RANGE = re.compile(r"bytes \*/[0-9]{1,18}")
+PARTIAL_CONTENT = re.compile(r"Expected ([0-9]{1,18}) bytes, got only ([0-9]{1,18})")
 CHECKSUM = re.compile(r"[0-9a-f]+")
 
 
@@ -52,6 +53,14 @@ def read_checksum(reply: Reply, block_size: int) -> str:
     if not isinstance(checksum, str) or not CHECKSUM.fullmatch(checksum) or answer.get("block_size") != block_size:
         raise errors.StorageError("compute the checksum", "the origin answered with no checksum")
     return checksum
+
+
+def read_stored(reply: Reply, length: int) -> int:
+    """Return how much of a body of `length` bytes the server says to have stored when it was cut; 0 if it does not."""
+    match = PARTIAL_CONTENT.fullmatch(reply.read(TEXT_LIMIT).decode("utf-8", "replace").strip())
+    if reply.status != 400 or match is None or int(match[1]) != length:
+        return 0
+    return int(match[2])
 
 
 def read_refusal(reply: Reply, operation: str, secret: str) -> errors.StorageError:

@@ -287,11 +287,12 @@ class Image:
     ) -> int:
         """Send what is in the buffer, and what the source has, with one PUT; return how many bytes."""
         where = {"content-range": f"bytes {offset}-*/*"} if is_chunked else content_range(offset, length)
-        with self.origin.upload("write", self.put_suffix, where, None if is_chunked else length) as upload:
+        body = Body(progress)
+        with body, self.origin.upload("write", self.put_suffix, where, None if is_chunked else length) as upload:
             try:
-                done = self._send_body(upload, source, buffer, length, progress)
-                if done < length and not is_chunked:
-                    raise errors.PartialContent(length, done)
+                body.send(upload, source, buffer, length)
+                if body.sent < length and not is_chunked:
+                    raise errors.PartialContent(length, body.sent)
                 upload.end()
             except Refused:
                 # Also with success: it cannot be true.
@@ -301,24 +302,15 @@ class Image:
                 raise
             except Exception:
                 # What came until now shall be written, and be so before we tell.
-                upload.cut()
+                with contextlib.suppress(errors.Error), upload.cut() as reply:
+                    body.stored = min(answers.read_stored(reply, length), body.sent)
                 self._size = None
                 raise
             with upload.reply() as reply:
                 self.check_reply(reply, "write", 200, 204)
-        self._grow(offset + done)
-        return done
-
-    def _send_body(self, upload: Upload, source: Source, buffer: memoryview, length: int, progress: Progress) -> int:
-        """Send what is in the buffer, then what the source has, up to `length` bytes; return how many."""
-        count = len(buffer)
-        done = 0
-        while count:
-            upload.write(buffer[:count])
-            progress(count)
-            done += count
-            count = fill(source, buffer[: min(STEP, length - done)])
-        return done
+            body.stored = body.sent
+        self._grow(offset + body.sent)
+        return body.sent
 
     def zero(self, offset: int, length: int) -> None:
         """Zero with PATCH, if the origin can."""
@@ -426,6 +418,31 @@ class Image:
         """Raise errors.OriginError with the origin's words, unless its status is an expected one."""
         if reply.status not in expected:
             raise answers.read_refusal(reply, operation, self._ticket_id)
+
+
+class Body:
+    """Counts a body while it is sent; leaving the context takes back what is not known to be `stored`."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.sent = 0
+        self.stored = 0
+        self._progress = progress
+
+    def __enter__(self) -> Body:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self.stored < self.sent:
+            self._progress(self.stored - self.sent)
+
+    def send(self, upload: Upload, source: Source, buffer: memoryview, length: int) -> None:
+        """Send what is in the buffer, then what the source has, up to `length` bytes."""
+        count = len(buffer)
+        while count:
+            upload.write(buffer[:count])
+            self.sent += count
+            self._progress(count)
+            count = fill(source, buffer[: min(STEP, length - self.sent)])
 
 
 class Zeroes:

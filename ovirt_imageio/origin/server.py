@@ -288,13 +288,11 @@ class Upload:
             stack.pop_all()
             return reply
 
-    def cut(self) -> None:
-        """End the body too early, and wait until the server has dealt with what it got."""
+    def cut(self) -> Reply:
+        """End the body too early, and return what the server says when it has dealt with what it got."""
         assert self._peer is not None
-        with contextlib.suppress(errors.Error):
-            self._peer.end_requests()
-            with self.reply():
-                pass
+        self._peer.end_requests()
+        return self.reply()
 
     def _send(self, data: Data) -> None:
         assert self._peer is not None

@@ -11,7 +11,8 @@ from typing import Callable, Optional, Protocol
 __all__ = ["Progress", "Sink", "Source", "fill"]
 
 # Called with the number of bytes moved since the last call, at least once per MiB; it may raise, to stop the move.
-# Calls come one at a time, but maybe from another thread than the one that started the move.
+# Calls come one at a time, but maybe from another thread than the one that started the move. A negative number takes
+# back what was sent, and turned out not to be stored.
 Progress = Callable[[int], None]
 
 

@@ -57,6 +57,43 @@ def test_each_byte_counts_once(progress, recorder):
     assert recorder.moved == [("memory", "write", 5), ("memory", "write", 10), ("memory", "read", 20)]
 
 
+class ReportsSent(FakeBackend):
+    reports_sent = True
+
+
+def provisional(offset):
+    """Return an upload through a proxy."""
+    connection = FakeConnection()
+    link = Link(connection)
+    link.backend = ReportsSent()
+    return Running(Steps(connection, offset, "write"), link, 0)
+
+
+def transferred(progress, *running):
+    return progress.describe(True, running)["transferred"]
+
+
+def test_what_was_only_sent_counts_while_it_may_be_stored(progress, recorder):
+    stored, refused = provisional(0), provisional(100)
+    for run in (stored, refused):
+        run.operation.done = 50
+        assert progress.account(run)
+    assert transferred(progress, stored, refused) == 100
+    stored.operation.done = 60
+    progress.finish(stored)
+    # Nothing of it was stored after all.
+    refused.operation.done = 0
+    progress.finish(refused)
+    assert transferred(progress) == progress.transferred == 60
+    again = provisional(50)
+    again.operation.done = 20
+    progress.account(again)
+    assert transferred(progress, again) == 70
+    progress.finish(again)
+    assert transferred(progress) == 70
+    assert sum(count for _, _, count in recorder.moved) == 130
+
+
 def test_what_is_no_transfer_moves_but_does_not_count(progress, recorder):
     run = running("flush")
     run.operation.done = 10

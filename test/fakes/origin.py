@@ -121,12 +121,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data[offset : offset + len(body)] = body
             self.answer(200)
             return
-        length = int(self.headers["Content-Length"])
+        length = expected = int(self.headers["Content-Length"])
         while length:
             piece = self.rfile.read1(min(length, 64 * 1024))
             if not piece:
                 self.close_connection = True
-                self.answer(400, b"Partial content\n")
+                self.answer(400, f"Expected {expected} bytes, got only {expected - length}\n".encode())
                 return
             self.server.origin.grow(offset)
             data[offset : offset + len(piece)] = piece

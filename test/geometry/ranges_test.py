@@ -44,8 +44,11 @@ def test_offsets_of_the_largest_disk():
 
 
 @pytest.mark.parametrize("chunk", [2, 3, 1024])
-@given(pairs=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 40))))
-def test_equals_a_set_of_integers(chunk, pairs):
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 40))),
+    asked=st.tuples(st.integers(0, 260), st.integers(0, 100)),
+)
+def test_equals_a_set_of_integers(chunk, pairs, asked):
     with pytest.MonkeyPatch.context() as patch:
         # Small chunks, so that few ranges split and empty many of them.
         patch.setattr(ranges, "CHUNK", chunk)
@@ -55,6 +58,8 @@ def test_equals_a_set_of_integers(chunk, pairs):
             union.add(start, start + length)
             model.update(range(start, start + length))
             assert union.total == len(model)
+        start, length = asked
+        assert union.missing(start, start + length) == len(set(range(start, start + length)) - model)
     islands = list(union)
     assert len(islands) == len(union)
     assert {n for start, end in islands for n in range(start, end)} == model

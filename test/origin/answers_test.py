@@ -103,6 +103,22 @@ def test_what_is_neither_wanted_nor_a_refusal(status):
 
 
 @pytest.mark.parametrize(
+    "status,text,stored",
+    [
+        (400, b"Expected 10 bytes, got only 7\n", 7),
+        (400, b"Expected 11 bytes, got only 7\n", 0),
+        (400, b"Expected 10 bytes, got only -7\n", 0),
+        (400, b"No such ticket\n", 0),
+        (400, b"", 0),
+        (500, b"Expected 10 bytes, got only 7\n", 0),
+    ],
+)
+def test_stored(status, text, stored):
+    with answered(text, status) as reply:
+        assert answers.read_stored(reply, 10) == stored
+
+
+@pytest.mark.parametrize(
     ("error", "passing"),
     [
         (errors.BackendUnavailable("read", "lost"), True),

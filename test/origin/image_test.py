@@ -158,9 +158,12 @@ def test_answer_after_the_last_chunk_counts(status):
         if status == 200:
             assert image.receive_all(Bytes(bytes(3 * MIB)), 0, 4 * MIB, Progress()) == 3 * MIB
         else:
+            progress = Progress()
             with pytest.raises(errors.OriginError, match="Storage failed") as e:
-                image.receive_all(Bytes(bytes(3 * MIB)), 0, 4 * MIB, Progress())
+                image.receive_all(Bytes(bytes(3 * MIB)), 0, 4 * MIB, progress)
             assert e.value.status == status
+            # Nobody knows how much of it is stored.
+            assert max(progress.calls) > 0 == progress.total
 
 
 @pytest.mark.parametrize("status,error", [(200, errors.StorageError), (507, errors.OriginError)])
@@ -622,8 +625,34 @@ def test_put_is_not_done_before_the_origin_says_so():
         wire.read_head()
         wire.read(3 * MIB)
 
+    progress = Progress()
     with ScriptedOrigin(script) as origin, opened(origin) as image, pytest.raises(errors.BackendUnavailable):
-        OPERATIONS["PUT"](image)
+        image.receive_from(Bytes(bytes(3 * MIB)), 0, 3 * MIB, progress)
+    assert max(progress.calls) > 0 == progress.total
+
+
+@pytest.mark.parametrize(
+    "status,text,stored",
+    [
+        (400, f"Expected {4 * MIB} bytes, got only 1000", 1000),
+        (400, f"Expected {4 * MIB} bytes, got only {3 * MIB}", 2 * MIB),
+        (400, "Expected 1 bytes, got only 1000", 0),
+        (400, "Partial content", 0),
+        (507, f"Expected {4 * MIB} bytes, got only 1000", 0),
+        (200, "", 0),
+    ],
+)
+def test_upload_that_was_cut_counts_what_the_origin_says(status, text, stored):
+    def script(wire):
+        wire.options(size=4 * MIB)
+        wire.read_head()
+        wire.read(4 * MIB)
+        wire.answer(status, text.encode())
+
+    progress = Progress()
+    with ScriptedOrigin(script) as origin, opened(origin) as image, pytest.raises(ConnectionResetError):
+        image.receive_from(Bytes(bytes(2 * MIB), error=ConnectionResetError("gone")), 0, 4 * MIB, progress)
+    assert progress.total == stored
 
 
 def test_nobody_listens():

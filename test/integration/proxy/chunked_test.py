@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 
 import pytest
@@ -64,6 +65,35 @@ def test_full_disk(any_host, proxy, tmp_path, flush):
             assert status == 507, (server.folder, words)
         # Let go of the disk, to unmount it.
         any_host.control("DELETE", paths[0].replace("images", "tickets"))
+
+
+@needs_nbdkit
+@pytest.mark.parametrize("is_chunked", [True, False])
+def test_what_the_host_did_not_store_is_not_counted(host, proxy, is_chunked):
+    """An upload that is resumed begins where the count says that the last one ended."""
+    with nbdkit("--filter=error", "memory", str(SIZE), "error-pwrite=EIO", "error-pwrite-rate=1") as path:
+        url = host.add_ticket(url=f"nbd:unix:{path}", size=SIZE, ops=["write"])
+        where = "/images/" + proxy.add_ticket(url=url, size=SIZE, ops=["write"]).rpartition("/")[2]
+        headers = {} if is_chunked else {"Content-Length": str(SIZE)}
+        assert upload(proxy, where, SIZE, headers)[0] == 500
+        assert told(proxy, where)["transferred"] == told(host, url)["transferred"] == 0
+        assert "Input/output error" in told(proxy, where)["last_error"]
+
+
+def test_what_the_host_stored_is_counted(any_host, proxy, tmp_path):
+    image = Image(any_host, tmp_path, bytes(SIZE), ops=["write"])
+    path = image.offer(proxy, ops=["write"])
+    assert upload(proxy, path, 3 * MIB)[0] == 200
+    assert told(proxy, path)["transferred"] == 3 * MIB
+    assert upload(proxy, path, SIZE, {"Content-Length": str(SIZE)})[0] == 200
+    assert told(proxy, path)["transferred"] == SIZE
+
+
+def told(server, path):
+    """Return what the control service tells about a ticket."""
+    status, body = server.control("GET", f"/tickets/{path.rpartition('/')[2]}")
+    assert status == 200
+    return json.loads(body)
 
 
 @pytest.mark.parametrize("length", [0, 1000, MIB, MIB + 1, 3 * MIB, SIZE - 10])
