@@ -49,6 +49,10 @@ check: system-check $(VENV)/ready storage  ## everything that must be good befor
 	@echo "The whole suite:"
 	@tail -n 1 .cache/pytest.log
 
+.PHONY: fresh
+fresh: system-fresh  ## try the two commands of the README on minimal systems; ONLY=trixie: one, STEPS=run: no check
+	test/tools/fresh $(ONLY)
+
 .PHONY: format
 format: $(VENV)/ready  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format
@@ -120,12 +124,14 @@ generated-files: $(VENV)/programs $(DEVELOPMENT)/ready  ## make what it takes to
 
 ## What the others need
 
-.PHONY: has-engine-prefix system-run system-develop system-check system-bench system-rpm
+SYSTEMS := $(addprefix system-,run develop check bench rpm fresh)
+
+.PHONY: has-engine-prefix $(SYSTEMS)
 has-engine-prefix:
 	@test -n "$(ENGINE_PREFIX)" || { echo "Say where the engine is: make install-dev ENGINE_PREFIX=DIR" >&2; exit 1; }
 
 # What the system must have; a quick look when nothing is missing.
-system-run system-develop system-check system-bench system-rpm: system-%:
+$(SYSTEMS): system-%:
 	@test/tools/packages $*
 
 # The environment, made again when what it is made of changes: first with the programs alone, which need no compiler,
