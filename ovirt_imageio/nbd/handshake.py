@@ -14,7 +14,7 @@ Pure: knows neither sockets nor addresses.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn, Union
 
@@ -112,7 +112,8 @@ def negotiate(name: str, *, dirty: bool = False, secure: bool = False) -> Genera
     contexts: dict[int, str] = {}
     if mode is not Mode.SIMPLE:
         contexts = yield from choose_contexts(name, dirty)
-    return (yield from go(name, mode, contexts, HandshakeFlag.NO_ZEROES in flags))
+    export = yield from go(name, mode, contexts, HandshakeFlag.NO_ZEROES in flags, (yield from ask_maximum(name)))
+    return export
 
 
 def greet() -> Generator[Step, bytes, HandshakeFlag]:
@@ -183,17 +184,25 @@ def ask_contexts(option: Option, name: str, queries: tuple[str, ...]) -> Generat
     raise ProtocolError(f"the NBD server does not stop answering {option.name}")
 
 
-def go(name: str, mode: Mode, contexts: dict[int, str], short: bool) -> Generator[Step, bytes, Export]:
+def ask_maximum(name: str) -> Generator[Step, bytes, int]:
+    """Return the longest request that the server takes. What else is wrong with the export, GO tells."""
+    kind, payload, told = yield from ask_export(Option.INFO, name, (Info.BLOCK_SIZE,))
+    if kind == Reply.ACK:
+        return block_sizes(told).maximum
+    if not wire.is_error(kind):
+        refuse(f"the export {name!r}", kind, payload)
+    return DEFAULT_MAXIMUM_BLOCK
+
+
+def go(name: str, mode: Mode, contexts: dict[int, str], short: bool, maximum: int) -> Generator[Step, bytes, Export]:
     """Enter the transmission phase.
 
-    We do not ask for the block sizes: qemu then reports a minimum of one, and does the read-modify-write of odd
+    We do not ask for the block sizes now: qemu then reports a minimum of one, and does the read-modify-write of odd
     requests itself, where it can serialize them among all connections. A server that insists gets asked.
     """
-    infos: tuple[Info, ...] = ()
-    kind, payload, told = yield from ask_go(name, infos)
+    kind, payload, told = yield from ask_export(Option.GO, name, ())
     if kind == Reply.ERR_BLOCK_SIZE_REQD:
-        infos = (Info.BLOCK_SIZE,)
-        kind, payload, told = yield from ask_go(name, infos)
+        kind, payload, told = yield from ask_export(Option.GO, name, (Info.BLOCK_SIZE,))
     if kind == Reply.ERR_UNSUP:
         data = yield from ask_export_name(name, short)
         told = {Info.EXPORT: data}
@@ -205,16 +214,19 @@ def go(name: str, mode: Mode, contexts: dict[int, str], short: bool) -> Generato
     if size > MAX_SIZE:
         raise ProtocolError(f"the NBD server reports an impossible size: {size}")
     flags = ExportFlag(bits & sum(ExportFlag))
-    return Export(name, size, flags, mode, contexts, *block_sizes(told))
+    minimum, preferred, limit = block_sizes(told)
+    return Export(name, size, flags, mode, contexts, minimum, preferred, min(maximum, limit))
 
 
-def ask_go(name: str, infos: tuple[Info, ...]) -> Generator[Step, bytes, tuple[int, bytes, dict[int, bytes]]]:
-    """Ask for the export; return type and payload of the last answer, and what the ones before told, by Info."""
+def ask_export(
+    option: Option, name: str, infos: tuple[Info, ...]
+) -> Generator[Step, bytes, tuple[int, bytes, dict[int, bytes]]]:
+    """Ask about the export, or for it; return type and payload of the last answer, and what others told, by Info."""
     sizes = {Info.EXPORT: wire.EXPORT.size, Info.BLOCK_SIZE: wire.BLOCK_SIZES.size}
-    yield Send(wire.encode_option(Option.GO, wire.encode_go(name, infos)))
+    yield Send(wire.encode_option(option, wire.encode_go(name, infos)))
     told: dict[int, bytes] = {}
     for _ in range(MAX_REPLIES):
-        kind, payload = yield from receive_reply(Option.GO)
+        kind, payload = yield from receive_reply(option)
         if kind != Reply.INFO:
             return kind, payload, told
         if len(payload) < wire.INFO_TYPE.size:
@@ -224,7 +236,7 @@ def ask_go(name: str, infos: tuple[Info, ...]) -> Generator[Step, bytes, tuple[i
             told[info] = payload[wire.INFO_TYPE.size :]
             if len(told[info]) != sizes[info]:
                 raise ProtocolError(f"the NBD server sent an information of type {info} of {len(payload)} bytes")
-    raise ProtocolError("the NBD server does not stop answering GO")
+    raise ProtocolError(f"the NBD server does not stop answering {option.name}")
 
 
 def ask_export_name(name: str, short: bool) -> Generator[Step, bytes, bytes]:
@@ -258,15 +270,23 @@ def receive_reply(option: Option) -> Generator[Step, bytes, tuple[int, bytes]]:
     return kind, payload
 
 
-def block_sizes(told: dict[int, bytes]) -> Iterator[int]:
-    """Yield the minimum, preferred and maximum block size that the server reported; nothing if it did not."""
+class BlockSizes(NamedTuple):
+    """What the server wants requests to be like."""
+
+    minimum: int = DEFAULT_MINIMUM_BLOCK
+    preferred: int = DEFAULT_PREFERRED_BLOCK
+    maximum: int = DEFAULT_MAXIMUM_BLOCK
+
+
+def block_sizes(told: dict[int, bytes]) -> BlockSizes:
+    """Return the block sizes that the server reported, the defaults if it did not."""
     if Info.BLOCK_SIZE not in told:
-        return
+        return BlockSizes()
     minimum, preferred, maximum = wire.BLOCK_SIZES.unpack(told[Info.BLOCK_SIZE])
     is_power = minimum & (minimum - 1) == 0
     if not 0 < minimum <= LARGEST_MINIMUM_BLOCK or not is_power or maximum < minimum:
         raise ProtocolError(f"impossible block sizes: minimum {minimum}, preferred {preferred}, maximum {maximum}")
-    yield from (minimum, preferred, maximum // minimum * minimum)
+    return BlockSizes(minimum, preferred, maximum // minimum * minimum)
 
 
 def refuse(what: str, kind: int, payload: bytes) -> NoReturn:

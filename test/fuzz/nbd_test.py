@@ -74,6 +74,8 @@ def good_negotiation():
             reply(Option.SET_META_CONTEXT, Reply.META_CONTEXT, b"\0\0\0\0base:allocation"),
             reply(Option.SET_META_CONTEXT, Reply.META_CONTEXT, b"\0\0\0\1qemu:dirty-bitmap:a"),
             reply(Option.SET_META_CONTEXT),
+            reply(Option.INFO, Reply.INFO, struct.pack(">HIII", Info.BLOCK_SIZE, 1, 4096, 2**20)),
+            reply(Option.INFO),
             reply(Option.GO, Reply.INFO, struct.pack(">HQH", Info.EXPORT, 2**30, 1)),
             reply(Option.GO),
         ]

@@ -125,6 +125,20 @@ def test_extents():
     ]
 
 
+def test_server_that_rejects_long_requests():
+    arguments = ["--filter=blocksize-policy", "memory", "16M", "blocksize-error-policy=error"]
+    sizes = ["blocksize-minimum=1", "blocksize-preferred=4096", "blocksize-maximum=1M"]
+    data = pattern(0, 16 * MIB)
+    with opened(*arguments, *sizes, writable=True) as backend:
+        backend.receive_from(Source(data), 0, len(data), lambda count: None)
+        sink = Sink()
+        backend.send_to(sink, 0, len(data), lambda count: None)
+        assert sink.data == data
+        view = memoryview(bytearray(5 * MIB))
+        assert backend.readinto(100, view) == len(view)
+        backend.write(100, view)
+
+
 def test_no_extents():
     with opened("--filter=noextents", "memory", str(SIZE)) as backend:
         assert list(backend.extents()) == [ZeroExtent(0, SIZE, False, False)]
@@ -143,7 +157,11 @@ def test_nbdinfo_tells_the_same(way):
     assert ours.can_fua == theirs["can_fua"]
     assert ours.can_zero == theirs["can_zero"]
     assert ours.can_multi_conn == theirs["can_multi_conn"]
-    assert [*ours.contexts.values()] == theirs.get("contexts", [])
+    if way == "structured":
+        assert [*ours.contexts.values()] == theirs["contexts"]
+    else:
+        # Some versions of nbdinfo list contexts that need structured replies, which this server does not have.
+        assert ours.contexts == {}
 
 
 def test_export_name():

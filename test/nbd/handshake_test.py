@@ -29,15 +29,17 @@ def context(option, number, name):
     return reply(option, Reply.META_CONTEXT, struct.pack(">I", number) + name.encode())
 
 
-def info(kind, payload):
-    return reply(Option.GO, Reply.INFO, struct.pack(">H", kind) + payload)
+def info(kind, payload, option=Option.GO):
+    return reply(option, Reply.INFO, struct.pack(">H", kind) + payload)
 
 
 EXPORT = info(Info.EXPORT, wire.EXPORT.pack(SIZE, FLAGS))
 GO = EXPORT + reply(Option.GO)
 NOT_EXTENDED = reply(Option.EXTENDED_HEADERS, Reply.ERR_UNSUP)
 STRUCTURED = NOT_EXTENDED + reply(Option.STRUCTURED_REPLY)
-NO_CONTEXTS = reply(Option.SET_META_CONTEXT)
+NO_SIZES = reply(Option.INFO, Reply.ERR_UNSUP)
+# The last context, and no block sizes.
+NO_CONTEXTS = reply(Option.SET_META_CONTEXT) + NO_SIZES
 
 
 class Transcript:
@@ -85,6 +87,7 @@ def test_structured():
         (Option.EXTENDED_HEADERS, b""),
         (Option.STRUCTURED_REPLY, b""),
         (Option.SET_META_CONTEXT, wire.encode_meta_query("disk", ("base:allocation", "qemu:allocation-depth"))),
+        (Option.INFO, wire.encode_go("disk", (Info.BLOCK_SIZE,))),
         (Option.GO, wire.encode_go("disk")),
     ]
 
@@ -98,14 +101,14 @@ def test_extended():
 @pytest.mark.parametrize("error", [Reply.ERR_UNSUP, Reply.ERR_POLICY])
 def test_simple(error):
     """Without structured replies there is no block status."""
-    data = greeting() + reply(Option.EXTENDED_HEADERS, error) + reply(Option.STRUCTURED_REPLY, error) + GO
+    data = greeting() + reply(Option.EXTENDED_HEADERS, error) + reply(Option.STRUCTURED_REPLY, error) + NO_SIZES + GO
     transcript = Transcript(data)
     assert transcript.export.mode is Mode.SIMPLE
     assert transcript.export.contexts == {}
 
 
 def test_no_contexts():
-    data = greeting() + STRUCTURED + reply(Option.SET_META_CONTEXT, Reply.ERR_UNSUP) + GO
+    data = greeting() + STRUCTURED + reply(Option.SET_META_CONTEXT, Reply.ERR_UNSUP) + NO_SIZES + GO
     assert Transcript(data).export.contexts == {}
 
 
@@ -155,6 +158,22 @@ def test_block_sizes():
     told = info(Info.BLOCK_SIZE, wire.BLOCK_SIZES.pack(512, 4096, 1024**2 + 100))
     export = Transcript(greeting() + STRUCTURED + NO_CONTEXTS + told + GO).export
     assert (export.minimum_block, export.preferred_block, export.maximum_block) == (512, 4096, 1024**2)
+
+
+@pytest.mark.parametrize(("told", "maximum"), [(1024**2, 1024**2), (2**32 - 1, 32 * 1024**2), (32768, 32768)])
+def test_maximum(told, maximum):
+    """The server tells it before, so that it need not be asked for sizes that we would have to keep to."""
+    sizes = info(Info.BLOCK_SIZE, wire.BLOCK_SIZES.pack(512, 4096, told), Option.INFO) + reply(Option.INFO)
+    data = greeting() + STRUCTURED + reply(Option.SET_META_CONTEXT) + sizes + GO
+    export = Transcript(data).export
+    assert (export.minimum_block, export.preferred_block, export.maximum_block) == (1, 4096, maximum)
+
+
+def test_maximum_that_only_a_part_of_the_servers_tells():
+    """What is wrong with the export is said by GO."""
+    for error in (Reply.ERR_UNSUP, Reply.ERR_POLICY, Reply.ERR_UNKNOWN, Reply.ERR_SHUTDOWN):
+        data = greeting() + STRUCTURED + reply(Option.SET_META_CONTEXT) + reply(Option.INFO, error) + GO
+        assert Transcript(data).export.maximum_block == 32 * 1024**2
 
 
 def test_default_block_sizes():
@@ -265,6 +284,10 @@ FAULTS = {
         greeting() + STRUCTURED + NO_CONTEXTS + reply(Option.GO, Reply.INFO, b"x"),
         "without a type",
     ),
+    "odd answer to INFO": (
+        greeting() + STRUCTURED + reply(Option.SET_META_CONTEXT) + reply(Option.INFO, Reply.META_CONTEXT),
+        "unexpected answer",
+    ),
     "export of odd size": (greeting() + STRUCTURED + NO_CONTEXTS + info(Info.EXPORT, b"x" * 9), "of 11 bytes"),
     "no export": (greeting() + STRUCTURED + NO_CONTEXTS + reply(Option.GO), "did not tell the size"),
     "go is answered oddly": (
@@ -290,6 +313,9 @@ def test_impossible_block_sizes(sizes):
     told = info(Info.BLOCK_SIZE, wire.BLOCK_SIZES.pack(*sizes))
     with pytest.raises(ProtocolError, match="impossible block sizes"):
         Transcript(greeting() + STRUCTURED + NO_CONTEXTS + told + GO)
+    told = info(Info.BLOCK_SIZE, wire.BLOCK_SIZES.pack(*sizes), Option.INFO) + reply(Option.INFO)
+    with pytest.raises(ProtocolError, match="impossible block sizes"):
+        Transcript(greeting() + STRUCTURED + reply(Option.SET_META_CONTEXT) + told + GO)
 
 
 def test_truncated_at_each_byte():
