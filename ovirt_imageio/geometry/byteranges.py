@@ -63,8 +63,8 @@ def parse_range(text: str) -> ByteRange:
     return spec
 
 
-def parse_content_range(text: str) -> int:
-    """Return the offset that the Content-Range of an upload names; the rest of the header is only checked."""
+def parse_content_range(text: str) -> tuple[int, Optional[int]]:
+    """Return the offset that the Content-Range of an upload names, and the length if it does."""
     match = CONTENT_RANGE.fullmatch(text)
     if match is None or max(map(len, match.groups())) > MAX_DIGITS:
         raise errors.InvalidValue("Content-Range", text, "bytes FIRST-LAST/TOTAL, where LAST and TOTAL may be *")
@@ -73,7 +73,7 @@ def parse_content_range(text: str) -> int:
         raise errors.InvalidValue("Content-Range", text, "a last byte that does not come before the first")
     if total != "*" and int(first if last == "*" else last) >= int(total):
         raise errors.InvalidValue("Content-Range", text, "a range that ends before the total")
-    return int(first)
+    return int(first), None if last == "*" else int(last) - int(first) + 1
 
 
 def content_range(offset: int, length: int, total: int) -> str:

@@ -94,22 +94,25 @@ class Images:
         """Write the body at the offset that Content-Range names, or at 0."""
         parse.ticket_id(ticket_id)
         length = parse.upload_length(request)
-        offset = parse.upload_offset(request)
+        offset, promised = parse.upload_range(request)
         flush = parse.choice(request, "flush", {"y": True, "n": False}, default=True)
         response.close = response.close or request.query.get("close") == "y"
         client = request.connection.client
         with self._store.use(ticket_id, "write", request.connection) as disk:
             limit = disk.capacity
-            check_bounds(offset, length or 0, limit)
+            check_bounds(offset, length or promised or 0, limit)
             log.debug(
                 "[%s] WRITE size=%s offset=%d flush=%s transfer=%s", client, length, offset, flush, disk.transfer_id
             )
             operation: operations.Operation
             if length is None:
-                operation = operations.WriteAll(disk.backend, request.body, offset, limit - offset, flush)
+                most = min(limit - offset, limit if promised is None else promised)
+                operation = operations.WriteAll(disk.backend, request.body, offset, most, flush)
             else:
                 operation = operations.Write(disk.backend, request.body, offset, length, flush)
             disk.run(operation)
+            if promised is not None and operation.done < promised:
+                raise errors.PartialContent(promised, operation.done)
         response.send()
 
     def patch(self, request: Request, response: Response, ticket_id: str) -> None:

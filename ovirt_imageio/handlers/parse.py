@@ -22,7 +22,7 @@ __all__ = [
     "natural",
     "ticket_id",
     "upload_length",
-    "upload_offset",
+    "upload_range",
 ]
 
 T = TypeVar("T")
@@ -65,10 +65,21 @@ def upload_length(request: Request) -> Optional[int]:
     return request.body.length
 
 
-def upload_offset(request: Request) -> int:
-    """Return where the body belongs."""
+def upload_range(request: Request) -> tuple[int, Optional[int]]:
+    """Return where the body belongs, and the length that the client promises, None if it does not.
+
+    What a script means by a Range is not "write at 0".
+    """
+    if "range" in request.headers:
+        raise errors.InvalidValue("Range", request.headers["range"], "Content-Range, to tell where an upload belongs")
     text = request.headers.get("content-range")
-    return 0 if text is None else byteranges.parse_content_range(text)
+    if text is None:
+        return 0, None
+    offset, length = byteranges.parse_content_range(text)
+    size = request.body.length
+    if None not in (length, size) and length != size:
+        raise errors.InvalidValue("Content-Range", text, f"the range of the body, which has {size} bytes")
+    return offset, length
 
 
 def choice(request: Request, key: str, values: Mapping[str, T], default: T) -> T:

@@ -83,11 +83,17 @@ def test_range_stays_inside(first, span, available):
 
 
 @pytest.mark.parametrize(
-    ("text", "offset"),
-    [("bytes 0-9/10", 0), ("bytes 5-9/*", 5), ("bytes 5-*/10", 5), ("bytes 5-*/*", 5), ("bytes 9-9/10", 9)],
+    ("text", "offset", "length"),
+    [
+        ("bytes 0-9/10", 0, 10),
+        ("bytes 5-9/*", 5, 5),
+        ("bytes 5-*/10", 5, None),
+        ("bytes 5-*/*", 5, None),
+        ("bytes 9-9/10", 9, 1),
+    ],
 )
-def test_content_range_of_an_upload(text, offset):
-    assert byteranges.parse_content_range(text) == offset
+def test_content_range_of_an_upload(text, offset, length):
+    assert byteranges.parse_content_range(text) == (offset, length)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +123,8 @@ def test_content_range_malformed(text):
 
 @given(offset=st.integers(0, 2**63), length=st.integers(1, 2**63), rest=st.integers(0, 2**62))
 def test_content_range_round_trip(offset, length, rest):
-    assert byteranges.parse_content_range(byteranges.content_range(offset, length, offset + length + rest)) == offset
+    text = byteranges.content_range(offset, length, offset + length + rest)
+    assert byteranges.parse_content_range(text) == (offset, length)
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,28 @@ def test_put(server, content_range, offset):
     assert server.disk == DISK[:offset] + b"abcd" + DISK[offset + 4 :]
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=10-13"},
+        {"Range": "bytes=10-13", "Content-Range": "bytes 10-13/*"},
+        {"Content-Range": "bytes 10-14/*"},
+        {"Content-Range": "bytes 10-12/*"},
+        {"Content-Range": f"bytes 10-14/{SIZE}"},
+    ],
+)
+def test_put_into_a_range_that_is_not_that_of_the_body(server, headers):
+    answer = server.request("PUT", WRITE, headers, b"abcd")
+    assert answer.status == 400
+    assert server.disk == DISK
+
+
+@pytest.mark.parametrize(("content_range", "status"), [("3-9/*", 200), ("3-8/*", 416), ("3-10/*", 400)])
+def test_put_chunks_into_a_range(server, content_range, status):
+    answer = server.request("PUT", WRITE, {"Content-Range": f"bytes {content_range}"}, iter([b"abc", b"defg"]))
+    assert answer.status == status
+
+
 def test_put_nothing(server):
     assert server.request("PUT", WRITE, {"Content-Length": "0"}).status == 200
     assert server.disk == DISK

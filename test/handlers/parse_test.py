@@ -68,8 +68,8 @@ def test_an_upload_needs_a_length_or_chunks():
 
 
 def test_where_an_upload_belongs():
-    assert parse.upload_offset(request()) == 0
-    assert parse.upload_offset(request(headers={"content-range": "bytes 7-*/*"})) == 7
+    assert parse.upload_range(request()) == (0, None)
+    assert parse.upload_range(request(headers={"content-range": "bytes 7-*/*"})) == (7, None)
 
 
 def test_a_preflight_is_what_a_browser_sends():
