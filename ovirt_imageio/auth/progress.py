@@ -21,12 +21,15 @@ __all__ = ["Progress", "describe_error"]
 class Progress:
     """Adds up what the operations of one transfer do.
 
+    `is_upload`: the ticket permits to write, so verifying the disk transfers nothing.
+
     Threads: one at a time.
     """
 
-    def __init__(self, observer: TicketObserver) -> None:
+    def __init__(self, observer: TicketObserver, is_upload: bool = False) -> None:
         self.last_error: Optional[str] = None
         self._observer = observer
+        self._is_upload = is_upload
         self._ranges = Ranges()
         self._moved = 0
         self._meter = Meter()
@@ -72,7 +75,7 @@ class Progress:
         count = done - running.seen
         if count <= 0:
             return False
-        if operation.is_transfer:
+        if operation.is_transfer and not (self._is_upload and operation.is_verification):
             if not running.is_provisional:
                 self._ranges.add(operation.offset + running.seen, operation.offset + done)
             self._moved += count

@@ -81,7 +81,7 @@ class Transfer:
         self._links = Links()
         # When writes are cut too, once canceled.
         self._grace_ends = 0.0
-        self._progress = Progress(self._observer)
+        self._progress = Progress(self._observer, is_upload=ticket.can("write"))
         # Who saw the disk with one tag may go on with what it has while the tag is the same.
         self._tag = secrets.token_hex(8)
         self._writes = 0

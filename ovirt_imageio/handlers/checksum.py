@@ -29,7 +29,7 @@ class Checksum:
         self._store = store
 
     def get(self, request: Request, response: Response, ticket_id: str) -> None:
-        """Answer with the checksum of the whole disk."""
+        """Answer with the checksum of the whole disk, as far as the ticket permits."""
         parse.ticket_id(ticket_id)
         algorithm = parse.choice(
             request, "algorithm", {name: name for name in checksum.algorithms()}, checksum.DEFAULT_ALGORITHM
@@ -43,7 +43,7 @@ class Checksum:
                 algorithm,
                 block_size,
             )
-            operation = checksum.Checksum(disk.backend, algorithm, block_size)
+            operation = checksum.Checksum(disk.backend, algorithm, block_size, disk.size)
             disk.run(operation)
         response.send_json({"algorithm": algorithm, "block_size": block_size, "checksum": operation.result})
 

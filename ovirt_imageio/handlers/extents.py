@@ -46,11 +46,10 @@ class Extents:
             limit = parse.natural(request, "limit", default=None)
             if context == "dirty" and not disk.ticket.dirty:
                 raise errors.UnsupportedContext(context, 'the ticket was added without "dirty": true')
-            size = disk.backend.size()
-            if offset > size:
-                raise errors.RangeNotSatisfiable(offset, length, size)
-            if length is not None:
-                length = min(length, size - offset)
+            available = disk.size - offset
+            if available < 0:
+                raise errors.RangeNotSatisfiable(offset, length, disk.size)
+            length = available if length is None else min(length, available)
             log.info("[%s] EXTENTS transfer=%s context=%s", request.connection.client, disk.transfer_id, context)
             writer = ExtentsWriter(response, TEMPLATE[context])
             disk.run(operations.Extents(disk.backend, writer.write, context, offset, length, limit))

@@ -151,24 +151,36 @@ class Hasher:
 
 
 class Checksum(Operation):
-    """Compute the checksum of a disk; `result` holds it, in hexadecimal, after `run`."""
+    """Compute the checksum of a disk, or of its first `length` bytes.
+
+    `result` holds it, in hexadecimal, after `run`.
+    """
 
     name = "checksum"
+    is_verification = True
 
-    def __init__(self, backend: Backend, algorithm: str = DEFAULT_ALGORITHM, block_size: int = BLOCK_SIZE) -> None:
-        super().__init__(backend, 0, backend.size())
+    def __init__(
+        self,
+        backend: Backend,
+        algorithm: str = DEFAULT_ALGORITHM,
+        block_size: int = BLOCK_SIZE,
+        length: Optional[int] = None,
+    ) -> None:
+        super().__init__(backend, 0, backend.size() if length is None else length)
         self._algorithm = algorithm
         self._block_size = block_size
         self.result: Optional[str] = None
 
     def run(self) -> None:
         """Compute, or let the storage do it if it can."""
-        self.result = self._backend.checksum(self._algorithm, self._block_size)
+        # The storage knows only whole disks.
+        if self.length == self._backend.size():
+            self.result = self._backend.checksum(self._algorithm, self._block_size)
         if self.result is not None:
             self.advance(self.length)
             return
         with Hasher(self._algorithm, self._block_size, self.advance) as hasher:
-            for offset, length, is_zero in blocks(self._backend.extents("zero"), self._block_size):
+            for offset, length, is_zero in blocks(self._backend.extents("zero", 0, self.length), self._block_size):
                 if is_zero:
                     hasher.add_zeroes(length)
                 else:

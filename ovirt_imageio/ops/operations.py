@@ -31,6 +31,8 @@ class Operation(abc.ABC):
     name: ClassVar[str]
     # Do the bytes done count as transferred?
     is_transfer: ClassVar[bool] = True
+    # Does it only look at the disk, so that an upload which is verified has not moved?
+    is_verification: ClassVar[bool] = False
 
     def __init__(self, backend: Backend, offset: int = 0, length: int = 0) -> None:
         self._backend = backend

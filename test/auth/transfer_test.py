@@ -17,7 +17,7 @@ from ovirt_imageio.auth.transfer import Transfer
 from ovirt_imageio.auth.use import Use
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.nbd.wire import Command
-from ovirt_imageio.ops import operations
+from ovirt_imageio.ops import checksum, operations
 
 UUID = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 
@@ -585,6 +585,14 @@ def test_flush_moves_nothing(transfer, runner):
     run.operation.end()
     assert run.wait() is None
     assert transfer.info()["transferred"] == 0
+
+
+@pytest.mark.parametrize(("ops", "transferred"), [(["read"], 1024), (["write"], 0)])
+def test_verifying_an_upload_transfers_nothing(make, connection, ops, transferred):
+    transfer = make(ops=ops)
+    with Use(transfer, "read", connection) as disk:
+        disk.run(checksum.Checksum(disk.backend))
+    assert transfer.info()["transferred"] == transferred
 
 
 def test_rate(transfer, runner, clock):

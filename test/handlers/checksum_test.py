@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fakes.imageserver import ImageServer, ProxyServer
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
@@ -80,3 +81,29 @@ def test_an_unknown_ticket(server):
 def test_algorithms_need_no_ticket(server, ticket):
     answer = server.request("GET", f"/images/{ticket}/checksum/algorithms")
     assert (answer.status, answer.json()) == (200, {"algorithms": list(checksum.algorithms())})
+
+
+# --- A ticket that is smaller than the disk ---
+
+SIZE = 1024**2 + 1000
+CONTENT = bytes(range(256)) * 8192
+
+
+def expected(data):
+    operation = checksum.Checksum(MemoryBackend(data), block_size=1024**2)
+    operation.run()
+    return operation.result
+
+
+def test_it_ends_where_the_ticket_does(server):
+    server.add("part", CONTENT, size=SIZE)
+    answer = server.request("GET", "/images/part/checksum?block_size=1048576")
+    assert answer.json()["checksum"] == expected(CONTENT[:SIZE])
+
+
+def test_a_proxy_digests_no_more_than_its_own_ticket_permits(tmp_path):
+    with ProxyServer(tmp_path) as server:
+        server.add("part", CONTENT)
+        ImageServer.add(server, "part", CONTENT, size=SIZE)
+        answer = server.request("GET", "/images/part/checksum?block_size=1048576")
+        assert answer.json()["checksum"] == expected(CONTENT[:SIZE])

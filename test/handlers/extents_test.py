@@ -6,10 +6,14 @@ import json
 import threading
 
 import pytest
+from fakes import nbdpeer
+from fakes.imageserver import ImageServer, ProxyServer
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends.file import FileBackend
 from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.ops import operations
 
@@ -155,3 +159,63 @@ def test_an_error_in_the_middle_ends_the_connection(server):
         connection.request("GET", "/images/failing/extents")
         with pytest.raises(Exception, match="Incomplete"):
             connection.getresponse().read()
+
+
+# --- A ticket that is smaller than the disk ---
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", [(0, 100), (100, 50)]),
+        ("offset=120", [(120, 30)]),
+        ("offset=120&length=1000", [(120, 30)]),
+        ("offset=150", []),
+    ],
+)
+def test_extents_end_where_the_ticket_does(server, query, expected):
+    server.add("part", disk, size=150, dirty=True)
+    answer = server.request("GET", f"/images/part/extents?{query}")
+    assert answer.status == 200
+    assert [(extent["start"], extent["length"]) for extent in answer.json()] == expected
+
+
+def test_dirty_extents_end_where_the_ticket_does(server):
+    server.add("part", disk, size=150, dirty=True)
+    answer = server.request("GET", "/images/part/extents?context=dirty")
+    assert [(extent["start"], extent["length"]) for extent in answer.json()] == [(0, 50), (50, 100)]
+
+
+def test_extents_beyond_the_ticket(server):
+    server.add("part", disk, size=150)
+    answer = server.request("GET", "/images/part/extents?offset=151")
+    assert (answer.status, answer.headers["content-range"]) == (416, "bytes */150")
+
+
+def test_extents_of_a_proxy_end_where_its_own_ticket_does(tmp_path):
+    with ProxyServer(tmp_path) as server:
+        server.add("part", disk, size=256)
+        ImageServer.add(server, "part", disk, size=150)
+        assert server.request("GET", "/images/part/extents").json() == as_json(
+            [ZeroExtent(0, 100, False, False), ZeroExtent(100, 50, True, False)]
+        )
+
+
+def test_extents_of_a_file_end_where_the_ticket_does(tmp_path):
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * 8192)
+    with ImageServer(tmp_path) as server:
+        server.add("part", lambda: FileBackend(str(path), writable=False), size=5000)
+        [extent] = server.request("GET", "/images/part/extents").json()
+        assert (extent["start"], extent["length"]) == (0, 5000)
+
+
+def test_extents_of_an_nbd_export_end_where_the_ticket_does(tmp_path):
+    def script(call):
+        call.negotiate(size=8192, contexts=["base:allocation"])
+        call.serve(bytearray(8192))
+
+    with nbdpeer.Peer(script) as peer, ImageServer(tmp_path) as server:
+        server.add("part", lambda: NBDBackend(peer.url), size=5000)
+        [extent] = server.request("GET", "/images/part/extents").json()
+        assert (extent["start"], extent["length"]) == (0, 5000)

@@ -151,3 +151,24 @@ def test_cancel():
     with pytest.raises(errors.OperationCanceled):
         operation.run()
     assert operation.result is None
+
+
+@pytest.mark.parametrize("length", [0, 1, 4096, 5000])
+def test_of_a_part(length):
+    data = bytes(range(256)) * 40
+    operation = checksum.Checksum(MemoryBackend(data), block_size=4096, length=length)
+    operation.run()
+    assert operation.result == compute(MemoryBackend(data[:length]), block_size=4096)
+    assert operation.done == length
+
+
+def test_storage_is_asked_only_for_all_of_it():
+    class Computing(MemoryBackend):
+        def checksum(self, algorithm, block_size):
+            return "of everything"
+
+    disk = Computing(b"x" * 8192)
+    assert compute(disk) == "of everything"
+    operation = checksum.Checksum(disk, length=8191)
+    operation.run()
+    assert operation.result != "of everything"
