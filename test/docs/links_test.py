@@ -59,6 +59,23 @@ def test_each_room_is_described():
     assert told == {name for name in names if name.endswith(("/", ".py")) and not name.startswith("__")}
 
 
+def test_each_decision_is_listed():
+    told = set(re.findall(r"\]\(([a-z-]+\.md)\)", pages.read("docs/decisions/README.md")))
+    assert told == {path.name for path in (ROOT / "docs/decisions").glob("*.md")} - {"README.md"}
+
+
+def test_each_page_is_listed():
+    told = set(re.findall(r"\]\((docs/[a-z]+\.md)\)", pages.read("README.md")))
+    assert told == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_each_decision_says_when_to_think_again():
+    for page in pages.names():
+        if page.startswith("docs/decisions/") and not page.endswith("README.md"):
+            headings = re.findall("^## (.+)", pages.read(page), re.MULTILINE)
+            assert headings[0] == "What decided" and headings[-2:] == ["What it costs", "When to think again"], page
+
+
 def rows(page: str, head: str) -> list[str]:
     """Return the first cells of the table with this head."""
     table = pages.read(page).partition(head)[2].partition("\n\n")[0]
