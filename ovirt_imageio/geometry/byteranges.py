@@ -85,14 +85,15 @@ def content_range(offset: int, length: int, total: int) -> str:
 def content_disposition(filename: Optional[str]) -> str:
     """Return the Content-Disposition of a download, after RFC 6266.
 
-    A name that is no token is sent twice: quoted, as UTF-8, which every browser of the last decade understands, and in
-    the extended notation, which the standard prefers. Control characters, with which a name could forge headers, and
-    folders are dropped.
+    A name that is not a token is sent twice: quoted, as UTF-8, which every browser of the last decade understands, and
+    in the extended notation, which the standard prefers. So is a name with a percent sign, which browsers decode in a
+    token. Control characters, with which a name could forge headers, and folders are dropped; a backslash, which
+    separates folders on some systems, becomes an underscore.
     """
-    name = "".join(c for c in (filename or "") if c.isprintable()).replace("\\", "/").rpartition("/")[2]
+    name = "".join(c for c in (filename or "") if c.isprintable()).rpartition("/")[2].replace("\\", "_")
     if not name:
         return "attachment"
-    if TOKEN.fullmatch(name):
+    if TOKEN.fullmatch(name) and "%" not in name:
         return f"attachment; filename={name}"
     quoted = name.replace('"', "'")
     extended = urllib.parse.quote(name, safe=EXTENDED_SAFE, encoding="utf-8", errors="replace")
@@ -104,7 +105,7 @@ def parse_filename(text: str) -> Optional[str]:
 
     Lenient: old servers write the name as it is, in UTF-8, with blanks and without quotes.
     """
-    extended = re.search(r"filename\*=UTF-8''([^;]*)", text, re.IGNORECASE)
+    extended = re.search(r".*filename\*=UTF-8''([^;]*)", text, re.IGNORECASE)
     if extended:
         return urllib.parse.unquote(extended[1], errors="replace") or None
     plain = re.search(r'filename=(?:"([^"]*)"|(.*))', text, re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.parse
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ovirt_imageio import errors
@@ -137,7 +137,10 @@ def test_content_range_round_trip(offset, length, rest):
         ("a\r\nSet-Cookie: x", "attachment; filename=\"aSet-Cookie: x\"; filename*=UTF-8''aSet-Cookie%3A%20x"),
         ('a"; filename="b', "attachment; filename=\"a'; filename='b\"; filename*=UTF-8''a%22%3B%20filename%3D%22b"),
         ("../../etc/passwd", "attachment; filename=passwd"),
-        ("..\\boot.ini", "attachment; filename=boot.ini"),
+        ("..\\boot.ini", "attachment; filename=.._boot.ini"),
+        # Browsers decode what is not in the extended notation.
+        ("%41.raw", "attachment; filename=\"%41.raw\"; filename*=UTF-8''%2541.raw"),
+        ('a"b;c\\d.iso', "attachment; filename=\"a'b;c_d.iso\"; filename*=UTF-8''a%22b%3Bc_d.iso"),
     ],
 )
 def test_content_disposition(filename, expected):
@@ -153,3 +156,28 @@ def test_content_disposition_forges_nothing(filename):
         extended = header.rpartition("''")[2]
         assert extended.isascii()
         assert "/" not in urllib.parse.unquote(extended)
+
+
+@pytest.mark.parametrize(
+    ("text", "filename"),
+    [
+        ("", None),
+        ("attachment", None),
+        ("attachment; filename=disk.raw", "disk.raw"),
+        ('attachment; filename=""', None),
+        ('attachment; FileName="my disk.raw"', "my disk.raw"),
+        # As older servers write it.
+        ("attachment; filename=my %41 disk.raw", "my %41 disk.raw"),
+        ("attachment; filename*=UTF-8''%C3%A4%2541", "ä%41"),
+    ],
+)
+def test_parse_filename(text, filename):
+    assert byteranges.parse_filename(text) == filename
+
+
+@given(st.text(st.characters(blacklist_categories=["C", "Z"], blacklist_characters="/\\")))
+@example("filename*=UTF-8''x")
+@example('%41"; filename=b')
+def test_filename_round_trip(filename):
+    """A proxy passes on the name that the host has."""
+    assert byteranges.parse_filename(byteranges.content_disposition(filename)) == (filename or None)
