@@ -15,6 +15,7 @@
     ├── RangeNotSatisfiable       beyond the end of the ticket or the disk
     ├── PartialContent            the data ended before the size that was promised
     ├── OperationCanceled         somebody asked a running operation to stop
+    ├── BrokenProtocol            a client broke the rules of the protocol that it asked for
     ├── ClosedBackend             used after close
     └── StorageError              the disk, or what stands between us and it, failed
         ├── NoSpace               it is full
@@ -41,6 +42,7 @@ __all__ = [
     "BackendTimeout",
     "BackendUnavailable",
     "BackendUntrusted",
+    "BrokenProtocol",
     "ClosedBackend",
     "ConfigError",
     "Error",
@@ -189,6 +191,16 @@ class PartialContent(Error):
 
     def __str__(self) -> str:
         return f"Expected {self.requested} bytes, got only {self.available}"
+
+
+@dataclass(eq=False)
+class BrokenProtocol(Error):
+    """A client broke the rules of the protocol that it asked for; nothing more can be said to it."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The client broke the protocol: {self.reason}"
 
 
 class OperationCanceled(Error):

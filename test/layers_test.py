@@ -32,7 +32,7 @@ LAYERS: dict[str, set[str]] = {
     "origin": GROUND | {"net", "relay"},
     "httpd": GROUND | {"net", "relay"},
     "backends": GROUND | {"net", "relay"} | PILLARS - {"httpd"},
-    "ops": GROUND | {"relay", "storage", "backends"},
+    "ops": GROUND | {"relay", "storage", "nbd", "backends"},
     "auth": GROUND | {"net", "backends", "ops"},
     "sessions": GROUND | {"net", "origin", "backends", "auth"},
     "handlers": GROUND | {"relay", "backends", "ops", "auth", "sessions", "httpd"},

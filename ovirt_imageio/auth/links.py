@@ -16,12 +16,6 @@ from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["Connection", "Link", "Links", "Running"]
 
-# Operations that change the disk.
-WRITES = frozenset(["write", "zero", "flush"])
-
-# The operation that sends its answer while it runs.
-READ = "read"
-
 
 class Connection(Protocol):
     """What a transfer needs of the connection that a request came over."""
@@ -73,7 +67,6 @@ class Running:
         "backend_name",
         "cut_reason",
         "is_provisional",
-        "is_write",
         "link",
         "operation",
         "seen",
@@ -85,10 +78,9 @@ class Running:
         self.link = link
         self.started = now
         self.backend_name = link.backend.name if link.backend is not None else "none"
-        # Does it change the disk? Cut in the middle it leaves that half written.
-        self.is_write = operation.name in WRITES
-        # Until it ends, has what it says it has done only been sent?
-        self.is_provisional = self.is_write and link.backend is not None and link.backend.reports_sent
+        # Until it ends, has what it says it has done only been sent? A client that is attached tells what is stored.
+        has_sent = link.backend is not None and link.backend.reports_sent
+        self.is_provisional = operation.is_change and not operation.is_answering and has_sent
         # How much of operation.done was accounted.
         self.seen = 0
         self._activity: Optional[int] = None
@@ -108,8 +100,8 @@ class Running:
         is_first = self.cut_reason is None
         self.cut_reason = reason
         self.operation.cancel()
-        # Once a read has begun to answer there is nothing to be told.
-        if is_first and self.operation.name != READ:
+        # Where the answer has begun there is nothing to be told.
+        if is_first and not self.operation.is_answering:
             return
         self.link.connection.abort()
         if self.link.backend is not None:

@@ -77,7 +77,8 @@ class Progress:
             return False
         if operation.is_transfer and not (self._is_upload and operation.is_verification):
             if not running.is_provisional:
-                self._ranges.add(operation.offset + running.seen, operation.offset + done)
+                for start, end in operation.moved_since(running.seen):
+                    self._ranges.add(start, end)
             self._moved += count
             self._observer.bytes_moved(running.backend_name, operation.name, count)
         running.seen = done

@@ -139,7 +139,7 @@ class Transfer:
             running = Running(operation, link, now)
             self._links.running.add(running)
             self._lease.touch(now)
-            self._writes += running.is_write
+            self._writes += operation.is_change
         clock = link.connection.clock
         operation.clock = clock
         try:
@@ -159,7 +159,11 @@ class Transfer:
     @property
     def content_tag(self) -> str:
         """A text that changes whenever something begins to be written through this ticket."""
-        return f"{self._tag}-{self._writes}"
+        with self._lock:
+            # A client that is attached may have begun another write since the last look.
+            attached = [running for running in self._links.running if running.operation.is_answering]
+            self._writes += any(running.operation.is_change for running in attached)
+            return f"{self._tag}-{self._writes}"
 
     def touch(self) -> None:
         """Note that the client is alive."""
@@ -305,7 +309,7 @@ class Transfer:
         reason = "its ticket was canceled"
         self._cut_openings(reason)
         for running in self._links.running:
-            has_grace = running.is_write and now < self._grace_ends
+            has_grace = running.operation.is_changing and now < self._grace_ends
             if not running.operation.is_finishing and not has_grace and is_due(running):
                 self._cut(running, reason)
 

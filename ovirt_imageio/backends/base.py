@@ -7,13 +7,16 @@ they are only asserted.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
+from ovirt_imageio.nbd import export, wire
+from ovirt_imageio.nbd.export import Channel, Watch
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import SLOT
 
@@ -59,6 +62,8 @@ class Backend(abc.ABC):
     # Does a write report bytes that were sent, before it is known whether they were stored? At the end it takes back
     # those that were not, with a negative count.
     reports_sent: ClassVar[bool] = False
+    # The names of what tells what changed since the last backup, as NBD knows them: the contexts of dirty bitmaps.
+    bitmaps: Sequence[str] = ()
     # The longest zero() that still leaves progress and cancel responsive.
     zero_step: int = 128 * 1024 * 1024
 
@@ -135,6 +140,14 @@ class Backend(abc.ABC):
         except errors.PartialContent as e:
             return e.available
         return limit
+
+    def attach(self, channel: Channel, offer: Offer, watch: Watch) -> None:
+        """Serve the disk by NBD until the client at the other end of the channel leaves.
+
+        Meta contexts other than base:allocation are told from the dirty extents.
+        """
+        kinds = {name: "zero" if name == wire.BASE_ALLOCATION else "dirty" for name in offer.contexts}
+        export.serve(channel, self, offer, kinds, watch)
 
     def interrupt(self) -> None:  # noqa: B027  (a capability: most have nothing that blocks for long)
         """Make whatever blocks in this backend fail soon, where that is possible. Threads: any."""

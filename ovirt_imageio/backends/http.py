@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.geometry.extent import Extent
+from ovirt_imageio.nbd.wire import DIRTY_BITMAP
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Description, Image
@@ -59,6 +60,10 @@ def trust(options: Options) -> ssl.SSLContext:
         raise errors.BackendUntrusted("open", "the origin cannot be verified: the log of this server tells why") from e
 
 
+# Origins do not tell how the bitmap is called.
+CHANGES = f"{DIRTY_BITMAP}changes"
+
+
 class HttpBackend(Backend):
     """An image of an origin, which the backend closes; `dirty` tells whether dirty extents may be asked for.
 
@@ -80,6 +85,7 @@ class HttpBackend(Backend):
         self.max_readers = image.max_readers
         self.max_writers = image.max_writers
         self.block_size = image.block_size
+        self.bitmaps = [CHANGES] if dirty and image.has_dirty else []
 
     def size(self) -> int:
         """Return the size that the origin told; it grows with what is written here."""

@@ -94,6 +94,7 @@ class NBDBackend(Backend):
         with self._request("open") as nbd:
             export = nbd.export
         self.block_size = export.minimum_block
+        self.bitmaps = export.bitmaps if dirty and len(export.bitmaps) == 1 else []
         self.max_readers = max_connections
         self.max_writers = max_connections if export.can_multi_conn else 1
 

@@ -14,6 +14,7 @@ from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.use import Use
 from ovirt_imageio.geometry import byteranges
 from ovirt_imageio.handlers import parse
+from ovirt_imageio.handlers.attach import PROTOCOL, attach
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.ops import operations
@@ -22,8 +23,8 @@ __all__ = ["Images"]
 
 log = logging.getLogger("images")
 
-READ_FEATURES = ["checksum", "extents"]
-WRITE_FEATURES = ["checksum", "extents", "flush", "zero"]
+READ_FEATURES = ["checksum", "extents", "nbd"]
+WRITE_FEATURES = ["checksum", "extents", "flush", "nbd", "zero"]
 READ_METHODS = "OPTIONS,GET"
 WRITE_METHODS = "OPTIONS,GET,PUT,PATCH"
 
@@ -64,8 +65,11 @@ class Images:
         response.send_json(answer)
 
     def get(self, request: Request, response: Response, ticket_id: str) -> None:
-        """Send the disk, or a range of it."""
+        """Send the disk, or a range of it; or speak NBD."""
         parse.ticket_id(ticket_id)
+        if PROTOCOL in request.upgrades:
+            attach(self._store, request, response, ticket_id)
+            return
         byte_range = parse.byte_range(request)
         response.close = response.close or request.query.get("close") == "y"
         if_range = request.headers.get("if-range")

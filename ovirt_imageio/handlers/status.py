@@ -17,6 +17,7 @@ STATUS: Mapping[type[errors.Error], HTTPStatus] = {
     errors.InvalidRange: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     errors.PartialContent: HTTPStatus.BAD_REQUEST,
+    errors.BrokenProtocol: HTTPStatus.BAD_REQUEST,
     errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     errors.AuthorizationError: HTTPStatus.FORBIDDEN,
     errors.OperationCanceled: HTTPStatus.FORBIDDEN,

@@ -40,8 +40,6 @@ class Connection(Peer):
 
     def __init__(self, stream: Stream, client: str, limits: Limits) -> None:
         super().__init__(stream, client)
-        # True from the first byte of a request to the last one of its response.
-        self.is_busy = False
         # True if the client may be sending what nobody is going to read.
         self._is_out_of_step = False
         self._limits = limits

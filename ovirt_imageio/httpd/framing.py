@@ -11,7 +11,7 @@ from typing import Optional
 from ovirt_imageio.httpd.head import Head
 from ovirt_imageio.httpd.refusal import Refusal
 
-__all__ = ["CHUNK_LINE_LIMIT", "body_length", "expects_continue", "keeps_alive", "parse_chunk_size"]
+__all__ = ["CHUNK_LINE_LIMIT", "body_length", "expects_continue", "keeps_alive", "parse_chunk_size", "upgrades"]
 
 # A chunk's size line with its extensions, and a trailer line, has at most this many bytes: nobody needs more.
 CHUNK_LINE_LIMIT = 4096
@@ -56,6 +56,20 @@ def keeps_alive(head: Head) -> bool:
     if "close" in options:
         return False
     return head.version >= (1, 1) or "keep-alive" in options
+
+
+def upgrades(head: Head) -> tuple[str, ...]:
+    """Return the protocols, in lower case, that the client would rather speak on this connection (RFC 9110, 7.8).
+
+    Those of a request with a body are ignored, as a server may: it would have to be read first.
+    """
+    wanted = head.headers.get("upgrade")
+    options = (head.headers.get("connection") or "").lower().split(",")
+    if wanted is None or head.version < (1, 1) or "upgrade" not in map(str.strip, options):
+        return ()
+    if head.headers.get("content-length", "0") != "0" or head.headers.get("transfer-encoding") is not None:
+        return ()
+    return tuple(protocol.strip().lower() for protocol in wanted.split(","))
 
 
 def parse_chunk_size(line: bytes) -> int:

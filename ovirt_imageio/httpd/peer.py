@@ -36,6 +36,8 @@ class Peer:
         self.client = client
         self.clock = Clock()
         self.is_stopping = False
+        # True from the first byte of a request to the last one of its response.
+        self.is_busy = False
         self._stream = stream
         self._closers: list[Callable[[], None]] = []
         self._needs: list[Callable[[], bool]] = []

@@ -22,7 +22,17 @@ class Request:
     Threads: the connection's.
     """
 
-    __slots__ = ("body", "connection", "headers", "keeps_alive", "method", "path", "query_string", "version")
+    __slots__ = (
+        "body",
+        "connection",
+        "headers",
+        "keeps_alive",
+        "method",
+        "path",
+        "query_string",
+        "upgrades",
+        "version",
+    )
 
     def __init__(self, head_: head.Head, body: Body, connection: Peer) -> None:
         self.method, target, self.version, self.headers = head_
@@ -30,6 +40,8 @@ class Request:
         self.body = body
         self.connection = connection
         self.keeps_alive = framing.keeps_alive(head_)
+        # The protocols to which the client would switch.
+        self.upgrades = framing.upgrades(head_) if "upgrade" in self.headers else ()
 
     @property
     def query(self) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from ovirt_imageio.httpd.refusal import phrase_of
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.sink import BodySink, ChunkedSink, NoSink
 from ovirt_imageio.httpd.stream import Stream
+from ovirt_imageio.httpd.upgrade import Upgraded
 from ovirt_imageio.version import __version__
 
 __all__ = ["BINARY", "JSON", "TEXT", "Response", "http_date"]
@@ -102,6 +103,16 @@ class Response:
         head = self._start(status, length, content_type)
         self._sink = BodySink(self._stream, head, length) if self.has_body else NoSink(self._stream, head)
         return self._sink
+
+    def upgrade(self, protocol: str) -> Upgraded:
+        """Switch to another protocol, which the client asked for; the connection closes when the handler returns."""
+        assert protocol in self._request.upgrades
+        assert not self.is_started
+        self.status = 101
+        self.close = True
+        head = f"{opening(101)}{current_date()}\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n"
+        self._stream.send(head.encode())
+        return Upgraded(self._stream, self._request.connection)
 
     def finish(self) -> None:
         """Send what was not sent yet of a response that went well: the server calls it after the handler."""

@@ -36,6 +36,9 @@ MAX_DROPPED = 64 * 1024
 # The longest request that a client may rely on, and the longest that it may send here.
 MAXIMUM_BLOCK = 32 * 1024 * 1024
 
+# A page: what every storage does at once.
+PREFERRED_BLOCK = 4096
+
 
 # What both sides may say first.
 KNOWN = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
@@ -47,11 +50,12 @@ class Offer:
 
     size: int
     flags: ExportFlag
-    names: frozenset[str] = frozenset({""})
+    # They may hold the id of a ticket, which no log may show.
+    names: frozenset[str] = field(default=frozenset({""}), repr=False)
     # The meta contexts, in the order of their numbers.
     contexts: tuple[str, ...] = ()
     minimum_block: int = 1
-    preferred_block: int = 4096
+    preferred_block: int = PREFERRED_BLOCK
     maximum_block: int = MAXIMUM_BLOCK
     # May requests and replies have extended headers?
     can_extend: bool = True

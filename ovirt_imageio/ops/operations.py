@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+from collections.abc import Iterable
 from typing import Callable, ClassVar, Optional
 
 from ovirt_imageio import errors
@@ -33,6 +34,10 @@ class Operation(abc.ABC):
     is_transfer: ClassVar[bool] = True
     # Does it only look at the disk, so that an upload which is verified has not moved?
     is_verification: ClassVar[bool] = False
+    # Has its answer begun, so that a client cannot be told any more why it was cut?
+    is_answering: ClassVar[bool] = False
+    # May it change the disk?
+    is_change: bool = False
 
     def __init__(self, backend: Backend, offset: int = 0, length: int = 0) -> None:
         self._backend = backend
@@ -49,6 +54,15 @@ class Operation(abc.ABC):
     def is_finishing(self) -> bool:
         """True once the client has nothing more to send or take: only the storage still works."""
         return self._is_finishing
+
+    @property
+    def is_changing(self) -> bool:
+        """True if the disk would be left half written if it was cut now."""
+        return self.is_change
+
+    def moved_since(self, done: int) -> Iterable[tuple[int, int]]:
+        """Return the ranges that were moved since `done` had this value, as start and end."""
+        return [(self.offset + done, self.offset + self.done)]
 
     @abc.abstractmethod
     def run(self) -> None:
@@ -72,6 +86,7 @@ class Read(Operation):
     """Send a range of the disk to a sink."""
 
     name = "read"
+    is_answering = True
 
     def __init__(self, backend: Backend, sink: Sink, offset: int, length: int) -> None:
         super().__init__(backend, offset, length)
@@ -86,6 +101,7 @@ class Write(Operation):
     """Write a range of the disk from a source."""
 
     name = "write"
+    is_change = True
 
     def __init__(self, backend: Backend, source: Source, offset: int, length: int, flush: bool = True) -> None:
         super().__init__(backend, offset, length)
@@ -126,6 +142,7 @@ class Zero(Operation):
     """Make a range of the disk read as zeroes."""
 
     name = "zero"
+    is_change = True
 
     def __init__(self, backend: Backend, offset: int, length: int, flush: bool = False) -> None:
         super().__init__(backend, offset, length)
@@ -149,6 +166,7 @@ class Flush(Operation):
 
     name = "flush"
     is_transfer = False
+    is_change = True
 
     def run(self) -> None:
         """Flush."""

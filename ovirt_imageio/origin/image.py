@@ -142,6 +142,11 @@ class Image:
         return self._abilities.can_pipeline
 
     @property
+    def has_dirty(self) -> bool:
+        """True if the origin knows which extents are dirty."""
+        return self._abilities.has_dirty
+
+    @property
     def is_sparse(self) -> bool:
         """True if the origin told that zeroing deallocates."""
         return self._abilities.is_sparse

@@ -17,14 +17,6 @@ def running(connection, name):
     return Running(Steps(connection, name=name), link, 0)
 
 
-@pytest.mark.parametrize(
-    "name, is_write",
-    [("read", False), ("checksum", False), ("extents", False), ("write", True), ("zero", True), ("flush", True)],
-)
-def test_is_write(connection, name, is_write):
-    assert running(connection, name).is_write is is_write
-
-
 def test_read_is_cut_at_once(connection):
     read = running(connection, "read")
     read.cut("reason")

@@ -103,6 +103,8 @@ class Steps(Operation):
         super().__init__(FakeBackend(), offset, 1024)
         self.name = name  # type: ignore[misc]
         self.is_transfer = name != "flush"  # type: ignore[misc]
+        self.is_answering = name == "read"  # type: ignore[misc]
+        self.is_change = name in ("write", "zero", "flush")
         self.has_begun = threading.Event()
         self._orders: queue.Queue[tuple[Callable[[], None], threading.Event]] = queue.Queue()
         self._is_done = False

@@ -14,6 +14,7 @@ EXAMPLES = {
         errors.InvalidValue("size", -1, "more"),
         errors.InvalidTicket("size", -1, "more"),
         errors.PartialContent(2, 1),
+        errors.BrokenProtocol("it is not NBD"),
     ],
     401: [errors.NotAuthenticated("the token is expired")],
     403: [errors.NoSuchTicket(), errors.NotPermitted("write"), errors.OperationCanceled()],

@@ -95,3 +95,22 @@ def test_any_chunk_line_is_parsed_or_refused(line):
         assert framing.parse_chunk_size(line) >= 0
     except Refusal as refusal:
         assert refusal.status == 400
+
+
+@pytest.mark.parametrize(
+    "head, protocols",
+    [
+        (make(connection="upgrade", upgrade="nbd"), ("nbd",)),
+        (make(connection="keep-alive, Upgrade", upgrade="h2c,  NBD "), ("h2c", "nbd")),
+        (make(connection="upgrade", upgrade="nbd", content_length="0"), ("nbd",)),
+        (make(upgrade="nbd"), ()),
+        (make(connection="keep-alive", upgrade="nbd"), ()),
+        (make(connection="upgrade"), ()),
+        (make((1, 0), connection="upgrade", upgrade="nbd"), ()),
+        # A body would have to be read first.
+        (make(connection="upgrade", upgrade="nbd", content_length="1"), ()),
+        (make(connection="upgrade", upgrade="nbd", transfer_encoding="chunked"), ()),
+    ],
+)
+def test_upgrades(head, protocols):
+    assert framing.upgrades(head) == protocols

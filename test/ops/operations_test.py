@@ -217,3 +217,36 @@ def test_extents_can_be_canceled():
 
 def test_an_operation_describes_itself():
     assert str(operations.Zero(MemoryBackend(bytearray(9)), 2, 5)) == "zero of 5 bytes at 2, 0 done"
+
+
+class Nowhere:
+    """A sink that nothing reaches."""
+
+    socket = None
+
+    def write(self, view: memoryview) -> None:
+        raise AssertionError
+
+    def advance(self, count: int) -> None:
+        raise AssertionError
+
+
+NOWHERE = Nowhere()
+
+
+def test_what_changes_a_disk():
+    """Cut in the middle it leaves that half written: such operations have a grace."""
+    disk = disk_of(1)
+    source = Bytes(b"")
+    changes = [operations.Write(disk, source, 0, 0), operations.Zero(disk, 0, 0), operations.Flush(disk)]
+    assert all(operation.is_change and operation.is_changing for operation in changes)
+    others = [operations.Read(disk, NOWHERE, 0, 0), Extents(disk, lambda batch: None)]
+    assert not any(operation.is_change or operation.is_changing for operation in others)
+    # Only a read has begun to answer when it is cut.
+    assert [operation.is_answering for operation in (*changes, *others)] == [False, False, False, True, False]
+
+
+def test_moved_since():
+    read = operations.Read(disk_of(1), NOWHERE, 1000, 500)
+    read.done = 300
+    assert list(read.moved_since(100)) == [(1100, 1300)]

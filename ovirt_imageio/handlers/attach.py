@@ -1,0 +1,32 @@
+"""GET /images/TICKET with `Upgrade: nbd`: use the disk by NBD instead of request by request."""
+
+from __future__ import annotations
+
+import logging
+
+from ovirt_imageio.auth.store import Store
+from ovirt_imageio.httpd.request import Request
+from ovirt_imageio.httpd.response import Response
+from ovirt_imageio.ops.attach import Attach, make_offer
+
+__all__ = ["PROTOCOL", "attach"]
+
+log = logging.getLogger("images")
+
+PROTOCOL = "nbd"
+
+
+def attach(store: Store, request: Request, response: Response, ticket_id: str) -> None:
+    """Switch to NBD, and serve the disk until the client leaves."""
+    client = request.connection.client
+    with store.use(ticket_id, "read", request.connection) as disk:
+        is_writable = disk.ticket.can("write")
+        # The export has no name but the one that the client knows anyway.
+        names = ("", ticket_id)
+        offer = make_offer(disk.backend, disk.size, names, is_writable=is_writable, is_dirty=disk.ticket.dirty)
+        log.info("[%s] ATTACH transfer=%s writable=%s", client, disk.transfer_id, is_writable)
+        operation = Attach(disk.backend, response.upgrade(PROTOCOL), offer)
+        try:
+            disk.run(operation)
+        finally:
+            log.info("[%s] DETACH transfer=%s: %s", client, disk.transfer_id, operation)

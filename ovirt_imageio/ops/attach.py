@@ -1,0 +1,113 @@
+"""Let a client use a disk by NBD, request by request, until it leaves.
+
+Knows what may be offered of a disk; knows nothing of how the client came to speak NBD.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.nbd import errors as nbd_errors
+from ovirt_imageio.nbd import wire
+from ovirt_imageio.nbd.export import Channel
+from ovirt_imageio.nbd.offer import PREFERRED_BLOCK, Offer
+from ovirt_imageio.nbd.wire import Command, ExportFlag
+from ovirt_imageio.ops.operations import Operation
+
+__all__ = ["Attach", "make_offer"]
+
+CHANGES = frozenset([Command.WRITE, Command.WRITE_ZEROES, Command.FLUSH])
+
+# What is moved: the other commands move nothing.
+MOVES = frozenset([Command.READ, Command.WRITE, Command.WRITE_ZEROES])
+
+
+class Attach(Operation):
+    """Serve a disk by NBD over a channel.
+
+    `done` is the sum of all requests that succeeded: it may be more than the disk has. A watch of its own requests.
+
+    Threads: those of Operation. `moved_since` is called by one thread at a time.
+    """
+
+    name = "nbd"
+    is_answering = True
+
+    def __init__(self, backend: Backend, channel: Channel, offer: Offer) -> None:
+        super().__init__(backend, 0, offer.size)
+        self._channel = channel
+        self._offer = offer
+        self.is_change = ExportFlag.READ_ONLY not in offer.flags
+        self._current = Command.DISCONNECT
+        self._start = self._position = 0
+        # The ranges that were moved and that nobody has asked for yet, as start and end.
+        self._ranges: deque[tuple[int, int]] = deque()
+
+    @property
+    def is_changing(self) -> bool:
+        """True while a request that changes the disk is done."""
+        return self._current in CHANGES
+
+    def run(self) -> None:
+        """Serve until the client leaves. Raises errors.BrokenProtocol."""
+        try:
+            self._backend.attach(self._channel, self._offer, self)
+        except nbd_errors.ConnectionDead as error:
+            raise errors.BrokenProtocol(str(error)) from error
+
+    def moved_since(self, done: int) -> Iterable[tuple[int, int]]:
+        """Yield the ranges that were moved since the last call."""
+        while self._ranges:
+            yield self._ranges.popleft()
+
+    # The watch.
+
+    def begin(self, command: Command, offset: int, length: int) -> None:
+        """A request begins."""
+        if self._canceled:
+            raise errors.OperationCanceled()
+        self._current = command
+        self._start = self._position = offset
+
+    def moved(self, count: int) -> None:
+        """A part of the current request is done; a backend that told too much takes it back with a negative count."""
+        self._position += count
+        if self._current == Command.READ:
+            self._tell()
+            if self._canceled:
+                raise errors.OperationCanceled()
+
+    def end(self, error: Optional[BaseException]) -> None:
+        """The current request is done, or failed: now it is known what of a change is stored."""
+        if self._current in MOVES:
+            self._tell()
+        self._current = Command.DISCONNECT
+
+    def _tell(self) -> None:
+        """Let the range be counted that was moved since the last time."""
+        if self._start < self._position:
+            self._ranges.append((self._start, self._position))
+            self.done += self._position - self._start
+            self._start = self._position
+
+    def __str__(self) -> str:
+        return f"nbd, {self.done} bytes done"
+
+
+def make_offer(backend: Backend, size: int, names: Iterable[str], *, is_writable: bool, is_dirty: bool) -> Offer:
+    """Return what a client may get of a disk: as much as its ticket permits, under any of these names."""
+    flags = ExportFlag.HAS_FLAGS | ExportFlag.SEND_DF
+    if is_writable:
+        flags |= ExportFlag.SEND_FLUSH | ExportFlag.SEND_FUA | ExportFlag.SEND_WRITE_ZEROES
+    else:
+        flags |= ExportFlag.READ_ONLY
+    if (backend.max_writers if is_writable else backend.max_readers) > 1:
+        flags |= ExportFlag.CAN_MULTI_CONN
+    contexts = (wire.BASE_ALLOCATION, *(backend.bitmaps if is_dirty else ()))
+    # Odd requests work on every backend; whole blocks are faster.
+    preferred = max(backend.block_size, PREFERRED_BLOCK)
+    return Offer(size, flags, frozenset(names), contexts, preferred_block=preferred)
