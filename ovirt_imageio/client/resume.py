@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 
+# The largest offset that the system can have.
+MAX_OFFSET = 2**63 - 1
+
 # How much is compared before a state is trusted: so many pieces of so many bytes, spread over what is done.
 SAMPLES = 16
 SAMPLE_SIZE = 64 * 1024
@@ -65,11 +68,11 @@ def decode(data: bytes) -> State:
         state = State(transfer)
         end = 0
         for first, last in done:
-            if not (isinstance(first, int) and isinstance(last, int) and end <= first < last):
+            if not (type(first) is int and type(last) is int and end <= first < last <= MAX_OFFSET):
                 raise ValueError("ranges out of order")
             state.done.add(first, last)
             end = last
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.InvalidValue("resume file", data[:40], f"a state of version {VERSION}: {error}") from None
     return state
 
@@ -171,10 +174,13 @@ class Journal:
         assert self._lock.locked()
         fresh = f"{self.path}.new"
         try:
-            with open(fresh, "wb") as file:
-                file.write(encode(self._state))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, self.path)
+            with contextlib.ExitStack() as undo:
+                with open(fresh, "wb") as file:
+                    undo.callback(os.unlink, fresh)
+                    file.write(encode(self._state))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(fresh, self.path)
+                undo.pop_all()
         except OSError as error:
             raise errors.storage_error(f"write {self.path}", error) from error

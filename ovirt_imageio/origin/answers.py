@@ -41,7 +41,7 @@ def read_object(reply: Reply) -> Mapping[str, Any]:
     """Return the JSON object that the body is, an empty one if it is none."""
     try:
         value = json.loads(reply.read(JSON_LIMIT))
-    except ValueError:
+    except (ValueError, RecursionError):  # Arrays within arrays within arrays.
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
 from ovirt_imageio.origin import jsonstream
+from ovirt_imageio.origin.abilities import MAX_INTEGER
 from ovirt_imageio.origin.reply import Reply
 
 __all__ = ["read_extents"]
@@ -56,6 +57,8 @@ def make_extent(item: Mapping[str, Any], context: str) -> Extent:
     start, length = item["start"], item["length"]
     if type(start) is not int or type(length) is not int or start < 0 or length < 0:
         raise ValueError("an extent is not made of numbers")
+    if start + length > MAX_INTEGER:
+        raise ValueError("an extent ends where no disk does")
     if context == "zero":
         return ZeroExtent(start, length, item["zero"] is True, item.get("hole") is True)
     return DirtyExtent(start, length, item["dirty"] is True, item.get("zero") is True)

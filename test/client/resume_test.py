@@ -40,6 +40,11 @@ def test_round_trip():
         json.dumps({"version": 1, "transfer": {}, "done": [[10, 10]]}).encode(),
         json.dumps({"version": 1, "transfer": {}, "done": [["0", 10]]}).encode(),
         json.dumps({"version": 1, "transfer": {}, "done": [7]}).encode(),
+        json.dumps({"version": 1, "transfer": {}, "done": [[0, True]]}).encode(),
+        json.dumps({"version": 1, "transfer": {}, "done": [[0, 2**63]]}).encode(),
+        b'{"version": 1, "transfer": {}, "done": [[0, %s]]}' % (b"9" * 5000),
+        b"[" * 100_000,
+        b'{"version": 1, "transfer": {}, "done": ' + b"[" * 100_000,
     ],
 )
 def test_damaged_state(data):
@@ -124,3 +129,11 @@ def test_begin_marks(tmp_path):
 def test_folder_that_is_gone(tmp_path):
     with pytest.raises(errors.StorageError, match="state"):
         Journal(str(tmp_path / "gone" / "state"), TRANSFER).begin()
+
+
+def test_failed_save_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "state"
+    path.mkdir()
+    with pytest.raises(errors.StorageError, match="state"):
+        Journal(str(path), TRANSFER).begin()
+    assert list(tmp_path.iterdir()) == [path]

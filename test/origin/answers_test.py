@@ -48,7 +48,16 @@ def test_range(content_range, expected):
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"), [(b'{"a": 1}', {"a": 1}), (b"[1]", {}), (b"", {}), (b"{", {}), (b"\xff", {})]
+    ("body", "expected"),
+    [
+        (b'{"a": 1}', {"a": 1}),
+        (b"[1]", {}),
+        (b"", {}),
+        (b"{", {}),
+        (b"\xff", {}),
+        (b"[" * 100_000, {}),
+        (b'{"a": ' * 100_000, {}),
+    ],
 )
 def test_object(body, expected):
     with answered(body) as reply:

@@ -70,6 +70,13 @@ def test_unknown_keys_are_ignored():
         '[{"start": 0, "length": 10, "zero": true}, {"start": 11, "length": 10, "zero": true}]',
         '[{"start": 0, "length": 10, "zero": true}, {"start": 9, "length": 10, "zero": true}]',
         '[{"start": 0, "length": 10, "zero": true}',
+        f'[{{"start": 0, "length": {2**63}, "zero": true}}]',
+        f'[{{"start": {2**63 - 1}, "length": 1, "zero": true}}]',
+        f'[{{"start": {10**3000}, "length": 1, "zero": true}}]',
+        f'[{{"start": {"9" * 10_000}, "length": 1, "zero": true}}]',
+        '[{"start": 1e400, "length": 1, "zero": true}]',
+        '[{"start": 0, "length": 1, "zero": ' + "[" * 60_000,
+        '[{"start": 0, "length": 1, "zero": ' + "[" * 30_000 + "]" * 30_000 + "}]",
     ],
 )
 def test_malformed(text):
