@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import time
+import weakref
 from typing import Optional
 
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
@@ -38,7 +39,8 @@ class ServerStream:
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
         self._sock = sock
         self._timeout = timeout
-        self._stream = Stream(sock, timeout, self)
+        # By a proxy: two that hold each other would stay until the cyclic collector comes, with all that TLS holds.
+        self._stream = Stream(sock, timeout, weakref.proxy(self))
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
 

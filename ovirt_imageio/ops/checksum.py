@@ -64,6 +64,14 @@ def new(algorithm: str) -> Any:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
+def digest_of(algorithm: str, data: Union[bytes, memoryview]) -> bytes:
+    """Return the digest of one block."""
+    digest = new(algorithm)
+    digest.update(data)
+    result: bytes = digest.digest()
+    return result
+
+
 def blocks(extents: Iterator[Extent], block_size: int) -> Iterator[tuple[int, int, bool]]:
     """Yield (offset, length, is_zero) for each block that contiguous extents from 0 cover; the last may be short.
 
@@ -98,7 +106,8 @@ class Hasher:
         self._pending: deque[tuple[Future[bytes], int, Optional[memoryview]]] = deque()
         self._max_pending = 4 * threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="checksum")
-        self._digest_zeroes = functools.lru_cache(maxsize=2)(lambda length: self._digest(bytes(length)))
+        # It holds no hasher: the two would stay, with all buffers, until the cyclic collector comes.
+        self._digest_zeroes = functools.lru_cache(maxsize=2)(lambda length: digest_of(algorithm, bytes(length)))
 
     def __enter__(self) -> Hasher:
         return self
@@ -141,13 +150,7 @@ class Hasher:
         self._settled(length)
 
     def _digest_data(self, view: memoryview) -> bytes:
-        return self._digest_zeroes(len(view)) if zero.is_zero(view) else self._digest(view)
-
-    def _digest(self, data: Union[bytes, memoryview]) -> bytes:
-        digest = new(self._algorithm)
-        digest.update(data)
-        result: bytes = digest.digest()
-        return result
+        return self._digest_zeroes(len(view)) if zero.is_zero(view) else digest_of(self._algorithm, view)
 
 
 class Checksum(Operation):

@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import time
+import weakref
 from typing import Optional
 
 from ovirt_imageio import errors
@@ -44,7 +45,8 @@ class Peer:
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._sock = sock
         self._timeout = timeout
-        self._stream = Stream(sock, timeout, self)
+        # By a proxy: two that hold each other would stay until the cyclic collector comes, with all that TLS holds.
+        self._stream = Stream(sock, timeout, weakref.proxy(self))
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | select.POLLOUT)
         # What had come when the request began.

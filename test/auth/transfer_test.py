@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import threading
+import weakref
 
 import pytest
 from fakes import nbdpeer
 from fakes.clock import FakeClock
 from fakes.connections import Backends, FakeConnection, Runner
+from fakes.garbage import uncollected
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
@@ -604,6 +606,44 @@ def test_rate(transfer, runner, clock):
         transfer.tick()
     assert transfer.info()["rate"] == 1000
     run.operation.end()
+
+
+class Buffer(bytearray):
+    """A buffer that a weak reference can watch."""
+
+
+class Holding(operations.Flush):
+    """Holds a buffer in its frame, as an operation does that moves bytes, while it fails."""
+
+    def __init__(self, backend, act):
+        super().__init__(backend)
+        self._act = act
+
+    def run(self):
+        buffer = Buffer(1024)
+        self._act(buffer)
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("kind", [errors.OperationCanceled, ZeroDivisionError, ConnectionResetError])
+def test_failed_operation_leaves_no_memory_behind(transfer, connection, kind, is_cut):
+    references = []
+
+    def act(buffer):
+        references.append(weakref.ref(buffer))
+        if is_cut:
+            transfer.cancel()
+        raise kind
+
+    def serve():
+        with contextlib.suppress(kind, errors.OperationCanceled), Use(transfer, "write", connection) as disk:
+            disk.run(Holding(disk.backend, act))
+
+    with uncollected():
+        serve()
+        connection.close()
+        [buffer] = references
+        assert buffer() is None
 
 
 # --- Expiry ---

@@ -6,8 +6,10 @@ import contextlib
 import os
 import socket
 import threading
+import weakref
 
 import pytest
+from fakes.garbage import uncollected
 from fakes.waiting import DEADLINE
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,3 +211,10 @@ def test_a_plain_socket(pair):
     stream, _ = pair
     assert stream.is_plain
     assert stream.timeout == DEADLINE
+
+
+def test_nothing_is_left_for_the_collector():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, uncollected():
+        reference = weakref.ref(ServerStream(ours, DEADLINE))
+        assert reference() is None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
+import weakref
 
 import pytest
+from fakes.garbage import uncollected
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,3 +175,21 @@ def test_storage_is_asked_only_for_all_of_it():
     operation = checksum.Checksum(disk, length=8191)
     operation.run()
     assert operation.result != "of everything"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_buffers_are_given_back(fails):
+    memory = []
+
+    class Disk(MemoryBackend):
+        def readinto(self, offset, view):
+            memory.append(weakref.ref(view.obj))
+            if fails:
+                raise errors.StorageError("read", "broken")
+            return super().readinto(offset, view)
+
+    with uncollected():
+        with contextlib.suppress(errors.StorageError):
+            compute(Disk(b"x" * 8192), block_size=4096)
+        assert memory
+        assert all(reference() is None for reference in memory)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import weakref
 
 import pytest
+from fakes.garbage import uncollected
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
@@ -269,3 +271,10 @@ def test_end_requests_to_nobody(pair):
     peer.close()
     with pytest.raises(Lost):
         peer.end_requests()
+
+
+def test_nothing_is_left_for_the_collector():
+    ours, theirs = socket.socketpair()
+    with ours, theirs, uncollected():
+        reference = weakref.ref(Peer(ours, DEADLINE))
+        assert reference() is None
