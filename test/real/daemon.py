@@ -150,9 +150,13 @@ args = ("{folder}/daemon.log",)
 
 
 def start(folder: Path, arguments: Sequence[str] = (), *, root: Path = ROOT, **options: Any) -> subprocess.Popen[bytes]:
-    """Start the program in `root`, with the configuration in the folder; nothing is awaited."""
+    """Start the program in `root`, with the configuration in the folder; nothing is awaited.
+
+    Of the options `environ` has variables for the program; None takes one away.
+    """
     command = [sys.executable, "-m", "ovirt_imageio.service.cli", "-c", str(folder / "etc"), *arguments]
-    environ = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error", **options.pop("environ", {})}
+    variables = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error", **options.pop("environ", {})}
+    environ = {name: value for name, value in variables.items() if value is not None}
     return subprocess.Popen(command, env=environ, cwd=root, **options)
 
 
