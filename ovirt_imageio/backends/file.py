@@ -126,7 +126,7 @@ class FileBackend(Backend):
 
 
 def check_url(url: str) -> None:
-    """Raise errors.InvalidValue if url names no file; whether it exists is seen when it is opened."""
+    """Raise errors.InvalidValue if url names no file of this host; whether it exists is seen when it is opened."""
     _path(url)
 
 
@@ -139,7 +139,9 @@ def open_backend(
 
 def _path(url: str) -> str:
     # The path is taken as it is, without decoding: that is how tickets name files.
-    path = urllib.parse.urlsplit(url).path
-    if not os.path.isabs(path) or "\0" in path:
+    parts = urllib.parse.urlsplit(url)
+    if not os.path.isabs(parts.path) or "\0" in parts.path:
         raise errors.InvalidValue("url", url, "file:///PATH, an absolute path")
-    return path
+    if parts.netloc not in ("", "localhost"):
+        raise errors.InvalidValue("url", url, "file:///PATH, a file of this host")
+    return parts.path

@@ -39,7 +39,25 @@ SMALL_BLOCK = 512
 BIG_BLOCK = 4096
 
 # linux/magic.h: file systems whose storage is the page cache: tmpfs and ramfs. Going past it would only cost a copy.
-IN_MEMORY = {0x01021994, 0x858458F6}
+IN_MEMORY = frozenset({0x01021994, 0x858458F6})
+
+# The same, of file systems whose files are the state of the kernel. Reading one may leak a secret, or have an effect.
+PSEUDO = frozenset(
+    {
+        0x00009FA0,  # proc
+        0x0027E0EB,  # cgroup
+        0x62656570,  # configfs
+        0x62656572,  # sysfs
+        0x63677270,  # cgroup2
+        0x64626720,  # debugfs
+        0x6165676C,  # pstore
+        0x73636673,  # securityfs
+        0x74726163,  # tracefs
+        0xCAFE4A11,  # bpf
+        0xDE5E81E4,  # efivarfs
+        0xF97CFF8C,  # selinuxfs
+    }
+)
 
 # struct statfs begins with the type of the file system, a word; the whole is shorter than this.
 STATFS_WORDS = 32
@@ -148,7 +166,11 @@ def open_file(path: str, *, writable: bool) -> DirectFile:
 
 def _open(path: str, writable: bool) -> DirectFile:
     # Opening a tape or a watchdog has effects, and opening a fifo blocks: look first, and again at what we got.
-    _check_kind(os.stat(path))
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        _check_kind(place)
+    finally:
+        os.close(place)
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
     with contextlib.ExitStack() as stack:
         try:
@@ -160,9 +182,9 @@ def _open(path: str, writable: bool) -> DirectFile:
             fd = os.open(path, flags)
             is_direct = False
         stack.callback(os.close, fd)
-        info = os.fstat(fd)
-        _check_kind(info)
-        is_in_memory = _is_in_memory(fd, info)
+        info = _check_kind(fd)
+        # The nodes of devices are on such a file system, what they name is not.
+        is_in_memory = stat.S_ISREG(info.st_mode) and _file_system(fd) in IN_MEMORY
         block_size = _probe(fd, info) if is_direct and not is_in_memory else None
         if block_size is None:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
@@ -173,17 +195,19 @@ def _open(path: str, writable: bool) -> DirectFile:
         return file
 
 
-def _check_kind(info: os.stat_result) -> None:
+def _check_kind(fd: int) -> os.stat_result:
+    info = os.fstat(fd)
     if not (stat.S_ISREG(info.st_mode) or stat.S_ISBLK(info.st_mode)):
         raise OSError(errno.EINVAL, "Not a regular file or block device")
+    if _file_system(fd) in PSEUDO:
+        raise OSError(errno.EINVAL, "A file of the kernel, not a disk")
+    return info
 
 
-def _is_in_memory(fd: int, info: os.stat_result) -> bool:
-    # The nodes of devices are on such a file system, what they name is not.
-    if not stat.S_ISREG(info.st_mode):
-        return False
+def _file_system(fd: int) -> int:
+    """Return the type of the file system, 0 if it does not tell."""
     words = (ctypes.c_long * STATFS_WORDS)()
-    return bool(_libc.fstatfs(fd, words) == 0 and words[0] in IN_MEMORY)
+    return words[0] if _libc.fstatfs(fd, words) == 0 else 0
 
 
 def _probe(fd: int, info: os.stat_result) -> Optional[int]:

@@ -117,7 +117,13 @@ def opened(path: str, writable: bool = True, sparse: bool = False) -> Iterator[F
 
 def test_url(path):
     Path(path).write_bytes(b"data")
-    for url in (f"file://{path}", f"file:{path}", f"file://ignored{path}", f"file://{path}?cut", f"file://{path}#cut"):
+    for url in (
+        f"file://{path}",
+        f"file:{path}",
+        f"file://localhost{path}",
+        f"file://{path}?cut",
+        f"file://{path}#cut",
+    ):
         check_url(url)
         backend = open_backend(url, writable=False, sparse=False, dirty=False, options=Options(max_connections=3))
         with contextlib.closing(backend):
@@ -136,6 +142,12 @@ def test_url_is_not_decoded(tmp_path):
 @pytest.mark.parametrize("url", ["file:", "file://", "file:relative/path", "file://server", "file:///disk\0"])
 def test_bad_url(url):
     with pytest.raises(errors.InvalidValue, match="absolute path"):
+        check_url(url)
+
+
+@pytest.mark.parametrize("url", ["file://server/disk", "file://user@localhost/disk", "file://localhost:80/disk"])
+def test_file_of_another_host(url):
+    with pytest.raises(errors.InvalidValue, match="a file of this host"):
         check_url(url)
 
 

@@ -172,6 +172,24 @@ def test_cannot_open(tmp_path, writable, make, code, text):
     assert str(path) not in str(e.value)
 
 
+@pytest.mark.parametrize("path", ["/proc/self/environ", "/sys/kernel/uevent_seqnum"])
+def test_file_of_the_kernel(path):
+    """They are regular files, but may hold secrets, or change with each look."""
+    if not os.path.exists(path):
+        pytest.skip(f"no {path}")
+    with pytest.raises(errors.StorageError, match="A file of the kernel, not a disk"):
+        direct.open_file(path, writable=False)
+
+
+def test_file_that_is_reached_through_proc(tmp_path):
+    """It is not of the kernel."""
+    with open(tmp_path / "disk", "w+b") as disk:
+        disk.write(b"x" * 4096)
+        disk.flush()
+        with direct.open_file(f"/proc/self/fd/{disk.fileno()}", writable=True) as file:
+            assert file.size() == 4096
+
+
 def test_path_with_a_zero_byte():
     with pytest.raises(errors.StorageError):
         direct.open_file("/disk\0", writable=False)
