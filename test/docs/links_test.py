@@ -76,6 +76,15 @@ def test_each_decision_says_when_to_think_again():
             assert headings[0] == "What decided" and headings[-2:] == ["What it costs", "When to think again"], page
 
 
+@pytest.mark.parametrize("page", [page for page in pages.names() if page.startswith("docs/decisions/")])
+def test_measured_lines_are_in_the_results(page):
+    results = pages.read("docs/performance/results.md")
+    measured = set(re.findall(r"^\| ([a-z0-9-]+) \|", results, re.MULTILINE))
+    kinds = "|".join({name.partition("-")[0] for name in measured})
+    named = set(re.findall(rf"`((?:{kinds})-[a-z0-9-]+)`", pages.read(page)))
+    assert named <= measured
+
+
 def rows(page: str, head: str) -> list[str]:
     """Return the first cells of the table with this head."""
     table = pages.read(page).partition(head)[2].partition("\n\n")[0]
