@@ -15,12 +15,12 @@ Knows nothing of HTTP and of files: tokens and ids are texts, and asking the hos
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import threading
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from ovirt_imageio import errors
@@ -39,9 +39,12 @@ SESSIONS_LIMIT = 10_000
 NO_SESSION = "no such session: it is unknown or expired"
 
 
-@dataclass
+@dataclasses.dataclass(frozen=True)
 class Session:
-    """An access that was verified, and the ticket of ours that stands for it."""
+    """An access that was verified, and the ticket of ours that stands for it.
+
+    Frozen: renewing puts another one in its place, so that no request sees the access of one and the ticket of another.
+    """
 
     id: str
     access: Access
@@ -98,7 +101,7 @@ class Sessions:
         if session_id is not None:
             session = self._require(session_id)
             if token is not None:
-                self._renew(session, self._verify(token, self._clock()))
+                self._renew(session_id, self._verify(token, self._clock()))
             return session.id
         if token is None:
             raise errors.NotAuthenticated("neither a signed token nor a session was shown")
@@ -106,10 +109,11 @@ class Sessions:
 
     def close(self, session_id: str) -> None:
         """End a session, and cut what runs on it; raises errors.NotFound."""
-        session = self._find(session_id)
+        self._find(session_id)
         with self._lock:
-            if session is None or self._by_id.pop(session_id, None) is None:
-                raise errors.NotFound("session")
+            session = self._by_id.pop(session_id, None)
+        if session is None:
+            raise errors.NotFound("session")
         self._store.remove(session.ticket_id, 0)
         log.info("CLOSE session transfer=%s", session.name)
 
@@ -165,17 +169,39 @@ class Sessions:
         log.info("OPEN session transfer=%s host=%s", session.name, access.base_url)
         return session
 
-    def _renew(self, session: Session, access: Access) -> None:
-        if access.url == session.access.url:
+    def _renew(self, session_id: str, access: Access) -> None:
+        if not self._extend(session_id, access):
+            self._replace(session_id, access)
+
+    def _extend(self, session_id: str, access: Access) -> bool:
+        """Let a session live as long as the access says; return False if that is for something else."""
+        with self._lock:
+            session = self._current(session_id)
+            if access.url != session.access.url:
+                return False
             self._store.extend(session.ticket_id, {"timeout": self._remaining(access)})
-            session.access = access
-        else:
-            # A token for something else, which the protocol allows: the id stays, all else is new.
-            ticket_id, old = str(uuid.uuid4()), session.ticket_id
-            self._store.add(self._document(ticket_id, access))
-            session.access, session.ticket_id = access, ticket_id
-            self._store.remove(old, 0)
+            self._by_id[session_id] = dataclasses.replace(session, access=access)
         log.info("RENEW session transfer=%s", session.name)
+        return True
+
+    def _replace(self, session_id: str, access: Access) -> None:
+        """Make a session one for something else, which the protocol allows: the id stays, all else is new."""
+        document = self._document(str(uuid.uuid4()), access)
+        with self._lock:
+            # While the host was asked the session may have been renewed once more, or closed.
+            old = self._current(session_id)
+            self._store.add(document)
+            new = self._by_id[session_id] = dataclasses.replace(old, access=access, ticket_id=document["uuid"])
+        self._store.remove(old.ticket_id, 0)
+        log.info("REPLACE session transfer=%s by transfer=%s", old.name, new.name)
+
+    def _current(self, session_id: str) -> Session:
+        """Return the session that has the id now."""
+        assert self._lock.locked()
+        session = self._by_id.get(session_id)
+        if session is None:
+            raise errors.NotAuthenticated(NO_SESSION)
+        return session
 
     def _share(self, token: str, ticket_id: str) -> Session:
         """Return the session that all share who show this token."""

@@ -234,6 +234,62 @@ def test_renew_for_something_else(bench):
         bench.store.authorize(old, "read")
 
 
+def meanwhile(bench, act):
+    """Let something happen once, while the host is asked about an image."""
+    look = bench.look
+
+    def look_and_act(url):
+        bench.sessions._look = look
+        act()
+        return look(url)
+
+    bench.sessions._look = look_and_act
+
+
+def test_closed_while_it_is_renewed(bench):
+    session_id = bench.sessions.open(bench.add("t"))
+    meanwhile(bench, lambda: bench.sessions.close(session_id))
+    with pytest.raises(errors.NotAuthenticated):
+        bench.sessions.open(bench.add("other", ticket_id=OTHER), session_id)
+    bench.assert_nothing()
+
+
+def test_renewed_twice_at_once(bench):
+    session_id = bench.sessions.open(bench.add("t"))
+    second, third = bench.add("second", ticket_id=OTHER), bench.add("third", ticket_id=UNKNOWN)
+    meanwhile(bench, lambda: bench.sessions.open(third, session_id))
+    bench.sessions.open(second, session_id)
+    assert bench.store.info(bench.sessions.resolve(OTHER, session_id, None))["transfer_id"] == "transfer-second"
+    assert len(bench.tickets()) == 1
+    bench.sessions.close(session_id)
+    bench.assert_nothing()
+
+
+def test_closing_ends_the_ticket_that_is_there_now(bench):
+    session_id = bench.sessions.open(bench.add("t"))
+    verify = bench.sessions._verify
+    bench.add("other", ticket_id=OTHER)
+
+    def verify_and_close(token, now):
+        access = verify(token, now)
+        bench.sessions.close(session_id)
+        return access
+
+    bench.sessions._verify = verify_and_close
+    with pytest.raises(errors.NotAuthenticated):
+        bench.sessions.open("other", session_id)
+    bench.assert_nothing()
+
+
+def test_access_and_ticket_of_a_session_belong_together(bench):
+    """A request that is resolved while a session is renewed must not get the disk of another ticket."""
+    session_id = bench.sessions.open(bench.add("t"))
+    session = bench.sessions._by_id[session_id]
+    bench.sessions.open(bench.add("other", ticket_id=OTHER), session_id)
+    assert session.access.ticket_id == TICKET
+    assert bench.sessions._by_id[session_id].ticket_id != session.ticket_id
+
+
 def test_renew_with_bad_token(bench):
     session_id = bench.sessions.open(bench.add("t"))
     with pytest.raises(errors.NotAuthenticated):
