@@ -64,6 +64,7 @@ __all__ = [
     "printable",
     "quoted",
     "storage_error",
+    "visible",
 ]
 
 # A value is quoted in a message up to this many characters: enough to recognize it, too few to flood a log.
@@ -282,9 +283,10 @@ def quoted(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text in one line that shows on a terminal as it is, and does nothing else there.
+    """Return text in one line that shows on a terminal as it is: its white space becomes single spaces."""
+    return visible(" ".join(text.split()))
 
-    White space becomes single spaces, and what is not printable (escape sequences, marks that change the direction of
-    writing) becomes U+FFFD.
-    """
-    return " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
+
+def visible(text: str) -> str:
+    """Return text with U+FFFD for what does something else than show: escape sequences, marks that turn the writing."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -25,6 +25,7 @@ from ovirt_imageio.client.progress import Progress
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.ops import checksum as checksums
+from ovirt_imageio.origin.url import is_url
 
 __all__ = ["checksum", "download", "extents", "info", "measure", "upload"]
 
@@ -229,8 +230,3 @@ def opened(
     else:
         with local.opened(local.find(path, member), bitmap=bitmap) as backend:
             yield backend
-
-
-def is_url(text: str) -> bool:
-    """Is it the URL of an image on a server?"""
-    return text.startswith(("http://", "https://"))

@@ -19,11 +19,13 @@ from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.file import FileBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import archive
+from ovirt_imageio.client.errors import InvalidArgument
+from ovirt_imageio.origin.url import is_url, without_secrets
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import Server
 from ovirt_imageio.qemu.node import location
 
-__all__ = ["ImageFile", "find", "info", "measure", "opened", "served"]
+__all__ = ["ImageFile", "check_path", "find", "info", "measure", "opened", "served"]
 
 # What qemu rounds the size of a raw image up to.
 SECTOR = 512
@@ -104,10 +106,20 @@ def opened(image: ImageFile, bitmap: Optional[str] = None) -> Iterator[Backend]:
 
 
 def find_place(path: str, member: Optional[str]) -> Optional[archive.Member]:
-    """Return where the member is, None for the whole file. Raises errors.BackendUnavailable if there is no file."""
+    """Return where the member is, None for the whole file.
+
+    Raises errors.BackendUnavailable if there is no file, InvalidArgument for the URL of an image on a server.
+    """
+    check_path(path)
     if not os.path.exists(path):
         raise errors.BackendUnavailable("open the image", f"there is no {path}")
     return archive.find(path, member) if member is not None else None
+
+
+def check_path(path: str) -> None:
+    """Raise InvalidArgument, without the ticket, if path is the URL of an image on a server."""
+    if is_url(path):
+        raise InvalidArgument("filename", without_secrets(path), "a file here; only map and checksum look at servers")
 
 
 def location_of(path: str, place: Optional[archive.Member]) -> str:

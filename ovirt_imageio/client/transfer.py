@@ -31,7 +31,7 @@ from ovirt_imageio.origin.pipeline import Pipeline
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.node import is_block_device
 
-__all__ = ["Download", "Options", "Upload"]
+__all__ = ["DOWNLOAD_GAP", "Download", "Options", "Upload", "spare_after"]
 
 log = logging.getLogger(__name__)
 
@@ -245,6 +245,7 @@ class Download:
                 journal.remove()
 
     def _check(self) -> None:
+        local.check_path(self.filename)
         if self.incremental and self.format != "qcow2":
             raise InvalidArgument("fmt", self.format, f'"qcow2" for incremental={self.incremental}')
         if self.options.verify and self.incremental and self.backing_file is None:

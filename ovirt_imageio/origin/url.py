@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from ovirt_imageio import errors
 
-__all__ = ["check_url", "without_secrets"]
+__all__ = ["check_url", "is_url", "without_secrets"]
 
 # What a path and a host may hold to be sent as they are.
 PATH = re.compile(r"/[!-~]*")
@@ -32,6 +32,11 @@ def check_url(url: str) -> None:
     # urlsplit drops line breaks: what it returns is not always what was given.
     if not PATH.fullmatch(parts.path) or parts.query or parts.fragment or parts.geturl() != url:
         raise errors.InvalidValue("url", shown, "https://HOST[:PORT]/images/TICKET, and nothing more")
+
+
+def is_url(text: str) -> bool:
+    """Is it the URL of an image on a server, and not a path?"""
+    return text.lower().startswith(("http://", "https://"))
 
 
 def without_secrets(url: str) -> str:

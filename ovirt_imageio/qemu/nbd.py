@@ -30,6 +30,8 @@ __all__ = ["Server"]
 
 log = logging.getLogger("qemu_nbd")
 
+# What it says of an image that another program has open.
+LOCKED = re.compile(r"Is another process using the image \[(.*)\]\?")
 # How often we look whether qemu-nbd is ready: it takes some 20 ms.
 READY_POLL = 0.005
 # How much of what qemu-nbd said goes into an error.
@@ -232,5 +234,9 @@ def spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:
 def reason_in(output: Path) -> str:
     """Return what qemu-nbd complained about, without its name in front of each line."""
     text = output.read_bytes()[-OUTPUT_LIMIT:].decode(errors="replace")
+    locked = LOCKED.search(text)
+    if locked:
+        # qemu-nbd quotes the node that it was told, and asks a question.
+        return f"another program uses {locked[1]}, such as a virtual machine or another transfer; end that first"
     lines = [re.sub(r"^\S*qemu-nbd: ", "", line) for line in text.splitlines()]
     return " ".join(line for line in lines if line) or "it ended without a word"

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import IO, Optional
 
-from ovirt_imageio.errors import printable
+from ovirt_imageio.errors import printable, visible
 
 __all__ = ["DEFAULT_SIZE", "LogFormatter", "complain", "drop_stdout", "size", "width"]
 
@@ -20,11 +20,19 @@ DEFAULT_SIZE = (80, 24)
 
 
 class LogFormatter(logging.Formatter):
-    """Formats records for a terminal: nothing that a server said moves the cursor or changes colors."""
+    """Formats records for a terminal of this width, None for a stream that is not one.
+
+    Nothing that a server said moves the cursor or changes colors; and a line that is shorter than the bar of a progress
+    leaves nothing of that behind it.
+    """
+
+    def __init__(self, text: str, width: Optional[int] = None) -> None:
+        super().__init__(text)
+        self._width = (width or 1) - 1
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of a record."""
-        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+        return "\n".join(visible(line.expandtabs()).ljust(self._width) for line in super().format(record).split("\n"))
 
 
 def complain(program: str, message: object) -> None:

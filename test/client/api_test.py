@@ -11,7 +11,6 @@ from fakes.origin import DiskOrigin
 from real import certificates
 
 from ovirt_imageio import client
-from ovirt_imageio.client import api
 from ovirt_imageio.net.pinned import format_fingerprint
 from ovirt_imageio.net.tls import ServerContext
 
@@ -109,11 +108,6 @@ def test_refusal_of_a_server():
         with pytest.raises(client.ServerError, match="403") as error:
             client.checksum(origin.url)
     assert error.value.code == 403
-
-
-@pytest.mark.parametrize(("text", "answer"), [("https://a/b", True), ("http://a", True), ("/a/http://b", False)])
-def test_is_url(text, answer):
-    assert api.is_url(text) is answer
 
 
 PARAMETERS = {

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import json
 import os
 import pty
 import signal
+import ssl
 import struct
 import subprocess
 import sys
 import termios
 
 import pytest
-from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes import ports
+from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 from fakes.waiting import DEADLINE
+from real import certificates
 
 from ovirt_imageio.client import cli
+from ovirt_imageio.net.pinned import format_fingerprint
+from ovirt_imageio.net.tls import ServerContext
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import Server as QemuNbd
 
 DATA = bytes(range(256)) * 4096
 
@@ -141,7 +147,15 @@ def test_no_command(capsys):
         ["upload", "one"],
         ["upload", "--max-workers", "9", "a", "b"],
         ["upload", "--max-workers", "x", "a", "b"],
-        ["upload", "--bandwidth", "1.5m", "a", "b"],
+        ["upload", "--bandwidth", "fast", "a", "b"],
+        ["upload", "--member", "x", "-", "b"],
+        ["upload", "--resume", "-", "b"],
+        ["upload", "--format", "qcow2", "-", "b"],
+        ["download", "--verify", "a", "-"],
+        ["download", "--format", "qcow2", "a", "-"],
+        ["download", "--quiet", "--output", "json", "a", "b"],
+        ["map", "--cafile", "ca.pem", "--fingerprint", "ab", "a"],
+        ["map", "--insecure", "--fingerprint", "ab", "a"],
         ["download", "--output", "xml", "a", "b"],
     ],
 )
@@ -150,17 +164,6 @@ def test_wrong_arguments(arguments, capsys):
         cli.main(arguments)
     assert end.value.code == 2
     assert "usage: ovirt-img" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("text", "value"), [("0", 0), ("512", 512), ("64k", 65536), ("4M", 4 << 20), ("1t", 1 << 40)])
-def test_size(text, value):
-    assert cli.size(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "k", "-1", "1.5m", "1kb", "1 k"])
-def test_no_size(text):
-    with pytest.raises(argparse.ArgumentTypeError):
-        cli.size(text)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -178,3 +181,142 @@ def test_signals(image, number, status):
             _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == status
     assert b"Traceback" not in said
+
+
+def run_program(arguments, *, data=b"", environ=None, stdout=subprocess.PIPE):
+    """Run the program with pipes; return its status, its output, and its errors."""
+    settings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environ or {})}
+    command = [sys.executable, "-m", "ovirt_imageio.client.cli", *arguments]
+    done = subprocess.run(
+        command, input=data, env=settings, stdout=stdout, stderr=subprocess.PIPE, timeout=2 * DEADLINE, check=False
+    )
+    assert b"Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+def test_standard_input():
+    with DiskOrigin(b"x" * len(DATA)) as origin:
+        assert run_program(["upload", "-q", "-", origin.url], data=DATA[:1000]) == (0, b"", "")
+        assert origin.data == DATA[:1000] + bytes(len(DATA) - 1000)
+
+
+def test_standard_output():
+    with DiskOrigin(DATA) as origin:
+        assert run_program(["download", "-q", origin.url, "-"]) == (0, DATA, "")
+        status, data, said = run_program(["download", "-o", "json", origin.url, "-"])
+    assert (status, data) == (0, DATA)
+    assert json.loads(said.splitlines()[-1])["transferred"] == len(DATA)
+
+
+def test_no_disk_for_the_terminal():
+    user, program = pty.openpty()
+    status, _, said = run_program(["download", "http://h/images/x", "-"], stdout=program)
+    os.close(program)
+    os.close(user)
+    assert status == 2
+    assert "pipe it to a program" in said
+
+
+@pytest.mark.parametrize(("command", "expected"), [(["map"], 0), (["checksum"], 0), (["download", "-"], 141)])
+def test_reader_left(command, expected):
+    read, write = os.pipe()
+    os.close(read)
+    with DiskOrigin(DATA) as origin:
+        arguments = [command[0], *(["-q"] if len(command) > 1 else []), origin.url, *command[1:]]
+        status, _, said = run_program(arguments, stdout=write)
+    os.close(write)
+    assert (status, said) == (expected, "")
+
+
+def test_reader_of_the_progress_left(image):
+    read, write = os.pipe()
+    os.close(read)
+    with DiskOrigin(bytes(len(DATA))) as origin:
+        status, _, said = run_program(["upload", "-f", "raw", "-o", "json", image, origin.url], stdout=write)
+        assert origin.data == DATA
+    os.close(write)
+    assert (status, said) == (0, "")
+
+
+@pytest.fixture
+def pinned():
+    """Yield a server whose certificate nobody vouches for, its certificate, and the fingerprint of that."""
+    made = certificates.self_signed("cli")
+    with open(made.cert_file) as file:
+        fingerprint = format_fingerprint(ssl.PEM_cert_to_DER_cert(file.read()))
+    with DiskOrigin(DATA, context=ServerContext(made.cert_file, made.key_file)()) as server:
+        yield server, made.cert_file, fingerprint
+
+
+def test_certificate_of_a_stranger(pinned, capsys):
+    server, _, _ = pinned
+    assert cli.main(["checksum", server.url]) == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert f"the certificate of 127.0.0.1:{server.port} cannot be trusted: self-signed certificate" in said
+    assert "--cafile FILE" in said
+    assert "--fingerprint SHA256" in said
+    assert TICKET_ID not in said
+
+
+def test_whom_to_trust(pinned, monkeypatch, capsys):
+    server, cert_file, fingerprint = pinned
+    assert cli.main(["checksum", "--fingerprint", fingerprint, server.url]) == 0
+    monkeypatch.setenv("OVIRT_IMG_CA", cert_file)
+    assert cli.main(["checksum", server.url]) == 0
+    # It is stricter than the authority, and what is typed is stronger than both.
+    monkeypatch.setenv("OVIRT_IMG_FINGERPRINT", "00" * 32)
+    assert cli.main(["checksum", server.url]) == 1
+    assert fingerprint in capsys.readouterr().err
+    assert cli.main(["checksum", "--cafile", cert_file, server.url]) == 0
+    monkeypatch.setenv("OVIRT_IMG_FINGERPRINT", fingerprint)
+    monkeypatch.delenv("OVIRT_IMG_CA")
+    assert cli.main(["checksum", server.url]) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["info", "https://host/images/secret"],
+        ["measure", "https://host/images/secret"],
+        ["checksum", "https:///images/secret"],
+        ["map", "https://host:x/images/secret"],
+        ["upload", "https://host/images/secret", "disk.qcow2"],
+        ["download", "https://host/images/secret", "https://host/images/secret"],
+    ],
+)
+def test_ticket_is_never_shown(command, capsys):
+    assert cli.main(command) == 1
+    shown = capsys.readouterr()
+    assert "secret" not in shown.out + shown.err
+
+
+def test_nobody_listens(capsys):
+    with ports.reserved() as port:
+        assert cli.main(["checksum", f"http://127.0.0.1:{port}/images/x"]) == 1
+    said = f"ovirt-img: Cannot open the image: 127.0.0.1:{port} cannot be reached: Connection refused\n"
+    assert capsys.readouterr().err == said
+
+
+def test_text_of_a_server_is_plain(capsys):
+    with DiskOrigin(DATA) as origin:
+        origin.refusals[("OPTIONS", "")] = (403, "\x1b]0;title\x07\x1b[2Jno\u202e", {})
+        assert cli.main(["map", origin.url]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ovirt-img: The server answered 403: ")
+    assert said.rstrip("\n").isprintable()
+
+
+@pytest.mark.storage
+def test_locked_image(tmp_path, capsys):
+    path = tmp_path / "disk.qcow2"
+    img.create(str(path), "qcow2", 1024**2)
+    with QemuNbd(str(path), "qcow2"), DiskOrigin(bytes(1024**2)) as origin:
+        assert cli.main(["upload", "-q", str(path), origin.url]) == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.endswith(f"another program uses {path}, such as a virtual machine or another transfer; end that first")
+
+
+def test_mistyped_command(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["donwload", "a", "b"])
+    assert capsys.readouterr().err.endswith("did you mean 'download'?\n")

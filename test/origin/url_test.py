@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ovirt_imageio import errors
-from ovirt_imageio.origin.url import check_url, without_secrets
+from ovirt_imageio.origin.url import check_url, is_url, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,10 @@ def test_bad_url(url):
 )
 def test_what_is_shown(url, shown):
     assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"), [("https://a/b", True), ("http://a", True), ("HTTPS://a", True), ("/a/http://b", False)]
+)
+def test_is_url(text, answer):
+    assert is_url(text) is answer

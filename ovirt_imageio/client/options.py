@@ -1,0 +1,197 @@
+"""The arguments of ovirt-img.
+
+Knows argparse and the environment; knows nothing of what the commands do.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from ovirt_imageio.client.copy.engine import MAX_WORKERS
+from ovirt_imageio.client.remote import RETRIES
+from ovirt_imageio.ops import checksum as checksums
+from ovirt_imageio.terminal.arguments import Parser, size
+from ovirt_imageio.version import __version__
+
+__all__ = ["PROGRAM", "STREAM", "Run", "make_parser", "take_environment"]
+
+PROGRAM = "ovirt-img"
+
+# Instead of FILE: standard input or output.
+STREAM = "-"
+
+# What carries out a command.
+Run = Callable[[argparse.Namespace], None]
+
+# More connections than the library makes by itself.
+MOST_WORKERS = 8
+
+EPILOG = """\
+URL is the transfer URL of an image: https://HOST:54322/images/TICKET. FILE is an image of any format that qemu knows,
+or with --member one inside an archive. For upload and download, - is the raw disk on standard input or output.
+
+environment:
+  OVIRT_IMG_CA            what --cafile is by default
+  OVIRT_IMG_FINGERPRINT   what --fingerprint is by default
+
+exit status:
+  0    done
+  1    failed; the last line tells why
+  2    wrong arguments, or none
+  130  interrupted with Ctrl-C
+  141  the reader of standard output left before it had all of a download
+  143  stopped with SIGTERM
+"""
+
+
+def make_parser(commands: Mapping[str, Run]) -> argparse.ArgumentParser:
+    """Return the parser of these commands."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Move disk images to and from servers, and look at them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    for name, run in commands.items():
+        ADDERS[name](add_command(subparsers, name, run))
+    return parser
+
+
+def take_environment(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Let the environment tell whom to trust, when the arguments do not."""
+    if "cafile" not in options or options.cafile or options.fingerprint or options.insecure:
+        return
+    # The certificate itself is stricter than authorities that may vouch for others, too.
+    options.fingerprint = environ.get("OVIRT_IMG_FINGERPRINT") or None
+    options.cafile = None if options.fingerprint else environ.get("OVIRT_IMG_CA") or None
+
+
+def add_command(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
+    """Add a command, with the options that all have."""
+    about = (run.__doc__ or "").rstrip(".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about[0].lower() + about[1:],
+        description=run.__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # Some rules only the commands know.
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("--log-file", help="log to this file instead of the terminal")
+    levels = ["debug", "info", "warning", "error"]
+    parser.add_argument("--log-level", choices=levels, default="warning", help="default %(default)s")
+    return parser
+
+
+def add_upload(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of upload."""
+    add_transfer(parser)
+    parser.add_argument("-f", "--format", help="the format of FILE; say so if it is raw and you do not trust it")
+    add_member(parser)
+    parser.add_argument("--shallow", action="store_true", help="upload only the top layer of a chain")
+    parser.add_argument("--disk-is-zero", action="store_true", help="the disk is empty: send no zeroes")
+    parser.add_argument("--detect-zeroes", action="store_true", help="do not send zeroes that FILE has allocated")
+    parser.add_argument("filename", metavar="FILE|-")
+    parser.add_argument("url", metavar="URL")
+
+
+def add_download(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of download."""
+    add_transfer(parser)
+    parser.add_argument("-f", "--format", help="the format of FILE (default qcow2; what goes to - is raw)")
+    parser.add_argument("--incremental", action="store_true", help="only what changed since the checkpoint of a backup")
+    parser.add_argument("--backing-file", help="the image that FILE stands on")
+    parser.add_argument("--backing-format", help="the format of that image")
+    parser.add_argument("--keep", action="store_true", help="fail if FILE exists")
+    parser.add_argument("url", metavar="URL")
+    parser.add_argument("filename", metavar="FILE|-")
+
+
+def add_info(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of info."""
+    add_member(parser)
+    parser.add_argument("filename", metavar="FILE")
+
+
+def add_measure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of measure."""
+    add_info(parser)
+    parser.add_argument("-f", "--format", default="qcow2", help="the other format (default %(default)s)")
+
+
+def add_checksum(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of checksum."""
+    add_image(parser)
+    parser.add_argument("--algorithm", default=checksums.DEFAULT_ALGORITHM, help="default %(default)s")
+    parser.add_argument("--block-size", type=size, default=checksums.BLOCK_SIZE, help="default 4m")
+
+
+def add_map(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of map."""
+    add_image(parser)
+    parser.add_argument("--bitmap", help="tell what is dirty in this bitmap of FILE")
+    parser.add_argument("--dirty", action="store_true", help="tell what changed since the checkpoint of a backup")
+
+
+ADDERS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
+    "upload": add_upload,
+    "download": add_download,
+    "info": add_info,
+    "measure": add_measure,
+    "checksum": add_checksum,
+    "map": add_map,
+}
+
+
+def add_transfer(parser: argparse.ArgumentParser) -> None:
+    """Add the options of upload and download."""
+    add_server(parser)
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "-o",
+        "--output",
+        choices=["text", "json"],
+        default="text",
+        help="form of the progress: text on standard error, or JSON lines on standard output, one a second",
+    )
+    shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--max-workers", type=workers, default=MAX_WORKERS, help="connections, 1 to 8")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted transfer of FILE")
+    parser.add_argument("--verify", action="store_true", help="compare checksums at the end")
+    parser.add_argument("--bandwidth", type=size, help="bytes per second at most, for example 100m")
+    parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """Add the options of everything that speaks to a server."""
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--cafile", help="certificates to verify the server with, instead of those of the system")
+    trust.add_argument(
+        "--fingerprint", metavar="SHA256", help="trust the server whose certificate has this SHA-256, and no other one"
+    )
+    trust.add_argument("--insecure", action="store_true", help="trust anybody who answers")
+    parser.add_argument("--proxy-url", help="the same image on a proxy, used if URL cannot be reached")
+
+
+def add_member(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of an image in an archive."""
+    parser.add_argument("--member", help="the name of the image inside FILE, a tar archive or OVA")
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Add an image here or on a server."""
+    add_server(parser)
+    add_member(parser)
+    parser.add_argument("image", metavar="FILE|URL")
+
+
+def workers(text: str) -> int:
+    """Return a number of workers."""
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_WORKERS}")
+    return int(text)

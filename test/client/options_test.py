@@ -1,0 +1,56 @@
+"""The arguments: what the environment adds, and that each command has its help."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from ovirt_imageio.client import options
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do nothing."""
+
+
+NAMES = ("upload", "download", "info", "measure", "checksum", "map")
+
+
+@pytest.fixture
+def parser():
+    return options.make_parser(dict.fromkeys(NAMES, run))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help(parser, name, capsys):
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args([name, "--help"])
+    assert end.value.code == 0
+    assert "OVIRT_IMG_FINGERPRINT" in capsys.readouterr().out
+
+
+BOTH = {"OVIRT_IMG_CA": "ca.pem", "OVIRT_IMG_FINGERPRINT": "ab"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "trust"),
+    [
+        ([], {}, (None, None, False)),
+        ([], {"OVIRT_IMG_CA": "ca.pem"}, ("ca.pem", None, False)),
+        ([], {"OVIRT_IMG_CA": "", "OVIRT_IMG_FINGERPRINT": ""}, (None, None, False)),
+        ([], BOTH, (None, "ab", False)),
+        (["--cafile", "other.pem"], BOTH, ("other.pem", None, False)),
+        (["--fingerprint", "cd"], BOTH, (None, "cd", False)),
+        (["--insecure"], BOTH, (None, None, True)),
+    ],
+)
+def test_environment(parser, arguments, environ, trust):
+    found = parser.parse_args(["map", *arguments, "file"])
+    options.take_environment(found, environ)
+    assert (found.cafile, found.fingerprint, found.insecure) == trust
+
+
+def test_environment_means_nothing_here(parser):
+    found = parser.parse_args(["info", "file"])
+    options.take_environment(found, BOTH)
+    assert "cafile" not in found
