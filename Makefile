@@ -60,7 +60,7 @@ format: $(VENV)/ready  ## format the code, and fix what the linter can fix
 
 .PHONY: run
 run: $(VENV)/programs  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
-	exec $(BIN)/ovirt-imageio serve demo.qcow2 --size 10g
+	exec $(BIN)/ovirt-imageio serve demo.qcow2 --demo
 
 .PHONY: bench
 bench: system-bench $(VENV)/ready  ## measure; ONLY=name picks some, PLOT=1 draws docs/performance

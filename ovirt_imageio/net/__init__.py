@@ -1,5 +1,6 @@
 """Sockets: how a connection is made, how long it may stand still, and how its bytes are encrypted.
 
+    addresses     those of this machine, as the kernel knows them
     connect       over TCP, trying each address of a name, or over a Unix socket
     lifeline      how another thread ends a wait
     timeouts      time-outs that the kernel keeps, and what it knows of a socket

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 
-__all__ = ["create", "info", "measure"]
+__all__ = ["convert", "create", "info", "measure"]
 
 
 def create(
@@ -43,6 +43,11 @@ def info(path: str, format: Optional[str] = None) -> dict[str, Any]:
     known = ["-f", format] if format else []
     answer = run("look at the image", ["info", "-U", "--output", "json", *known, "--", path])
     return dict(json.loads(answer))
+
+
+def convert(path: str, format: str, target: str, target_format: str) -> None:
+    """Copy a disk into a new image. Raises errors.BackendUnavailable with what qemu-img said."""
+    run("convert the image", ["convert", "-f", format, "-O", target_format, "--", path, target])
 
 
 def measure(path: str, target: str, format: Optional[str] = None) -> dict[str, Any]:

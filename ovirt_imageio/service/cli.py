@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from ovirt_imageio import config, errors, units
+from ovirt_imageio import config, errors
+from ovirt_imageio.terminal import arguments, output
 from ovirt_imageio.version import __version__
 
 __all__ = ["main"]
@@ -22,8 +25,14 @@ log = logging.getLogger("server")
 
 DAY = 24 * 3600
 
+# A host and perhaps a port; IPv6 in brackets, but for "every address". A number alone may be meant as a port.
+LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.%]+)\]|(?P<host>(?!\d+$)[^\[\]:]*))(?::(?P<port>\d{1,5}))?")
+
 # EX_CONFIG of sysexits.h: the unit tells systemd not to restart a daemon that ends with it.
 MISCONFIGURED = 78
+
+# For those who want to share a disk, and have no use for a daemon that is managed.
+HINT = "; to share a disk image without a configuration, type: ovirt-imageio serve IMAGE"
 
 EPILOG = """\
 exit status:
@@ -38,9 +47,9 @@ signals:
 """
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(words: Optional[Sequence[str]] = None) -> int:
     """Run the daemon; return the exit status."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    options = parse(sys.argv[1:] if words is None else words)
     try:
         return int(options.run(options))
     except errors.Error as error:
@@ -53,9 +62,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 1
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
+def parse(words: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; `run` is what to do with them."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="ovirt-imageio",
         description="Move disk images in and out of this host over HTTPS.",
         epilog=EPILOG,
@@ -72,7 +81,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(run=run_daemon)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_serve(commands)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if getattr(options, "key", None) and not options.cert:
         parser.error("--key needs --cert")
     return options
@@ -82,27 +91,35 @@ def add_serve(commands: Any) -> None:
     """Describe the arguments of serve."""
     parser = commands.add_parser(
         "serve",
-        help="serve one disk image, without any configuration",
-        description="Serve a disk image over HTTPS until Ctrl-C, and show how to download and upload it.",
+        help="serve disk images, without any configuration",
+        description="Serve disk images over HTTPS until Ctrl-C, and show how to download and upload them.",
     )
-    parser.add_argument("image", metavar="IMAGE", help="any image that qemu understands, or a block device")
-    parser.add_argument("--size", type=size, metavar="SIZE", help="create the image if it does not exist; say 10g")
+    parser.add_argument("image", metavar="IMAGE", help="what qemu understands, a block device, or a folder of images")
+    parser.add_argument(
+        "--size", type=arguments.size, metavar="SIZE", help="create the image if it does not exist; say 10g"
+    )
+    parser.add_argument("--demo", action="store_true", help="... as a small disk with a file system on it")
     parser.add_argument("--format", help="its format; default: by its content, for a new one by its name")
+    parser.add_argument("--file", action="store_true", help="serve the file as it is, instead of the disk in it")
     parser.add_argument("--read-only", action="store_true", help="allow downloads only")
     parser.add_argument(
-        "--listen", type=host_port, metavar="HOST:PORT", help="default localhost:54322, or another port if it is taken"
+        "--listen",
+        type=host_port,
+        metavar="HOST[:PORT]",
+        help="default localhost; '[::]' for everybody. Without a port 54322, or another one if it is taken",
     )
     parser.add_argument(
         "--timeout",
-        type=seconds,
+        type=duration,
         default=DAY,
-        metavar="SECONDS",
-        help="end when nobody used it so long (default a day)",
+        metavar="TIME",
+        help="end when nobody used it so long, say 1h30m (default a day)",
     )
     parser.add_argument("--cert", metavar="FILE", help="PEM certificate; default: one of our own making")
     parser.add_argument("--key", metavar="FILE", help="PEM key of the certificate; default: in the same file")
     parser.add_argument("--ticket-id", metavar="ID", help="the secret in the URL; default: a random one")
     parser.add_argument("--no-tls", action="store_true", help="serve plain HTTP: everybody on the way can read along")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for scripts, and nothing else")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every connection")
     parser.set_defaults(run=run_serve)
 
@@ -114,27 +131,20 @@ def run_serve(options: argparse.Namespace) -> int:
     return command.run(options)
 
 
-def size(text: str) -> int:
-    """Return a size in bytes, for argparse."""
-    try:
-        return units.parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def duration(text: str) -> int:
+    """Return a time that a ticket may have, for argparse."""
+    seconds = arguments.duration(text)
+    if not 0 < seconds < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: expected at least one second")
+    return seconds
 
 
-def seconds(text: str) -> int:
-    """Return a number of seconds, for argparse."""
-    if not text.isdigit() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, at least one second")
-    return int(text)
-
-
-def host_port(text: str) -> tuple[str, int]:
-    """Return host and port, for argparse; an IPv6 address is in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, like 0.0.0.0:54322 or [::]:54322")
-    return host.strip("[]"), int(port)
+def host_port(text: str) -> tuple[str, Optional[int]]:
+    """Return host and port, for argparse; an IPv6 address is in brackets, and the port may be missing."""
+    found = LISTEN.fullmatch("[::]" if text == "::" else text)
+    if not found or (found["port"] and int(found["port"]) > 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST or HOST:PORT, like 0.0.0.0, localhost:8080 or [::]")
+    return found["ipv6"] or found["host"] or "", int(found["port"]) if found["port"] else None
 
 
 def run_daemon(options: argparse.Namespace) -> int:
@@ -151,7 +161,7 @@ def run_daemon(options: argparse.Namespace) -> int:
 
         # `systemctl status` shows it even when the lines of the journal are gone.
         Notifier.from_environment().status(f"Cannot start: {error}")
-        fail(error)
+        fail(error, "" if os.path.isdir(options.conf_dir) else HINT)
         return MISCONFIGURED if isinstance(error, errors.InvalidValue) else 1
     return 0
 
@@ -186,14 +196,14 @@ def check(conf_dir: str) -> int:
     return 1 if found else 0
 
 
-def fail(error: errors.Error) -> int:
+def fail(error: errors.Error, hint: str = "") -> int:
     """Tell the user, and the log if there is one, what went wrong; return the exit status."""
     from ovirt_imageio.service import logs
 
     if logging.getLogger().handlers:
         log.error("%s", error)
     if not logs.writes_to_stderr():
-        print(f"ovirt-imageio: {error}", file=sys.stderr)
+        output.complain("ovirt-imageio", f"{error}{hint}")
     return 1
 
 

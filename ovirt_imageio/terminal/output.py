@@ -13,7 +13,7 @@ from typing import IO, Optional
 
 from ovirt_imageio.errors import printable, visible
 
-__all__ = ["DEFAULT_SIZE", "LogFormatter", "complain", "drop_stdout", "size", "width"]
+__all__ = ["DEFAULT_SIZE", "LogFormatter", "complain", "drop_stdout", "say", "size", "width"]
 
 # Columns and lines of a terminal that does not tell them, such as a serial line.
 DEFAULT_SIZE = (80, 24)
@@ -40,6 +40,14 @@ def complain(program: str, message: object) -> None:
     # Standard error may be a pipe whose reader left, or closed.
     with contextlib.suppress(OSError, ValueError):
         print(f"{program}: {printable(str(message))}", file=sys.stderr, flush=True)
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Write to standard output; a reader that left, like head, wants no more of it."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        drop_stdout()
 
 
 def size(stream: IO[str]) -> Optional[tuple[int, int]]:

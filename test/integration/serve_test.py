@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import http.client
+import json
 import os
 import re
 import signal
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 from fakes.waiting import wait_until
-from real import daemon
+from real import daemon, network
 
+from ovirt_imageio.net.pinned import PinnedContext, parse_fingerprint
 from ovirt_imageio.qemu import img
+from ovirt_imageio.service.serve import demo
 
 pytestmark = pytest.mark.storage
 
@@ -79,7 +82,7 @@ def serve(tmp_path):
         temp = tmp_path / "tmp"
         temp.mkdir()
 
-        def serve(*arguments):
+        def serve(*arguments, stdout=None):
             output = tmp_path / "output"
             environ = {
                 **os.environ,
@@ -92,13 +95,19 @@ def serve(tmp_path):
                 "-m",
                 "ovirt_imageio.service.cli",
                 "serve",
+                # The last one counts.
                 "--listen",
                 "localhost:0",
                 *arguments,
             ]
             with open(output, "wb") as file:
                 process = subprocess.Popen(
-                    command, env=environ, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+                    command,
+                    env=environ,
+                    cwd=tmp_path,
+                    stdout=stdout or file,
+                    stderr=file,
+                    start_new_session=True,
                 )
             scope.callback(process.wait)
             scope.callback(process.terminate)
@@ -159,17 +168,22 @@ def test_many_connections(serve):
             assert len(connection.getresponse().read()) == MiB
 
 
-def test_commands_work(serve, tmp_path):
-    serving = serve("disk.qcow2", "--size", "1m")
+HELP = [sys.executable, "-m", "ovirt_imageio.client.cli", "download", "--help"]
+knows_fingerprints = b"--fingerprint" in subprocess.run(HELP, stdout=subprocess.PIPE).stdout
+needs_fingerprints = pytest.mark.skipif(not knows_fingerprints, reason="ovirt-img has no --fingerprint yet")
+
+
+@pytest.mark.parametrize("host", ["localhost", pytest.param("[::]", marks=needs_fingerprints)])
+def test_commands_work(serve, tmp_path, host):
+    """As they are printed, in a shell that does not know where ovirt-img is."""
+    serving = serve("disk.qcow2", "--size", "1m", "--listen", f"{host}:0")
     upload = serving.find(r"\n  (curl .* -T .*)\n")
     download = serving.find(r"\n  (curl .* -o .*)\n")
     data = os.urandom(MiB)
     raw, qcow2 = tmp_path / "disk-copy.raw", tmp_path / "disk-copy.qcow2"
 
     def run(command):
-        program = f"{sys.executable} -m ovirt_imageio.client.cli"
         environ = {**os.environ, "PYTHONPATH": str(daemon.ROOT)}
-        command = re.sub("^ovirt-img", program, command)
         subprocess.run(command, shell=True, check=True, cwd=tmp_path, capture_output=True, env=environ)
 
     raw.write_bytes(data)
@@ -177,14 +191,126 @@ def test_commands_work(serve, tmp_path):
     raw.unlink()
     run(download)
     assert raw.read_bytes() == data
-    run(serving.find(r"\n  (ovirt-img download .*)\n"))
+    run(serving.find(r"\n  (\S*/ovirt-img download .*)\n"))
     assert img.info(str(qcow2))["format"] == "qcow2"
     raw.write_bytes(bytes(MiB))
     run(upload)
-    run(serving.find(r"\n  (ovirt-img upload .*)\n"))
+    run(serving.find(r"\n  (\S*/ovirt-img upload .*)\n"))
     raw.unlink()
     run(download)
     assert raw.read_bytes() == data
+
+
+def test_record_for_scripts(serve):
+    serving = serve("disk.qcow2", "--size", "1m", "--json")
+    record = json.loads(serving.find(r"^(\{.*\})\n"))
+    assert record["pid"] == serving.process.pid
+    [image] = record["images"]
+    trusting = PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.pin(parse_fingerprint(record["fingerprint"]))
+    with urllib.request.urlopen(image["url"], context=trusting) as response:
+        assert len(response.read()) == image["size"] == MiB
+    assert serving.stop() == 0
+    # Nothing else is printed.
+    assert len(serving.output.read_text().splitlines()) == 1
+
+
+def test_line_for_each_transfer(serve):
+    """However small: who looks into a log wants to see that somebody was there."""
+    serving = serve("disk.qcow2", "--size", "1m")
+    with serving.open() as response:
+        response.read()
+    serving.find(r"(received 0 bytes, sent 1.00 MiB, idle)")
+    assert serving.open(b"x" * 4096, "PUT").status == 200
+    serving.stop()
+    assert len(re.findall("^received", serving.output.read_text(), re.MULTILINE)) == 2
+
+
+def test_reader_that_leaves(serve, tmp_path):
+    """`serve | head` goes on serving, and never shows a traceback."""
+    reader, writer = os.pipe()
+    try:
+        serving = serve("disk.qcow2", "--size", "1m", stdout=writer)
+        os.close(writer)
+        url = re.search(rb"transfer URL: +(\S+)\n", os.read(reader, 100000))[1].decode()
+    finally:
+        os.close(reader)
+    ca_file = next(tmp_path.glob("ovirt-imageio/certificates/*/cert.pem"))
+    tls = ssl.create_default_context(cafile=ca_file)
+    with urllib.request.urlopen(url, context=tls) as response:
+        assert len(response.read()) == MiB
+    assert serving.stop() == 0
+    assert serving.output.read_text() == ""
+
+
+def test_folder(serve, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.img").write_bytes(b"a" * 4096)
+    img.create(str(images / "b.qcow2"), "qcow2", MiB)
+    serving = serve(str(images))
+    for name, content in (("a.img", b"a" * 4096), ("b.qcow2", bytes(MiB))):
+        url = serving.find(rf"\n  {name} .*\n    (https:\S+)\n")
+        with urllib.request.urlopen(url, context=serving.tls) as response:
+            assert response.read() == content
+    assert serving.stop() == 0
+    assert serving.qemu_pids() == []
+
+
+def test_file_as_it_is(serve, tmp_path):
+    path = tmp_path / "disk.qcow2"
+    img.create(str(path), "qcow2", MiB)
+    serving = serve("disk.qcow2", "--file")
+    with serving.open() as response:
+        assert response.read() == path.read_bytes()
+        assert "disk.qcow2" in response.headers["content-disposition"]
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        serving.open(b"x", "PUT")
+    assert serving.qemu_pids() == []
+
+
+# --- Other machines ---
+
+
+@needs_fingerprints
+@pytest.mark.skipif(not network.available(), reason="no network namespaces")
+def test_other_machine(serve, tmp_path):
+    """A name, IPv4 and IPv6: what is printed works there, with nothing copied."""
+    with network.apart() as apart:
+        serving = serve("disk.qcow2", "--demo", "--listen", "[::]:0", "--json")
+        record = json.loads(serving.find(r"^(\{.*\})\n"))
+        [image] = record["images"]
+        by_host = {urllib.parse.urlsplit(url).hostname: url for url in image["urls"]}
+        assert {apart.address, apart.address6} <= set(by_host)
+        by_name = by_host[apart.address].replace(apart.address, apart.name)
+        for url in (by_host[apart.address], by_host[apart.address6], by_name):
+            run_there(
+                apart, tmp_path, "curl", "-sSf", "-k", "--pinnedpubkey", record["public_key_pin"], "-o", "raw", url
+            )
+            assert (tmp_path / "raw").stat().st_size == image["size"]
+            # The certificate is good for each of them.
+            run_there(apart, tmp_path, "curl", "-sSf", "--cacert", record["ca_file"], "-o", "raw", url)
+            command = [sys.executable, "-m", "ovirt_imageio.client.cli", "download"]
+            run_there(apart, tmp_path, *command, "--fingerprint", record["fingerprint"], url, "copy.qcow2")
+            assert img.info(str(tmp_path / "copy.qcow2"))["virtual-size"] == image["size"]
+        with pytest.raises(subprocess.CalledProcessError):
+            wrong = "sha256//" + "A" * 43 + "="
+            run_there(apart, tmp_path, "curl", "-sSf", "-k", "--pinnedpubkey", wrong, "-o", "raw", by_name)
+
+
+@needs_fingerprints
+@pytest.mark.skipif(not network.available(), reason="no network namespaces")
+def test_printed_commands_on_another_machine(serve, tmp_path):
+    with network.apart() as apart:
+        serving = serve("disk.qcow2", "--demo", "--listen", f"{apart.address}:0")
+        run_there(apart, tmp_path, "sh", "-c", serving.find(r"\n  (curl .* -o .*)\n"))
+        assert demo.TEXT.encode() in (tmp_path / "disk-copy.raw").read_bytes()
+        run_there(apart, tmp_path, "sh", "-c", serving.find(r"\n  (\S*/ovirt-img download .*)\n"))
+
+
+def run_there(apart, folder, *command):
+    environ = {**os.environ, "PYTHONPATH": str(daemon.ROOT)}
+    subprocess.run([*apart.command, *command], check=True, cwd=folder, env=environ, capture_output=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

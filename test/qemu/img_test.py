@@ -52,6 +52,15 @@ def test_not_installed(monkeypatch):
         img.info("disk")
 
 
+def test_convert(tmp_path):
+    raw, target = tmp_path / "disk.raw", str(tmp_path / "disk.qcow2")
+    raw.write_bytes(b"disk" * 1024)
+    img.convert(str(raw), "raw", target, "qcow2")
+    assert (img.info(target)["format"], img.info(target)["virtual-size"]) == ("qcow2", 4096)
+    with pytest.raises(errors.BackendUnavailable, match="convert the image"):
+        img.convert(str(tmp_path / "missing"), "raw", target, "qcow2")
+
+
 def test_measure(tmp_path):
     path = tmp_path / "disk.qcow2"
     img.create(str(path), "qcow2", 2 * 1024**2)

@@ -138,6 +138,10 @@ def test_serve_defaults():
     assert (options.image, options.size, options.listen, options.timeout) == ("disk.img", None, None, 86400)
 
 
+def test_serve_timeout():
+    assert parsed("--timeout", "1h30m").timeout == 5400
+
+
 def test_serve_size():
     assert parsed("--size", "10g").size == 10 * 1024**3
 
@@ -146,6 +150,11 @@ def test_serve_size():
     "text, address",
     [
         ("0.0.0.0:54322", ("0.0.0.0", 54322)),
+        ("0.0.0.0", ("0.0.0.0", None)),
+        ("disks.example.com", ("disks.example.com", None)),
+        ("::", ("::", None)),
+        ("[::]", ("::", None)),
+        ("[::1]:0", ("::1", 0)),
         ("localhost:0", ("localhost", 0)),
         ("[::]:8080", ("::", 8080)),
         (":8080", ("", 8080)),
@@ -159,9 +168,10 @@ def test_serve_listen(text, address):
     "arguments, message",
     [
         (["--size", "big"], "'big' is not a size"),
-        (["--listen", "54322"], "is not HOST:PORT"),
-        (["--listen", "localhost:99999"], "is not HOST:PORT"),
-        (["--listen", "::1:80"], "is not HOST:PORT"),
+        (["--listen", "54322"], "is not HOST or HOST:PORT"),
+        (["--listen", "localhost:99999"], "is not HOST or HOST:PORT"),
+        (["--listen", "localhost:"], "is not HOST or HOST:PORT"),
+        (["--listen", "::1:80"], "is not HOST or HOST:PORT"),
         (["--timeout", "0"], "at least one second"),
         (["--key", "key.pem"], "--key needs --cert"),
     ],

@@ -75,3 +75,20 @@ def test_nowhere_to_complain():
     code = "from ovirt_imageio.terminal import output; output.complain('program', 'lost')"
     done = subprocess.run([sys.executable, "-c", f"import os; os.close(2); {code}"], timeout=DEADLINE)
     assert done.returncode == 0
+
+
+def test_say(capsys):
+    output.say("one")
+    output.say("two", end="")
+    assert capsys.readouterr().out == "one\ntwo"
+
+
+SAY = "from ovirt_imageio.terminal import output\nfor _ in range(3):\n    output.say('x' * 100_000)\n"
+
+
+def test_say_to_a_reader_that_left():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as stdout:
+        done = subprocess.run([sys.executable, "-c", SAY], stdout=stdout, stderr=subprocess.PIPE, timeout=DEADLINE)
+    assert (done.returncode, done.stderr) == (0, b"")

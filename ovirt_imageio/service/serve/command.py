@@ -1,4 +1,4 @@
-"""`ovirt-imageio serve IMAGE`: hand one disk image to another machine, with no configuration and no oVirt.
+"""`ovirt-imageio serve IMAGE`: hand disk images to another machine, with no configuration and no oVirt.
 
     qemu-nbd IMAGE ──Unix socket──> a ticket ──HTTPS──> curl, a backup program, another daemon
 
@@ -13,25 +13,24 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shlex
 import signal
-import socket
 import sys
 import time
 import urllib.parse
 import uuid
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from ovirt_imageio import errors, units
 from ovirt_imageio.config import Config
 from ovirt_imageio.httpd.listener import ListenError
-from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import Server as QemuNbd
 from ovirt_imageio.service import process
 from ovirt_imageio.service.listeners import Listeners
-from ovirt_imageio.service.serve import certificate
+from ovirt_imageio.service.serve import certificate, greeting, images, reach
+from ovirt_imageio.service.serve.images import Image
 from ovirt_imageio.service.serve.progress import Progress, Traffic
 from ovirt_imageio.service.signals import Signals
+from ovirt_imageio.terminal import output
 
 __all__ = ["run"]
 
@@ -45,52 +44,52 @@ INTERVAL = 0.5
 # How long running requests may take after Ctrl-C; the second Ctrl-C cuts them.
 GRACE = 30.0
 
-# These listen on every address: other machines know us by our name.
-WILDCARDS = ("", "::", "0.0.0.0")
-
-# The formats that a new image gets by its name.
-SUFFIXES = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx", ".qed": "qed"}
-
-
-class Image(NamedTuple):
-    """What is served."""
-
-    path: str
-    format: str
-    size: int
-
 
 def run(options: argparse.Namespace) -> int:
-    """Serve the image until somebody asks to stop, or nobody used it for the time of the ticket.
+    """Serve until somebody asks to stop, or nobody used the disks for the time of their tickets.
 
     Returns the exit status. Raises errors.Error if it cannot start.
     """
     start_log(options.verbose)
     process.raise_file_limit()
     with Signals(signal.SIGINT, signal.SIGTERM) as signals, contextlib.ExitStack() as scope:
-        image = prepare(options.image, options.format, options.size, options.read_only)
-        config = configure(options)
-        # Each client connection has one to qemu-nbd, and must not wait there for another one that is idle.
-        qemu = QemuNbd(image.path, image.format, read_only=options.read_only, shared=0)
-        start(qemu)
-        scope.callback(qemu.stop)
+        found = images.find(wanted(options))
+        where = reach.find((options.listen or (DEFAULT_HOST, None))[0])
+        config = configure(options, where)
+        servers: list[QemuNbd] = []
+        tickets = []
+        for image in found:
+            url = open_image(image, options, scope, servers)
+            tickets.append(make_ticket(options, image, url))
         traffic = Traffic()
-        listeners = bind(config, traffic, is_port_chosen=options.listen is not None)
+        listeners = bind(config, traffic, is_port_chosen=bool(options.listen) and options.listen[1] is not None)
         scope.callback(listeners.stop)
-        ticket = make_ticket(options, image, qemu.url)
-        listeners.store.add(ticket)
+        for ticket in tickets:
+            listeners.store.add(ticket)
         listeners.start()
-        url = transfer_url(config, listeners.remote.port, ticket["uuid"])
-        print(greet(image, url, config, options.read_only), flush=True)
-        status = watch(signals, listeners, qemu, traffic)
+        offers = [
+            greeting.Offer(image, transfer_urls(config, where, listeners.remote.port, ticket["uuid"]))
+            for image, ticket in zip(found, tickets)
+        ]
+        show(options, offers, trust(options, config), where)
+        progress = None if options.json else Progress(traffic, output.say, output.width(sys.stdout))
+        status = watch(signals, listeners, servers, progress)
         process.drain(listeners, signals, GRACE, tell)
-    print("Stopped", flush=True)
+    if not options.json:
+        output.say("Stopped")
     return status
+
+
+def wanted(options: argparse.Namespace) -> images.Wanted:
+    """Return what the arguments ask for."""
+    return images.Wanted(
+        options.image, options.format, options.size, options.demo, options.read_only, as_file=options.file
+    )
 
 
 def tell(running: str, left: int) -> None:
     """Tell what Ctrl-C waits for."""
-    print(f"Waiting up to {left} seconds for {running}; Ctrl-C again ends them at once", flush=True)
+    log.warning("Waiting up to %d seconds for %s; Ctrl-C again ends them at once", left, running)
 
 
 def start_log(is_verbose: bool) -> None:
@@ -101,23 +100,16 @@ def start_log(is_verbose: bool) -> None:
         logging.basicConfig(level=logging.WARNING, format="ovirt-imageio: %(message)s")
 
 
-def prepare(path: str, format: Optional[str], size: Optional[int], read_only: bool) -> Image:
-    """Look at the image, or create it. Raises errors.Error."""
-    if not os.path.exists(path):
-        if size is None:
-            raise errors.InvalidValue("image", path, "a file that exists; or add --size 10g, and it will be created")
-        img.create(path, format or SUFFIXES.get(os.path.splitext(path)[1].lower(), "raw"), size)
-    elif os.path.isdir(path):
-        raise errors.InvalidValue("image", path, "a disk image, but it is a folder")
-    elif not os.access(path, os.R_OK if read_only else os.R_OK | os.W_OK):
-        can_read = os.access(path, os.R_OK)
-        hint = "add --read-only, or change its permissions" if can_read else "change its permissions"
-        raise errors.InvalidValue("image", path, f"a file that you may {'write' if can_read else 'read'}; {hint}")
-    info = img.info(path, format)
-    found = Image(os.path.abspath(path), info["format"], info["virtual-size"])
-    if size is not None and found.size != size:
-        log.warning("%s exists and has %s: --size is not used", path, units.size(found.size))
-    return found
+def open_image(image: Image, options: argparse.Namespace, scope: contextlib.ExitStack, servers: list[QemuNbd]) -> str:
+    """Return the URL of the image for a ticket; start the server that it needs, until the scope ends."""
+    if image.is_file:
+        return f"file://{urllib.parse.quote(image.path)}"
+    # Each client connection has one to qemu-nbd, and must not wait there for another one that is idle.
+    qemu = QemuNbd(image.path, image.format, read_only=options.read_only, shared=0)
+    start(qemu)
+    scope.callback(qemu.stop)
+    servers.append(qemu)
+    return qemu.url
 
 
 def start(qemu: QemuNbd) -> None:
@@ -126,39 +118,28 @@ def start(qemu: QemuNbd) -> None:
         qemu.start()
     except errors.BackendUnavailable as error:
         if "lock" in error.reason:
-            error.reason += "; stop the virtual machine or program that uses it"
+            error.reason = f"{qemu.path}: {error.reason}; stop the virtual machine or program that uses it"
         raise
 
 
-def configure(options: argparse.Namespace) -> Config:
+def configure(options: argparse.Namespace, where: reach.Reach) -> Config:
     """Return the configuration that the arguments mean."""
-    host, port = options.listen or (DEFAULT_HOST, DEFAULT_PORT)
+    host, port = options.listen or (DEFAULT_HOST, None)
     default = Config()
     if options.no_tls:
         tls = dataclasses.replace(default.tls, enable=False)
     else:
         chosen = options.cert and certificate.Certificate(options.cert, options.key or options.cert)
-        used = chosen or certificate.ensure(certificate.state_dir() / "certificates", server_names(host))
+        used = chosen or certificate.ensure(certificate.state_dir() / "certificates", where.names)
         tls = dataclasses.replace(default.tls, cert_file=used.cert_file, key_file=used.key_file)
     return dataclasses.replace(
         default,
         tls=tls,
-        remote=dataclasses.replace(default.remote, host=host, port=port),
+        remote=dataclasses.replace(default.remote, host=host, port=DEFAULT_PORT if port is None else port),
         # A random name: several of us may run.
         local=dataclasses.replace(default.local, socket=""),
         control=dataclasses.replace(default.control, enable=False),
     )
-
-
-def server_names(host: str) -> list[str]:
-    """Return the names by which clients may reach us."""
-    names = [public_name(host), socket.gethostname(), "localhost", "127.0.0.1", "::1"]
-    return list(dict.fromkeys(names))
-
-
-def public_name(host: str) -> str:
-    """Return what clients call the host that we listen on."""
-    return socket.gethostname() if host in WILDCARDS else host
 
 
 def bind(config: Config, traffic: Traffic, is_port_chosen: bool) -> Listeners:
@@ -173,63 +154,62 @@ def bind(config: Config, traffic: Traffic, is_port_chosen: bool) -> Listeners:
 
 def make_ticket(options: argparse.Namespace, image: Image, url: str) -> dict[str, Any]:
     """Return the ticket for the image."""
-    name = os.path.basename(image.path)
     return {
         "uuid": options.ticket_id or str(uuid.uuid4()),
-        "transfer_id": f"serve/{name}",
+        "transfer_id": f"serve/{image.name}",
         "url": url,
         "size": image.size,
-        "ops": ["read"] if options.read_only else ["read", "write"],
+        "ops": ["read"] if options.read_only or image.is_file else ["read", "write"],
         "timeout": options.timeout,
         "sparse": True,
         # What is downloaded is the disk, whatever the format of the image.
-        "filename": f"{os.path.splitext(name)[0]}.raw",
+        "filename": image.name if image.is_file else f"{os.path.splitext(image.name)[0]}.raw",
     }
 
 
-def transfer_url(config: Config, port: int, ticket_id: str) -> str:
-    """Return the URL that clients use."""
+def transfer_urls(config: Config, where: reach.Reach, port: int, ticket_id: str) -> list[str]:
+    """Return the URLs that clients may use, the one that works everywhere first."""
     scheme = "https" if config.tls.enable else "http"
-    host = public_name(config.remote.host)
-    if ":" in host:
-        host = f"[{host}]"
-    return f"{scheme}://{host}:{port}/images/{urllib.parse.quote(ticket_id, safe='')}"
+    path = f"images/{urllib.parse.quote(ticket_id, safe='')}"
+    hosts = [f"[{host}]" if ":" in host else host for host in where.hosts]
+    return [f"{scheme}://{host}:{port}/{path}" for host in hosts]
 
 
-def greet(image: Image, url: str, config: Config, read_only: bool) -> str:
-    """Return what the user needs to know, with commands to paste."""
-    # Not the name of the image itself: who pastes in its folder must not write over what is served.
-    copy = f"{os.path.splitext(os.path.basename(image.path))[0]}-copy"
-    raw, qcow2 = shlex.quote(f"{copy}.raw"), shlex.quote(f"{copy}.qcow2")
-    quoted, curl, trust = shlex.quote(url), "curl --fail", ""
-    lines = [f"Serving {image.path} ({image.format}, {units.size(image.size)})", "", f"  transfer URL:  {url}"]
-    if config.tls.enable:
-        lines.append(f"  CA file:       {config.tls.cert_file}")
-        lines.append(f"  fingerprint:   {certificate.fingerprint(config.tls.cert_file)} (SHA-256)")
-        ca_file = shlex.quote(config.tls.cert_file)
-        curl, trust = f"{curl} --cacert {ca_file}", f"--cafile {ca_file} "
-    lines += ["", "Download the disk, as raw bytes, or only its data as qcow2:", ""]
-    lines += [f"  {curl} -o {raw} {quoted}", f"  ovirt-img download {trust}{quoted} {qcow2}"]
-    if not read_only:
-        lines += ["", "Upload raw bytes, or an image of any format:", ""]
-        lines += [f"  {curl} -T {raw} {quoted}", f"  ovirt-img upload {trust}{qcow2} {quoted}"]
-    lines += ["", "Whoever knows the URL can use the disk. Ctrl-C stops.", ""]
-    return "\n".join(lines)
+def trust(options: argparse.Namespace, config: Config) -> Optional[greeting.Trust]:
+    """Return how clients know us; None without TLS."""
+    if not config.tls.enable:
+        return None
+    cert_file = config.tls.cert_file
+    return greeting.Trust(
+        certificate.fingerprint(cert_file), certificate.pin(cert_file), None if options.cert else cert_file
+    )
 
 
-def watch(signals: Signals, listeners: Listeners, qemu: QemuNbd, traffic: Traffic) -> int:
+def show(
+    options: argparse.Namespace, offers: list[greeting.Offer], known: Optional[greeting.Trust], where: reach.Reach
+) -> None:
+    """Print what people, or scripts, need to know."""
+    if options.json:
+        output.say(greeting.record(offers, known))
+        return
+    tools = greeting.Tools.installed(where.is_public)
+    output.say(greeting.greet(offers, known, is_public=where.is_public, read_only=options.read_only, tools=tools))
+
+
+def watch(signals: Signals, listeners: Listeners, servers: list[QemuNbd], progress: Optional[Progress] = None) -> int:
     """Show how it goes until it is over; return the exit status."""
-    progress = Progress(sys.stdout, sys.stdout.isatty())
     try:
         while signals.wait(INTERVAL) is None:
-            [info] = listeners.store.list()
-            progress.update(time.monotonic(), traffic, info["rate"], info["connections"], info["active"])
-            if not qemu.is_running:
+            infos = listeners.store.list()
+            if progress:
+                progress.update(time.monotonic(), infos)
+            if not all(server.is_running for server in servers):
                 log.error("qemu-nbd ended by itself")
                 return 1
-            if info["remaining"] == 0 and not info["active"]:
-                log.warning("Nobody used the disk for %s", units.duration(info["timeout"]))
+            if not any(info["remaining"] or info["active"] for info in infos):
+                log.warning("Nobody used the disk for %s", units.duration(infos[0]["timeout"]))
                 return 0
         return 0
     finally:
-        progress.finish()
+        if progress:
+            progress.finish()

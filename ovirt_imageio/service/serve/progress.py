@@ -1,11 +1,12 @@
 """Show people how a transfer goes: one line that changes on a terminal, few plain lines elsewhere.
 
-Knows text streams; is told everything else.
+Knows what a line is; is told everything else.
 """
 
 from __future__ import annotations
 
-from typing import TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional
 
 from ovirt_imageio import units
 from ovirt_imageio.service.metrics import Metrics
@@ -39,34 +40,54 @@ class Traffic(Metrics):
 
 
 class Progress:
-    """Shows the state that it is given, as often as that makes sense."""
+    """Shows what moves, as often as that makes sense.
 
-    def __init__(self, stream: TextIO, is_live: bool) -> None:
-        self._stream = stream
-        self._is_live = is_live
+    say: writes a text, with an end of its own. width: of the terminal; None where lines stay: there a line tells of
+    each transfer when it is over, and of long ones now and then.
+    """
+
+    def __init__(self, traffic: Traffic, say: Callable[[str, str], None], width: Optional[int]) -> None:
+        self._traffic = traffic
+        self._say = say
+        self._width = width
         self._was_active = False
         self._shown = 0.0
         self._text = ""
+        # What was moved when the last line was written.
+        self._told = (0, 0)
 
-    def update(self, now: float, traffic: Traffic, rate: float, connections: int, is_active: bool) -> None:
-        """Show where we are, if there is news."""
-        moved = f"received {units.size(traffic.received)}, sent {units.size(traffic.sent)}"
-        speed = f"{units.size(rate)}/s" if is_active else "idle"
-        text = f"{moved}, {speed}, connections: {connections}"
-        if self._is_live:
+    def update(self, now: float, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Show where the transfers are, if there is news; infos is what the store tells of them."""
+        is_active = any(info["active"] for info in infos)
+        speed = f"{units.size(sum(info['rate'] for info in infos))}/s" if is_active else "idle"
+        text = f"{self._moved()}, {speed}, connections: {sum(info['connections'] for info in infos)}"
+        if self._width is not None:
             if text != self._text:
-                self._write(f"{REWIND}{text}")
-        elif is_active != self._was_active or (is_active and now - self._shown >= PLAIN_INTERVAL):
-            self._shown = now
-            self._write(f"{text}\n")
+                self._say(f"{REWIND}{text[: self._width - 1]}", "")
+        else:
+            if is_active and not self._was_active:
+                self._shown = now
+            is_over = not is_active and self._told != self._counts()
+            if is_over or (is_active and now - self._shown >= PLAIN_INTERVAL):
+                self._tell(text)
+                self._shown = now
         self._text = text
         self._was_active = is_active
 
     def finish(self) -> None:
-        """Leave the cursor on a line of its own."""
-        if self._is_live and self._text:
-            self._write("\n")
+        """Tell of what ended since the last look; leave the cursor on a line of its own."""
+        if self._width is not None:
+            if self._text:
+                self._say("", "\n")
+        elif self._told != self._counts():
+            self._tell(self._moved())
 
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+    def _counts(self) -> tuple[int, int]:
+        return self._traffic.received, self._traffic.sent
+
+    def _moved(self) -> str:
+        return f"received {units.size(self._traffic.received)}, sent {units.size(self._traffic.sent)}"
+
+    def _tell(self, line: str) -> None:
+        self._told = self._counts()
+        self._say(line, "\n")

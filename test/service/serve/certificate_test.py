@@ -1,11 +1,14 @@
 """A certificate of our own making: made once, good for every name, verified by its own file."""
 
+import base64
+import hashlib
 import os
 import ssl
 import subprocess
 import time
 
 import pytest
+from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.net.tls import ServerContext
@@ -62,6 +65,26 @@ def test_fingerprint(tmp_path):
     command = ["openssl", "x509", "-in", made.cert_file, "-noout", "-fingerprint", "-sha256"]
     shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert shown.strip().rpartition("=")[2] == certificate.fingerprint(made.cert_file)
+
+
+def test_pin(tmp_path):
+    for made in (certificate.ensure(tmp_path, NAMES), certificates.certificate()):
+        command = f"openssl x509 -in {made.cert_file} -noout -pubkey | openssl pkey -pubin -outform der"
+        key = subprocess.run(command, shell=True, check=True, stdout=subprocess.PIPE).stdout
+        expected = base64.b64encode(hashlib.sha256(key).digest()).decode()
+        assert certificate.pin(made.cert_file) == f"sha256//{expected}"
+
+
+def test_no_pin(tmp_path):
+    made = certificate.ensure(tmp_path, NAMES)
+    der = certificate.read(made.cert_file)
+    for length in range(len(der)):
+        with pytest.raises(IndexError):
+            certificate.public_key(der[:length])
+    path = tmp_path / "cut.pem"
+    path.write_text(ssl.DER_cert_to_PEM_cert(der[:100]))
+    with pytest.raises(errors.InvalidValue, match="a certificate that is complete"):
+        certificate.pin(str(path))
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])

@@ -1,0 +1,184 @@
+"""What people and scripts are told when serve is ready: URLs, whom to trust, and commands to paste.
+
+Text from facts; looks only which programs are installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import sys
+from typing import NamedTuple, Optional
+
+from ovirt_imageio import units
+from ovirt_imageio.service.serve.images import Image
+
+__all__ = ["Offer", "Tools", "Trust", "greet", "record"]
+
+
+class Offer(NamedTuple):
+    """An image, and its URLs: the first one works from wherever a client may be."""
+
+    image: Image
+    urls: list[str]
+
+
+class Trust(NamedTuple):
+    """How clients know that it is us."""
+
+    fingerprint: str
+    # Of the public key, for curl.
+    pin: str
+    # A certificate of our own making is its own authority; None: the user gave another one.
+    ca_file: Optional[str]
+
+
+class Tools(NamedTuple):
+    """The programs for the commands."""
+
+    has_curl: bool
+    # How it is called here; None: not installed.
+    ovirt_img: Optional[str]
+
+    @classmethod
+    def installed(cls, is_public: bool) -> Tools:
+        """Return those of this machine; others will have curl."""
+        return cls(is_public or shutil.which("curl") is not None, find_ovirt_img())
+
+
+def find_ovirt_img() -> Optional[str]:
+    """Return what to type for ovirt-img, which may be installed where the shell does not look."""
+    if shutil.which("ovirt-img"):
+        return "ovirt-img"
+    for neighbour in (sys.argv[0], sys.executable):
+        path = os.path.join(os.path.dirname(os.path.abspath(neighbour)), "ovirt-img")
+        if os.access(path, os.X_OK):
+            return shlex.quote(path)
+    if importlib.util.find_spec("ovirt_imageio.client"):
+        return f"{shlex.quote(sys.executable)} -m ovirt_imageio.client.cli"
+    return None
+
+
+def record(offers: list[Offer], trust: Optional[Trust]) -> str:
+    """Return everything in one line of JSON."""
+    images = [
+        {
+            "name": image.name,
+            "path": image.path,
+            "format": image.format,
+            "size": image.size,
+            "url": urls[0],
+            "urls": urls,
+        }
+        for image, urls in offers
+    ]
+    known = trust or Trust("", "", None)
+    return json.dumps(
+        {
+            "pid": os.getpid(),
+            "ca_file": known.ca_file,
+            "fingerprint": known.fingerprint or None,
+            "public_key_pin": known.pin or None,
+            "images": images,
+        }
+    )
+
+
+def greet(offers: list[Offer], trust: Optional[Trust], *, is_public: bool, read_only: bool, tools: Tools) -> str:
+    """Return what the user needs to know, with commands to paste. trust: None without TLS."""
+    first = offers[0]
+    lines = [*list_images(offers), ""]
+    if trust:
+        lines += [f"  CA file:       {trust.ca_file}"] if trust.ca_file else []
+        lines += [f"  fingerprint:   {trust.fingerprint} (SHA-256)", ""]
+    if not is_public:
+        lines += ["Only this machine can reach it; with --listen '[::]' others can, too.", ""]
+    elif trust:
+        lines += ["The commands trust this certificate alone: nothing needs to be copied to the other machine.", ""]
+    lines += downloads(first, trust, is_public, tools)
+    if not read_only and not first.image.is_file:
+        lines += uploads(first, trust, is_public, tools)
+    lines.append(f"Whoever knows {'a' if offers[1:] else 'the'} URL can use the disk. Ctrl-C stops.")
+    return "\n".join([*lines, ""])
+
+
+def list_images(offers: list[Offer]) -> list[str]:
+    """Return what is served, and where."""
+    if not offers[1:]:
+        image, urls = offers[0]
+        lines = [f"Serving {image.path} ({image.format}, {units.size(image.size)})", ""]
+        return [*lines, f"  transfer URL:  {urls[0]}", *(f"  also at:       {url}" for url in urls[1:])]
+    lines = [f"Serving {len(offers)} images of {os.path.dirname(offers[0].image.path)}"]
+    for image, urls in offers:
+        lines += ["", f"  {image.name} ({image.format}, {units.size(image.size)})"]
+        lines += [f"    {url}" for url in urls]
+    return lines
+
+
+def downloads(offer: Offer, trust: Optional[Trust], is_public: bool, tools: Tools) -> list[str]:
+    """Return the commands that download an image."""
+    image, url = offer.image, shlex.quote(offer.urls[0])
+    if image.is_file:
+        if not tools.has_curl:
+            return []
+        return [
+            "Download the file:",
+            "",
+            f"  {curl(trust, is_public)} -o {shlex.quote(copy_of(image, None))} {url}",
+            "",
+        ]
+    commands = []
+    if tools.has_curl:
+        commands.append(f"  {curl(trust, is_public)} -o {shlex.quote(copy_of(image, '.raw'))} {url}")
+    if tools.ovirt_img:
+        target = shlex.quote(copy_of(image, ".qcow2"))
+        commands.append(f"  {tools.ovirt_img} download {trusting(trust, is_public)}{url} {target}")
+    if not commands:
+        return []
+    return [f"Download the disk{choice(tools, ', as raw bytes, or only its data as qcow2')}:", "", *commands, ""]
+
+
+def uploads(offer: Offer, trust: Optional[Trust], is_public: bool, tools: Tools) -> list[str]:
+    """Return the commands that upload what was downloaded."""
+    image, url = offer.image, shlex.quote(offer.urls[0])
+    commands = []
+    if tools.has_curl:
+        commands.append(f"  {curl(trust, is_public)} -T {shlex.quote(copy_of(image, '.raw'))} {url}")
+    if tools.ovirt_img:
+        source = shlex.quote(copy_of(image, ".qcow2"))
+        commands.append(f"  {tools.ovirt_img} upload {trusting(trust, is_public)}{source} {url}")
+    if not commands:
+        return []
+    return [f"Upload{choice(tools, ' raw bytes, or an image of any format')}:", "", *commands, ""]
+
+
+def choice(tools: Tools, text: str) -> str:
+    """Return the text that tells two commands apart if there are two."""
+    return text if tools.has_curl and tools.ovirt_img else ""
+
+
+def copy_of(image: Image, suffix: Optional[str]) -> str:
+    """Return a name for a copy: one that pastes in the folder of the image must not write over what is served."""
+    stem, own_suffix = os.path.splitext(image.name)
+    return f"{stem}-copy{own_suffix if suffix is None else suffix}"
+
+
+def curl(trust: Optional[Trust], is_public: bool) -> str:
+    """Return the beginning of a curl command. On another machine there is no CA file, so it compares the key alone."""
+    if trust is None:
+        return "curl --fail"
+    if is_public or trust.ca_file is None:
+        return f"curl --fail --insecure --pinnedpubkey {shlex.quote(trust.pin)}"
+    return f"curl --fail --cacert {shlex.quote(trust.ca_file)}"
+
+
+def trusting(trust: Optional[Trust], is_public: bool) -> str:
+    """Return the option of ovirt-img that says whom to trust."""
+    if trust is None:
+        return ""
+    if is_public or trust.ca_file is None:
+        return f"--fingerprint {trust.fingerprint} "
+    return f"--cafile {shlex.quote(trust.ca_file)} "

@@ -1,0 +1,144 @@
+"""What is served: an image, all images of a folder, or files as they are.
+
+Knows files and qemu-img; knows nothing of servers and tickets.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import NamedTuple, Optional
+
+from ovirt_imageio import errors, units
+from ovirt_imageio.qemu import img
+from ovirt_imageio.service.serve import demo
+
+__all__ = ["Image", "Wanted", "find"]
+
+log = logging.getLogger("serve")
+
+# The formats that a new image gets by its name.
+SUFFIXES = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx", ".qed": "qed"}
+# In a folder these are raw disks; other files without a known format are something else.
+RAW_SUFFIXES = (".raw", ".img", ".iso")
+
+# The format of an image whose bytes are served as they are.
+FILE = "file"
+
+
+class Image(NamedTuple):
+    """One disk, or one file."""
+
+    path: str
+    format: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Its name without the folder."""
+        return os.path.basename(self.path)
+
+    @property
+    def is_file(self) -> bool:
+        """True if the bytes of the file are served, not the disk in it."""
+        return self.format == FILE
+
+
+class Wanted(NamedTuple):
+    """What the user asked for."""
+
+    path: str
+    format: Optional[str] = None
+    # Create the image if it does not exist: empty, or with something on it.
+    size: Optional[int] = None
+    demo: bool = False
+    read_only: bool = False
+    # Serve the bytes of the file, whatever they are.
+    as_file: bool = False
+
+
+def find(wanted: Wanted) -> list[Image]:
+    """Return what to serve; an image that does not exist is created if it may be. Raises errors.Error."""
+    if os.path.isdir(wanted.path):
+        return in_folder(wanted)
+    if not os.path.exists(wanted.path):
+        create(wanted)
+    check_access(wanted)
+    if wanted.as_file:
+        return [as_file(wanted.path)]
+    found = look(wanted)
+    if is_misnamed(found, wanted):
+        log.warning("%s is not a %s image: its bytes are served as a raw disk", wanted.path, suffix(wanted.path)[1:])
+    if wanted.size is not None and found.size != wanted.size:
+        log.warning("%s exists and has %s: --size is not used", wanted.path, units.size(found.size))
+    return [found]
+
+
+def create(wanted: Wanted) -> None:
+    """Create the image."""
+    path = wanted.path
+    format = wanted.format or SUFFIXES.get(suffix(path), "raw")
+    if wanted.demo:
+        demo.create(path, format)
+    elif wanted.size is not None:
+        img.create(path, format, wanted.size)
+    else:
+        raise errors.InvalidValue("image", path, "a file that exists; or add --size 10g, and it will be created")
+
+
+def check_access(wanted: Wanted) -> None:
+    """Raise errors.InvalidValue if this user may not do with the file what clients shall do."""
+    path = wanted.path
+    read_only = wanted.read_only or wanted.as_file
+    if not os.access(path, os.R_OK if read_only else os.R_OK | os.W_OK):
+        can_read = os.access(path, os.R_OK)
+        hint = "add --read-only, or change its permissions" if can_read else "change its permissions"
+        raise errors.InvalidValue("image", path, f"a file that you may {'write' if can_read else 'read'}; {hint}")
+
+
+def look(wanted: Wanted) -> Image:
+    """Return the image that exists."""
+    info = img.info(wanted.path, wanted.format)
+    return Image(os.path.abspath(wanted.path), info["format"], info["virtual-size"])
+
+
+def is_misnamed(image: Image, wanted: Wanted) -> bool:
+    """Tell whether the name promises a format that the image does not have: it may be damaged, or something else."""
+    return image.format == "raw" and suffix(image.path) in SUFFIXES and not wanted.format
+
+
+def as_file(path: str) -> Image:
+    """Return the file itself."""
+    size = os.stat(path).st_size
+    if not os.path.isfile(path) or not size:
+        raise errors.InvalidValue("file", path, "a regular file that is not empty")
+    return Image(os.path.abspath(path), FILE, size)
+
+
+def in_folder(wanted: Wanted) -> list[Image]:
+    """Return the images in a folder, by name; hidden ones, and those in folders below, are left out."""
+    if wanted.size is not None or wanted.demo:
+        raise errors.InvalidValue("image", wanted.path, "the name of an image to create, but it is a folder")
+    found = []
+    for entry in sorted(os.scandir(wanted.path), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or not entry.is_file():
+            continue
+        one = wanted._replace(path=entry.path)
+        try:
+            check_access(one)
+            image = as_file(entry.path) if wanted.as_file else look(one)
+        except errors.Error as error:
+            log.warning("%s is not served: %s", entry.path, error)
+            continue
+        if is_misnamed(image, one):
+            log.warning("%s is not served: it is not a %s image", entry.path, suffix(entry.path)[1:])
+        elif image.format != "raw" or wanted.format or suffix(entry.name) in RAW_SUFFIXES:
+            found.append(image)
+    if not found:
+        raise errors.InvalidValue("image", wanted.path, "a folder with disk images in it, but there are none")
+    return found
+
+
+def suffix(path: str) -> str:
+    """Return the end of a name."""
+    return os.path.splitext(path)[1].lower()
