@@ -55,8 +55,8 @@ def test_range(content_range, expected):
         (b"", {}),
         (b"{", {}),
         (b"\xff", {}),
-        (b"[" * 100_000, {}),
-        (b'{"a": ' * 100_000, {}),
+        (b"[" * 10_000, {}),
+        (b'{"a": ' * 10_000, {}),
     ],
 )
 def test_object(body, expected):
