@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tools import source
 from tools.source import PACKAGE, ROOT
 
 from docs import pages
@@ -51,6 +53,16 @@ def find_faults(page: str, text: str) -> Iterator[str]:
 @pytest.mark.parametrize("page", pages.names())
 def test_what_is_named_is_there(page):
     assert list(find_faults(page, pages.read(page))) == []
+
+
+def test_methods_that_are_named_are_there():
+    known = set()
+    for module in source.read(PACKAGE).values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                known |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    named = set(re.findall(r"`([A-Z]\w+\.[a-z]\w*)`", pages.read("docs/architecture.md")))
+    assert named and named <= known
 
 
 def test_each_room_is_described():
