@@ -20,13 +20,23 @@ from tools import source
 
 __all__ = ["changed", "chosen", "tests_of"]
 
-HOUSE = ("test/exports_test.py", "test/layers_test.py", "test/mapping_test.py")
+HOUSE = (
+    "test/exports_test.py",
+    "test/layers_test.py",
+    "test/mapping_test.py",
+    # What pages name (modules, methods, tests, states) has to be there.
+    "test/docs/drawings_test.py",
+    "test/docs/links_test.py",
+    "test/docs/verify_test.py",
+)
 
 # What is not a module, and the test that reads it.
 OTHERS = {
     "conf": "test/packaging/configuration_test.py",
     "daemon": "test/packaging/install_test.py",
     "data": "test/packaging/system_test.py",
+    "docs": "test/docs",
+    "README.md": "test/docs",
     "setup.py": "test/packaging/install_test.py",
     "Makefile": "test/packaging/make_test.py",
     "ovirt-imageio.spec": "test/packaging/rpm_test.py",
