@@ -22,7 +22,7 @@ from ovirt_imageio.client import archive
 from ovirt_imageio.client.errors import InvalidArgument
 from ovirt_imageio.origin.url import is_url, without_secrets
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 from ovirt_imageio.qemu.node import location
 
 __all__ = ["ImageFile", "check_path", "find", "info", "measure", "opened", "served"]
@@ -82,7 +82,7 @@ def served(
     if image.is_plain and bitmap is None:
         yield lambda: FileBackend(image.path, writable=writable, sparse=True, max_connections=connections)
         return
-    server = Server(
+    server = QemuNbd(
         image.path,
         image.format,
         read_only=not writable,

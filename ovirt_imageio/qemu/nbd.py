@@ -1,6 +1,6 @@
 """Start and stop qemu-nbd, which serves an image of any format as a raw disk.
 
-    with Server("disk.qcow2", "qcow2", read_only=True) as server:
+    with QemuNbd("disk.qcow2", "qcow2", read_only=True) as server:
         connect(server.url)
 
 Knows processes and the command line of qemu-nbd; knows nothing of the protocol that it speaks.
@@ -26,7 +26,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.qemu.node import image_spec
 from ovirt_imageio.qemu.version import DEPTH_SINCE, program, version
 
-__all__ = ["Server"]
+__all__ = ["QemuNbd"]
 
 log = logging.getLogger("qemu_nbd")
 
@@ -42,7 +42,7 @@ Listen = Union[str, tuple[str, int]]
 
 
 @dataclass
-class Server:
+class QemuNbd:
     """A qemu-nbd that serves one image until stop().
 
     Ctrl-C does not reach it, as it has its own session; when it was started by the main thread and we are killed,
@@ -129,7 +129,7 @@ class Server:
         assert self._process, "not started"
         self._process.send_signal(number)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> QemuNbd:
         self.start()
         return self
 

@@ -10,7 +10,7 @@ from fakes.nbdpeer import Peer
 
 from ovirt_imageio._internal import nbd
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 SIZE = 100_000
 CLUSTER = 64 * 1024
@@ -60,7 +60,7 @@ def test_holes_of_qcow2(tmp_path):
     """What vdsm's tests of detected zeroes look at."""
     path = str(tmp_path / "disk.qcow2")
     img.create(path, "qcow2", 3 * CLUSTER)
-    with Server(path, "qcow2") as server, nbd.open(urlparse(server.url)) as client:
+    with QemuNbd(path, "qcow2") as server, nbd.open(urlparse(server.url)) as client:
         client.write(0, b"x" * CLUSTER)
         client.zero(CLUSTER, CLUSTER, punch_hole=False)
         client.flush()

@@ -22,7 +22,7 @@ from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd import client
 from ovirt_imageio.nbd.wire import Command, ExportFlag
 from ovirt_imageio.net.lifeline import Lifeline
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 
 class NBDDisk(Disk):
@@ -32,7 +32,7 @@ class NBDDisk(Disk):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._server = Server(str(path), "raw", cache="writeback", aio="threads")
+        self._server = QemuNbd(str(path), "raw", cache="writeback", aio="threads")
         self._is_running = False
 
     def open(self, *, writable: bool = True, sparse: bool = False) -> NBDBackend:

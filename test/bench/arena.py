@@ -22,7 +22,7 @@ from typing import Optional
 
 from real import daemon, release
 
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 __all__ = ["GIB", "MEMORY", "MIB", "SIZE", "Arena", "Disk", "arena"]
 
@@ -43,7 +43,7 @@ class Disk:
     """One disk."""
 
     path: Path
-    server: Optional[Server] = None
+    server: Optional[QemuNbd] = None
 
     @property
     def url(self) -> str:
@@ -116,9 +116,9 @@ def local_socket(folder: Path) -> str:
     return f"{folder}/local.sock"
 
 
-def serve(path: Path) -> Server:
+def serve(path: Path) -> QemuNbd:
     """Return a server for as many connections as like to come; it looks for no zeroes, as there are none."""
-    return Server(str(path), "raw", cache="writeback", aio="threads", shared=0, detect_zeroes=None)
+    return QemuNbd(str(path), "raw", cache="writeback", aio="threads", shared=0, detect_zeroes=None)
 
 
 def fill(path: Path) -> None:

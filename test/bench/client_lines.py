@@ -20,7 +20,7 @@ from bench.lines import Line, Side, Times
 from real import daemon, release
 
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 __all__ = ["LINES"]
 
@@ -130,7 +130,7 @@ class Transfer:
                 img.create(str(disk), self._format, size)
             disk_url = f"file://{served}"
             if self._is_nbd:
-                server = Server(str(served), self._format, cache="writeback", aio="threads")
+                server = QemuNbd(str(served), self._format, cache="writeback", aio="threads")
                 disk_url = stack.enter_context(server).url
             # The daemon counts what moves where only one of both may be done.
             ops = ["read", "write"] if self._direction == "upload" else ["read"]

@@ -19,7 +19,7 @@ from bench.arena import LIFE, MEMORY, MIB, local_socket, serve
 from bench.lines import Line, Side, Times
 from real import daemon, release
 
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 __all__ = ["LINES"]
 
@@ -34,7 +34,7 @@ class Extents:
     def __init__(self, kind: str, count: int) -> None:
         self._start = daemon.running if kind == "ours" else release.running
         self._count = count
-        self._server: Optional[Server] = None
+        self._server: Optional[QemuNbd] = None
 
     @contextlib.contextmanager
     def setup(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import Optional
 from bench.lines import Line, Side
 
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 __all__ = ["LINES"]
 
@@ -24,7 +24,7 @@ class Fragmented:
     """A raw disk with data in every other block."""
 
     def __init__(self) -> None:
-        self._server: Optional[Server] = None
+        self._server: Optional[QemuNbd] = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -36,7 +36,7 @@ class Fragmented:
                 for index in range(FRAGMENTS // 2):
                     os.pwrite(f.fileno(), block, index * 8192)
                 f.truncate(FRAGMENTS * 4096)
-            self._server = stack.enter_context(Server(str(path), "raw", cache="writeback", aio="threads"))
+            self._server = stack.enter_context(QemuNbd(str(path), "raw", cache="writeback", aio="threads"))
             yield
 
     def list(self, count: int) -> float:

@@ -20,7 +20,7 @@ from bench.lines import Line, Side, Times
 from bench.peers import Nginx, dd, need, timed
 from real.nbd import uri
 
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 __all__ = ["LINES", "transfer"]
 
@@ -107,7 +107,7 @@ def rate(run: Callable[[], float]) -> Callable[[], float]:
 def nbdcopy(method: str) -> Side:
     """Return nbdcopy on the disk, one leg less than ours."""
 
-    def server() -> Server:
+    def server() -> QemuNbd:
         server = arena.disk("nbd-memory", "nbdcopy").server
         assert server is not None
         return server

@@ -14,7 +14,7 @@ from real.qemu import Qemu
 
 from ovirt_imageio import client
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 pytestmark = [
     pytest.mark.storage,
@@ -76,7 +76,7 @@ def test_backup_and_restore(folder, tmp_path):
 
         restored = tmp_path / "restored.qcow2"
         img.create(str(restored), "qcow2", SIZE)
-        with Server(str(restored), "qcow2") as nbd:
+        with QemuNbd(str(restored), "qcow2") as nbd:
             url = running.add_ticket(url=nbd.url, size=SIZE, sparse=True)
             client.upload(str(monday), url, running.ca_file, verify=True)
             running.control("DELETE", f"/tickets/{url.rpartition('/')[2]}")

@@ -23,7 +23,7 @@ from real import daemon
 from ovirt_imageio import client
 from ovirt_imageio.client.copy import pace
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 pytestmark = pytest.mark.storage
 
@@ -99,7 +99,7 @@ def test_upload_survives_cuts(served, image, disk, seed, hard):
     dice = random.Random(seed)
     cuts = [dice.randrange(1, 6 * MiB) for _ in range(8)]
     counted: list[int] = []
-    with Server(str(disk), "qcow2") as nbd:
+    with QemuNbd(str(disk), "qcow2") as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         with ChaosProxy(("localhost", served.port), cuts, hard) as proxy:
             client.upload(str(image), through(url, proxy), served.ca_file, progress=counted.append, retries=20)
@@ -115,7 +115,7 @@ def test_download_survives_cuts(served, image, tmp_path, seed, fmt):
     cuts = [dice.randrange(1, 6 * MiB) for _ in range(8)]
     counted: list[int] = []
     copy = tmp_path / "copy"
-    with Server(str(image), "raw", read_only=True) as nbd:
+    with QemuNbd(str(image), "raw", read_only=True) as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE, ops=["read"])
         with ChaosProxy(("localhost", served.port), cuts) as proxy:
             settings = {"progress": counted.append, "retries": 20, "fmt": fmt}
@@ -126,7 +126,7 @@ def test_download_survives_cuts(served, image, tmp_path, seed, fmt):
 
 
 def test_without_retries_a_cut_is_an_error(served, image, tmp_path):
-    with Server(str(image), "raw", read_only=True) as nbd:
+    with QemuNbd(str(image), "raw", read_only=True) as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         with ChaosProxy(("localhost", served.port), [5 * MiB] * 8) as proxy, pytest.raises(client.BackendUnavailable):
             client.download(through(url, proxy), str(tmp_path / "copy"), served.ca_file, retries=0)
@@ -134,7 +134,7 @@ def test_without_retries_a_cut_is_an_error(served, image, tmp_path):
 
 
 def test_ticket_that_is_canceled_ends_the_upload(served, image, disk):
-    with Server(str(disk), "qcow2") as nbd:
+    with QemuNbd(str(disk), "qcow2") as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         moved: list[int] = []
 
@@ -154,7 +154,7 @@ def test_download_resumes(served, image, tmp_path, fmt, monkeypatch):
     monkeypatch.setattr("ovirt_imageio.client.copy.engine.CHECKPOINT", 4 * MiB)
     copy = tmp_path / "copy"
     state = tmp_path / "copy.resume"
-    with Server(str(image), "raw", read_only=True) as nbd:
+    with QemuNbd(str(image), "raw", read_only=True) as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE, ops=["read"])
         settings = {"fmt": fmt, "resume": True, "max_workers": 1}
         with pytest.raises(Interrupt):
@@ -182,12 +182,12 @@ def test_download_starts_over_when_the_disk_changed(served, image, tmp_path, mon
     monkeypatch.setattr("ovirt_imageio.client.copy.engine.CHECKPOINT", 4 * MiB)
     copy = tmp_path / "copy"
     settings = {"fmt": "raw", "resume": True, "max_workers": 1}
-    with Server(str(image), "raw", read_only=True) as nbd:
+    with QemuNbd(str(image), "raw", read_only=True) as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         with pytest.raises(Interrupt):
             client.download(url, str(copy), served.ca_file, progress=stop_after(SIZE - DATA // 2), **settings)
     image.write_bytes(random.Random(2).randbytes(SIZE))
-    with Server(str(image), "raw", read_only=True) as nbd:
+    with QemuNbd(str(image), "raw", read_only=True) as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         client.download(url, str(copy), served.ca_file, **settings)
     compare(image, copy)
@@ -196,7 +196,7 @@ def test_download_starts_over_when_the_disk_changed(served, image, tmp_path, mon
 def test_upload_resumes_on_a_server_that_was_killed(image, disk, tmp_path, monkeypatch):
     monkeypatch.setattr("ovirt_imageio.client.copy.engine.CHECKPOINT", 4 * MiB)
     settings = {"resume": True, "max_workers": 1}
-    with Server(str(disk), "qcow2") as nbd:
+    with QemuNbd(str(disk), "qcow2") as nbd:
         with daemon.running(tmp_path, NO_UNIX) as running:
             url = running.add_ticket(url=nbd.url, size=SIZE)
             done: list[int] = []
@@ -220,7 +220,7 @@ def test_upload_resumes_on_a_server_that_was_killed(image, disk, tmp_path, monke
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_no_more_connections_than_workers(served, image, disk, tmp_path, workers):
-    with Server(str(disk), "qcow2") as nbd:
+    with QemuNbd(str(disk), "qcow2") as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         with ChaosProxy(("localhost", served.port)) as proxy:
             client.upload(str(image), through(url, proxy), served.ca_file, max_workers=workers)
@@ -233,7 +233,7 @@ def test_no_more_connections_than_workers(served, image, disk, tmp_path, workers
 
 
 def test_many_downloads_at_once(served, image, tmp_path):
-    with Server(str(image), "raw", read_only=True, shared=40) as nbd, ThreadPoolExecutor(10) as pool:
+    with QemuNbd(str(image), "raw", read_only=True, shared=40) as nbd, ThreadPoolExecutor(10) as pool:
         urls = [served.add_ticket(url=nbd.url, size=SIZE, ops=["read"]) for _ in range(10)]
         copies = [tmp_path / f"copy-{number}" for number in range(10)]
         jobs = [
@@ -250,7 +250,7 @@ def test_image_that_is_cut_off(served, image, disk, tmp_path):
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(image), str(whole)], check=True)
     data = whole.read_bytes()
     cut.write_bytes(data[: len(data) // 2])
-    with Server(str(disk), "qcow2") as nbd:
+    with QemuNbd(str(disk), "qcow2") as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         # What is missing reads as zero, or as an error, as qemu likes; but it never passes as the whole image.
         try:
@@ -274,7 +274,7 @@ client.{call}
 def test_ctrl_c_leaves_nothing(served, image, disk, tmp_path, call, moment):
     """Interrupt a program of its own at some moment: from before its first byte to the middle of the copy."""
     folder = Path(tempfile.mkdtemp(prefix="ic-"))
-    with Server(str(disk), "qcow2") as nbd:
+    with QemuNbd(str(disk), "qcow2") as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         source = disk if call.startswith("upload") else image
         arguments = [str(source), url] if call.startswith("upload") else [url, str(tmp_path / "copy")]

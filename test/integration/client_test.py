@@ -20,7 +20,7 @@ from real import certificates, daemon
 from ovirt_imageio import client
 from ovirt_imageio.geometry.ranges import Ranges
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 pytestmark = pytest.mark.storage
 
@@ -65,7 +65,7 @@ def child_processes() -> list[int]:
 @contextlib.contextmanager
 def exported(running: daemon.Daemon, path: Path, fmt: str, size: int = SIZE, **fields: object) -> Iterator[str]:
     """Serve an image through qemu-nbd and a ticket; give the transfer URL."""
-    with Server(
+    with QemuNbd(
         str(path), fmt, **{key: fields.pop(key) for key in ("bitmap", "backing_chain") if key in fields}
     ) as nbd:
         url = running.add_ticket(url=nbd.url, size=size, sparse=True, **fields)

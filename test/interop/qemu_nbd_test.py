@@ -14,7 +14,7 @@ from real.nbd import StorageDaemon, nbdinfo, run, uri
 from ovirt_imageio import errors
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 pytestmark = [
     pytest.mark.storage,
@@ -49,7 +49,7 @@ def write(path, *commands):
 def opened(path, format="qcow2", dirty=False, writable=False, sparse=True, **options):
     """A backend, on a qemu-nbd of its own."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Server(path, format, cache="writeback", aio="threads", **options))
+        server = stack.enter_context(QemuNbd(path, format, cache="writeback", aio="threads", **options))
         backend = NBDBackend(server.url, dirty=dirty, writable=writable, sparse=sparse)
         yield stack.enter_context(contextlib.closing(backend))
 
@@ -171,7 +171,7 @@ def test_fragmented(path, format):
 def test_nbdinfo_tells_the_same(path):
     create(path)
     write(path, "write -P 1 0 64k", "write -P 2 256k 128k", "write -z 512k 64k")
-    with Server(path, "qcow2", cache="writeback", aio="threads") as server:
+    with QemuNbd(path, "qcow2", cache="writeback", aio="threads") as server:
         theirs = nbdinfo(uri(server.url.removeprefix("nbd:unix:")), "--map")
         with contextlib.closing(NBDBackend(server.url)) as backend:
             ours = list(backend.extents())
@@ -214,7 +214,7 @@ def test_flush_reaches_the_image(path):
     """What was flushed survives a qemu-nbd that is killed."""
     create(path)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Server(path, "qcow2", cache="writeback", aio="threads"))
+        server = stack.enter_context(QemuNbd(path, "qcow2", cache="writeback", aio="threads"))
         backend = stack.enter_context(contextlib.closing(NBDBackend(server.url, writable=True)))
         backend.write(100, memoryview(b"x" * 1000))
         backend.flush()

@@ -14,7 +14,7 @@ from real.nbd import nbdkit
 
 from ovirt_imageio import client
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 pytestmark = pytest.mark.storage
 
@@ -75,7 +75,7 @@ def compare(one: Path, two: Path) -> None:
 @contextlib.contextmanager
 def exported(running: daemon.Daemon, path: Path, **options: object) -> Iterator[str]:
     dirty = "bitmap" in options
-    with Server(str(path), "qcow2", **options) as nbd:
+    with QemuNbd(str(path), "qcow2", **options) as nbd:
         yield running.add_ticket(url=nbd.url, size=SIZE, sparse=True, dirty=dirty)
 
 

@@ -18,7 +18,7 @@ from fakes.waiting import DEADLINE, wait_until
 from ovirt_imageio import errors
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu import nbd as nbd_server
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 pytestmark = pytest.mark.storage
 
@@ -67,7 +67,7 @@ def is_running(pid):
 
 
 def test_serves(image, temp_dir):
-    with Server(**image) as server:
+    with QemuNbd(**image) as server:
         found = export(server.url)
         assert found["export-size"] == SIZE
         assert not found["is_read_only"]
@@ -80,44 +80,44 @@ def test_serves(image, temp_dir):
 
 
 def test_probes_format(tmp_path):
-    with Server(make_image(tmp_path, "qcow2")["path"]) as server:
+    with QemuNbd(make_image(tmp_path, "qcow2")["path"]) as server:
         assert export(server.url)["export-size"] == SIZE
 
 
 def test_read_only(image):
-    with Server(**image, read_only=True) as server:
+    with QemuNbd(**image, read_only=True) as server:
         assert export(server.url)["is_read_only"]
 
 
 def test_export_name(image):
-    with Server(**image, export_name="disk/1") as server:
+    with QemuNbd(**image, export_name="disk/1") as server:
         assert server.url.endswith(":exportname=disk/1")
         assert export(server.url)["export-name"] == "disk/1"
 
 
 def test_chosen_socket(image, tmp_path):
     path = str(tmp_path / "sock")
-    with Server(**image, listen=path) as server:
+    with QemuNbd(**image, listen=path) as server:
         assert server.url == f"nbd:unix:{path}"
         assert export(server.url)["export-size"] == SIZE
     assert not os.path.exists(path)
 
 
 def test_tcp(image):
-    with ports.reserved() as port, Server(**image, listen=("127.0.0.1", port)) as server:
+    with ports.reserved() as port, QemuNbd(**image, listen=("127.0.0.1", port)) as server:
         assert server.url == f"nbd:127.0.0.1:{port}"
         with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as client:
             assert client.recv(8, socket.MSG_WAITALL) == b"NBDMAGIC"
 
 
 def test_url_of_ipv6():
-    server = Server("disk", "raw")
+    server = QemuNbd("disk", "raw")
     server._address = ("::1", 10809)
     assert server.url == "nbd:[::1]:10809"
 
 
 def test_again(image):
-    server = Server(**image)
+    server = QemuNbd(**image)
     for _ in range(2):
         with server:
             assert export(server.url)["export-size"] == SIZE
@@ -126,7 +126,7 @@ def test_again(image):
 def test_bitmap(tmp_path):
     image = make_image(tmp_path, "qcow2")
     subprocess.run(["qemu-img", "bitmap", "--add", image["path"], "b1"], check=True)
-    with Server(**image, read_only=True, bitmap="b1") as server:
+    with QemuNbd(**image, read_only=True, bitmap="b1") as server:
         assert "qemu:dirty-bitmap:b1" in export(server.url)["contexts"]
 
 
@@ -135,7 +135,7 @@ def test_backing_chain(tmp_path, backing_chain, is_data):
     base, top = tmp_path / "base", tmp_path / "top"
     base.write_bytes(b"x" * SIZE)
     img.create(str(top), "qcow2", backing_file=str(base), backing_format="raw")
-    with Server(str(top), "qcow2", read_only=True, backing_chain=backing_chain) as server:
+    with QemuNbd(str(top), "qcow2", read_only=True, backing_chain=backing_chain) as server:
         [extent] = nbdinfo(server.url, "--map")
         assert (extent["description"] == "data") == is_data
 
@@ -148,12 +148,12 @@ def test_part_of_a_file(tmp_path, format):
         member = file.read()
     member += bytes(-len(member) % 512)
     archive.write_bytes(b"head" * 128 + member + b"tail" * 128)
-    with Server(str(archive), format, read_only=True, offset=512, size=len(member)) as server:
+    with QemuNbd(str(archive), format, read_only=True, offset=512, size=len(member)) as server:
         assert export(server.url)["export-size"] == SIZE
 
 
 def test_flags(image):
-    with Server(**image, discard=None, detect_zeroes=None, cache="writeback", shared=2) as server:
+    with QemuNbd(**image, discard=None, detect_zeroes=None, cache="writeback", shared=2) as server:
         arguments = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
     assert not [argument for argument in arguments if "discard" in argument or "detect" in argument]
     assert {"--cache=writeback", "--aio=threads", "--shared=2", "--persistent"} <= set(arguments)
@@ -164,7 +164,7 @@ def test_flags(image):
 )
 def test_cache_follows_the_file_system(tmp_path, monkeypatch, is_direct, flags):
     monkeypatch.setattr(nbd_server, "can_open_direct", lambda path, read_only: is_direct)
-    assert flags <= set(Server("disk", "raw")._command())
+    assert flags <= set(QemuNbd("disk", "raw")._command())
 
 
 def test_direct_needs_a_file(tmp_path):
@@ -173,30 +173,30 @@ def test_direct_needs_a_file(tmp_path):
 
 def test_missing_image(tmp_path, temp_dir):
     with pytest.raises(errors.BackendUnavailable, match=r"start qemu-nbd: .*Could not open .*No such file"):
-        Server(str(tmp_path / "none"), "raw").start()
+        QemuNbd(str(tmp_path / "none"), "raw").start()
     assert list(temp_dir.iterdir()) == []
 
 
 def test_wrong_format(tmp_path):
     with pytest.raises(errors.BackendUnavailable, match="not in qcow2 format"):
-        Server(make_image(tmp_path, "raw")["path"], "qcow2").start()
+        QemuNbd(make_image(tmp_path, "raw")["path"], "qcow2").start()
 
 
 def test_locked_image(tmp_path):
     image = make_image(tmp_path, "qcow2")
-    with Server(**image), pytest.raises(errors.BackendUnavailable, match="lock"):
-        Server(**image).start()
+    with QemuNbd(**image), pytest.raises(errors.BackendUnavailable, match="lock"):
+        QemuNbd(**image).start()
 
 
 def test_unknown_bitmap(tmp_path):
     with pytest.raises(errors.BackendUnavailable, match="b1"):
-        Server(**make_image(tmp_path, "qcow2"), bitmap="b1").start()
+        QemuNbd(**make_image(tmp_path, "qcow2"), bitmap="b1").start()
 
 
 def test_not_installed(monkeypatch, image):
     monkeypatch.setenv("QEMU_NBD", "/nowhere/qemu-nbd")
     with pytest.raises(errors.BackendUnavailable, match=r"cannot run /nowhere/qemu-nbd.*install it"):
-        Server(**image).start()
+        QemuNbd(**image).start()
 
 
 def script(path, text):
@@ -207,28 +207,28 @@ def script(path, text):
 
 def test_old_version(tmp_path, monkeypatch):
     monkeypatch.setenv("QEMU_NBD", script(tmp_path / "old", ""))
-    assert "--allocation-depth" not in Server("disk", "qcow2")._command()
+    assert "--allocation-depth" not in QemuNbd("disk", "qcow2")._command()
     with pytest.raises(errors.BackendUnavailable, match=r"qemu-nbd 5\.2\.0 or newer"):
-        Server("disk", "qcow2", backing_chain=False).start()
+        QemuNbd("disk", "qcow2", backing_chain=False).start()
 
 
 def test_never_ready(tmp_path, monkeypatch, temp_dir):
     monkeypatch.setenv("QEMU_NBD", script(tmp_path / "slow", "exec sleep 100"))
     with pytest.raises(errors.BackendTimeout, match=r"not ready after 0\.1 seconds"):
-        Server("disk", "raw", timeout=0.1).start()
+        QemuNbd("disk", "raw", timeout=0.1).start()
     assert list(temp_dir.iterdir()) == []
 
 
 def test_dies_without_a_word(tmp_path, monkeypatch):
     monkeypatch.setenv("QEMU_NBD", script(tmp_path / "dumb", "exit 1"))
     with pytest.raises(errors.BackendUnavailable, match="without a word"):
-        Server("disk", "raw").start()
+        QemuNbd("disk", "raw").start()
 
 
 def test_stubborn_is_killed(tmp_path, monkeypatch, caplog):
     ready = 'for a; do case $a in --pid-file=*) touch "${a#*=}";; esac; done'
     monkeypatch.setenv("QEMU_NBD", script(tmp_path / "deaf", f"trap '' TERM\n{ready}\nwhile :; do sleep 0.01; done"))
-    server = Server("disk", "raw", timeout=0.2)
+    server = QemuNbd("disk", "raw", timeout=0.2)
     # Its timeout is for the start as well, and a shell on a busy machine is slow.
     server.timeout = DEADLINE
     server.start()
@@ -240,7 +240,7 @@ def test_stubborn_is_killed(tmp_path, monkeypatch, caplog):
 
 
 def test_ends_by_itself(image, caplog):
-    with Server(**image) as server:
+    with QemuNbd(**image) as server:
         server.send_signal(signal.SIGKILL)
         assert server.wait(DEADLINE) == -signal.SIGKILL
         assert not server.is_running
@@ -248,7 +248,7 @@ def test_ends_by_itself(image, caplog):
 
 
 def test_stop_twice(image):
-    server = Server(**image)
+    server = QemuNbd(**image)
     assert not server.is_running
     server.start()
     assert server.is_running
@@ -258,14 +258,14 @@ def test_stop_twice(image):
 
 
 def test_has_its_own_session(image):
-    with Server(**image) as server:
+    with QemuNbd(**image) as server:
         assert os.getsid(server.pid) == server.pid
 
 
 STARTER = """
 import sys
-from ovirt_imageio.qemu.nbd import Server
-server = Server(sys.argv[1], "raw")
+from ovirt_imageio.qemu.nbd import QemuNbd
+server = QemuNbd(sys.argv[1], "raw")
 server.start()
 print(server.pid, flush=True)
 sys.stdin.read()
@@ -284,7 +284,7 @@ def test_ends_when_we_are_killed(tmp_path, temp_dir):
 
 
 def test_outlives_the_thread_that_started_it(image):
-    server = Server(**image)
+    server = QemuNbd(**image)
     thread = threading.Thread(target=server.start)
     thread.start()
     thread.join()

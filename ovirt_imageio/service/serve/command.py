@@ -23,7 +23,7 @@ from typing import Any, Optional
 from ovirt_imageio import errors, units
 from ovirt_imageio.config import Config
 from ovirt_imageio.httpd.listener import ListenError
-from ovirt_imageio.qemu.nbd import Server as QemuNbd
+from ovirt_imageio.qemu.nbd import QemuNbd
 from ovirt_imageio.service import process
 from ovirt_imageio.service.listeners import Listeners
 from ovirt_imageio.service.serve import certificate, greeting, images, reach

@@ -12,7 +12,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.config import Config, check
 from ovirt_imageio.httpd.listener import ListenError
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server as QemuNbd
+from ovirt_imageio.qemu.nbd import QemuNbd
 from ovirt_imageio.service import cli
 from ovirt_imageio.service.serve import command, reach
 from ovirt_imageio.service.serve.images import Image, Wanted
