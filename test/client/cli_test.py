@@ -24,7 +24,7 @@ from ovirt_imageio.client import cli
 from ovirt_imageio.net.pinned import format_fingerprint
 from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.qemu import img
-from ovirt_imageio.qemu.nbd import Server as QemuNbd
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 DATA = bytes(range(256)) * 4096
 
