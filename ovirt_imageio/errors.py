@@ -12,6 +12,7 @@
     ├── NotFound                  a thing that was asked for by name is not there
     │   └── UnsupportedContext    the disk has no such kind of extents
     ├── TransferBusy              a ticket cannot be removed yet
+    ├── TooManyConnections        a ticket is used over as many as it may
     ├── RangeNotSatisfiable       beyond the end of the ticket or the disk
     ├── PartialContent            the data ended before the size that was promised
     ├── OperationCanceled         somebody asked a running operation to stop
@@ -59,6 +60,7 @@ __all__ = [
     "PartialContent",
     "RangeNotSatisfiable",
     "StorageError",
+    "TooManyConnections",
     "TransferBusy",
     "UnsupportedContext",
     "printable",
@@ -168,6 +170,16 @@ class TransferBusy(Error):
 
     def __str__(self) -> str:
         return f"Transfer {self.transfer_id} is still busy, try again: {', '.join(self.operations)}"
+
+
+@dataclass(eq=False)
+class TooManyConnections(Error):
+    """A ticket is used over `limit` connections, and may not be over more."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"The ticket is used over its limit of {self.limit} connections: close some, or try again later"
 
 
 @dataclass(eq=False)

@@ -68,6 +68,7 @@ class Running:
         "cut_reason",
         "is_provisional",
         "link",
+        "moved",
         "operation",
         "seen",
         "started",
@@ -77,6 +78,8 @@ class Running:
         self.operation = operation
         self.link = link
         self.started = now
+        # When its client last gave or took something, or had nothing to do but to wait for the storage.
+        self.moved = now
         self.backend_name = link.backend.name if link.backend is not None else "none"
         # Until it ends, has what it says it has done only been sent? A client that is attached tells what is stored.
         has_sent = link.backend is not None and link.backend.reports_sent
@@ -133,6 +136,15 @@ class Links:
     def opened(self) -> int:
         """How many connections have used the disk and are still there."""
         return sum(link.was_opened for link in self._links.values())
+
+    def __len__(self) -> int:
+        """Return how many connections there are."""
+        return len(self._links)
+
+    def find_stalled(self, now: float, seconds: float) -> Optional[Running]:
+        """Return what has stood still the longest, at least so long, and was not cut yet."""
+        stalled = [run for run in self.running if run.cut_reason is None and now - run.moved >= seconds]
+        return min(stalled, key=lambda running: running.moved, default=None)
 
     def find(self, connection: Connection) -> Optional[Link]:
         """Return the link of a connection, if it has one."""

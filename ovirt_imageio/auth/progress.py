@@ -62,9 +62,11 @@ class Progress:
             is_active = one.is_client_active()
             if self.account(one):
                 has_moved = True
+                one.moved = now
             elif one.cut_reason is None and (is_active or one.operation.is_finishing):
                 # It takes minutes for a step, or the client did its part and waits for slow storage.
                 is_alive = True
+                one.moved = now
         self._meter.sample(now, self._moved)
         return has_moved, has_moved or is_alive
 

@@ -21,7 +21,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.auth import ticket as tickets
 from ovirt_imageio.auth.links import Connection
 from ovirt_imageio.auth.observer import TicketObserver
-from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, OpenBackend, Transfer
+from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, MAX_CONNECTIONS, OpenBackend, Transfer
 from ovirt_imageio.auth.use import Use
 
 __all__ = ["Store"]
@@ -43,10 +43,12 @@ class Store:
     """Tickets by their secret id.
 
     open_backend opens the disk of a ticket; check_url raises errors.InvalidValue for a URL that it could not open.
-    clock tells seconds that only grow. Writes on a ticket that is removed have `remove_grace` seconds to end; a ticket
-    is forgotten `purge_after` seconds after it expired. The watchdog calls tick() every `tick_seconds`, so a stalled
-    operation is aborted at most this late. A disk that nobody uses is closed within `close_patience` seconds, or its
-    storage hangs, and no thread waits longer for that. A context manager that starts and stops the watchdog.
+    clock tells seconds that only grow. A ticket may be used over `max_connections` connections at once. Writes on one
+    that is removed have `remove_grace` seconds to end; it is forgotten `purge_after` seconds after it expired. The
+    watchdog calls tick() every `tick_seconds`, so a stalled operation is aborted at most this late. A disk that no
+    request uses is closed within `close_patience` seconds, or its storage hangs, and no thread waits longer for that.
+
+    A context manager that starts and stops the watchdog.
 
     Threads: any number at once.
 
@@ -63,6 +65,7 @@ class Store:
         check_url: Optional[Callable[[str], None]] = None,
         remove_grace: float = 2,
         purge_after: float = 3600,
+        max_connections: int = MAX_CONNECTIONS,
         tick_seconds: float = TICK_SECONDS,
         close_patience: float = CLOSE_PATIENCE,
         observer: Optional[TicketObserver] = None,
@@ -73,6 +76,7 @@ class Store:
         self._check_url = check_url
         self._remove_grace = remove_grace
         self._purge_after = purge_after
+        self._max_connections = max_connections
         self._tick_seconds = tick_seconds
         self._close_patience = close_patience
         self._observer = observer or TicketObserver()
@@ -100,8 +104,7 @@ class Store:
     def use(self, ticket_id: str, right: str, connection: Connection) -> Use:
         """Return what lets a request "read" or "write" the disk of a ticket, over a connection, in a `with` block.
 
-        The block raises errors.NoSuchTicket, errors.NotPermitted, errors.StorageError where it begins. Raises
-        errors.NoSuchTicket.
+        The block raises what Transfer.begin() does where it begins. Raises errors.NoSuchTicket.
         """
         transfer = self._find(ticket_id)
         log.debug("USE right=%s transfer=%s", right, transfer.id)
@@ -116,7 +119,9 @@ class Store:
         one can be used. Raises errors.InvalidTicket.
         """
         ticket = tickets.parse(document, url_id, self._default_inactivity_timeout, self._check_url)
-        transfer = Transfer(ticket, self._open_backend, self._clock, self._versions, self._observer)
+        transfer = Transfer(
+            ticket, self._open_backend, self._clock, self._versions, self._observer, self._max_connections
+        )
         old = None
         while True:
             with self._lock:

@@ -37,7 +37,7 @@ class Use:
         self._link: Optional[Link] = None
 
     def __enter__(self) -> Use:
-        """Begin. Raises errors.NoSuchTicket, errors.NotPermitted, errors.StorageError if the disk cannot be opened."""
+        """Begin. Raises what Transfer.begin() does."""
         self._link = self._transfer.begin(self._right, self._connection)
         return self
 

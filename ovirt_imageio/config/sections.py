@@ -90,6 +90,8 @@ class Daemon:
     poll_interval: float = seconds(1.0)
     # What one ticket is told to use, see OPTIONS.
     max_connections: int = integer(8, low=1, high=1024)
+    # What it may use. One more gets 503, unless one of them stands still.
+    max_ticket_connections: int = integer(128, low=1, high=100_000)
     inactivity_timeout: int = integer(60, low=1, high=LONGEST)
     # How long running requests may take to finish when we are asked to stop.
     drain_timeout: float = seconds(30.0)

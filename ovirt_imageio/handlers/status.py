@@ -23,12 +23,16 @@ STATUS: Mapping[type[errors.Error], HTTPStatus] = {
     errors.OperationCanceled: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.TransferBusy: HTTPStatus.CONFLICT,
+    errors.TooManyConnections: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.StorageError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.NoSpace: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.BackendUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.BackendUntrusted: HTTPStatus.BAD_GATEWAY,
     errors.BackendTimeout: HTTPStatus.GATEWAY_TIMEOUT,
 }
+
+# Seconds after which a ticket may have a connection to spare: one that stands still gives way by then.
+RETRY_AFTER = 10
 
 # After these nothing that follows on the connection could succeed either.
 CLOSING = (errors.NotAuthenticated, errors.AuthorizationError, errors.OperationCanceled)
@@ -46,6 +50,8 @@ def translate(error: Exception) -> Optional[Refusal]:
     elif isinstance(error, errors.NotAuthenticated):
         # RFC 9110, 15.5.2, wants a scheme; one that no browser knows opens no dialog.
         headers["www-authenticate"] = "Signed-Token"
+    elif isinstance(error, errors.TooManyConnections):
+        headers["retry-after"] = str(RETRY_AFTER)
     return Refusal(_status(error), str(error), headers, close=isinstance(error, CLOSING))
 
 

@@ -159,7 +159,7 @@ def backend_options(config: Config) -> Options:
     """Return how disks are opened."""
     ca_section, ca_file = config.origin_ca
     return Options(
-        max_connections=config.daemon.max_connections,
+        max_connections=min(config.daemon.max_connections, config.daemon.max_ticket_connections),
         nbd_connect_timeout=config.backend_nbd.connect_timeout,
         nbd_reply_timeout=config.backend_nbd.reply_timeout,
         http_connect_timeout=config.backend_http.connect_timeout,
@@ -188,6 +188,7 @@ def open_store(config: Config, options: Options, observer: TicketObserver) -> St
         check_url=registry.check_url,
         remove_grace=config.control.remove_grace,
         purge_after=config.control.purge_after,
+        max_connections=config.daemon.max_ticket_connections,
         observer=observer,
     )
 

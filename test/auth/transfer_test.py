@@ -398,6 +398,59 @@ def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog)
     assert "Cannot close a backend" in caplog.text
 
 
+# --- Too many connections ---
+
+
+@pytest.fixture
+def crowded(make, clock, backends):
+    """A transfer with room for three connections."""
+    return Transfer(make().ticket, backends, clock, max_connections=3)
+
+
+def test_too_many_connections(crowded):
+    connections = [FakeConnection() for _ in range(4)]
+    for connection in connections[:3]:
+        open_backend(crowded, connection)
+    with pytest.raises(errors.TooManyConnections, match="limit of 3 connections"):
+        open_backend(crowded, connections[3])
+    # Those that are there go on.
+    open_backend(crowded, connections[0])
+    connections[0].close()
+    open_backend(crowded, connections[3])
+    assert crowded.info()["connections"] == 3
+
+
+def test_the_longest_stall_gives_way(crowded, runner, clock):
+    moving, stalled, late = (begin(runner, crowded, name) for name in ("read", "write", "read"))
+    crowded.tick()
+    for _ in range(4):
+        clock.advance(3)
+        late[0].moved += clock.now < 1010
+        moving[1].operation.step(1)
+        crowded.tick()
+    open_backend(crowded, FakeConnection())
+    assert [connection.is_aborted for connection, _ in (moving, stalled, late)] == [False, True, False]
+    assert isinstance(stalled[1].wait(), errors.OperationCanceled)
+    assert crowded.info()["last_error"].startswith("The operation was cut: it stood still, and its ticket")
+    stalled[0].close()
+    # The other one was patient for less than ten seconds.
+    with pytest.raises(errors.TooManyConnections):
+        open_backend(crowded, FakeConnection())
+    for _, run in (moving, late):
+        run.operation.end()
+
+
+def test_what_waits_for_the_storage_does_not_give_way(crowded, runner, clock):
+    runs = [begin(runner, crowded)[1] for _ in range(3)]
+    for run in runs:
+        run.operation.finishing()
+    clock.advance(100)
+    with pytest.raises(errors.TooManyConnections):
+        open_backend(crowded, FakeConnection())
+    for run in runs:
+        run.operation.end()
+
+
 # --- Lost writes ---
 
 

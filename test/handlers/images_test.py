@@ -7,6 +7,7 @@ import logging
 
 import pytest
 from fakes.clock import FakeClock
+from fakes.waiting import wait_until
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
@@ -557,3 +558,15 @@ def test_odd_headers_are_ignored(server):
     headers = {"Authorization": "Bearer x", "Cookie": "a=b", "PUT": "junk", "Accept-Encoding": "gzip"}
     answer = server.request("GET", READ, headers)
     assert (answer.status, answer.body) == (200, DISK)
+
+
+def test_too_many_connections(image_server, tmp_path):
+    with image_server(tmp_path, max_connections=1) as server, server.connect() as first:
+        server.add("disk", b"data")
+        assert first.ask("GET", "/images/disk").status == 200
+        with server.connect() as second:
+            answer = second.ask("GET", "/images/disk")
+            assert (answer.status, answer.headers["retry-after"]) == (503, "10")
+            first.close()
+            # The server needs a moment to see that.
+            wait_until(lambda: second.ask("GET", "/images/disk").status == 200)

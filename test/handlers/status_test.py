@@ -23,7 +23,7 @@ EXAMPLES = {
     416: [errors.InvalidRange("Range", "x", "y"), errors.RangeNotSatisfiable(2, 3, 1)],
     500: [errors.StorageError("read", "EIO"), errors.ClosedBackend("file")],
     502: [errors.BackendUntrusted("open", "the certificate is of somebody else")],
-    503: [errors.BackendUnavailable("open", "gone")],
+    503: [errors.BackendUnavailable("open", "gone"), errors.TooManyConnections(128)],
     504: [errors.BackendTimeout("read", "slow")],
     507: [errors.NoSpace("write", "full")],
 }
@@ -55,6 +55,10 @@ def test_who_may_not_is_sent_away(error):
 @pytest.mark.parametrize("error", [e for s, group in EXAMPLES.items() if s not in (401, 403) for e in group])
 def test_others_may_try_again(error):
     assert not translate(error).close
+
+
+def test_too_many_connections_tell_when_to_come_back():
+    assert translate(errors.TooManyConnections(128)).headers == {"retry-after": "10"}
 
 
 def test_a_range_error_tells_the_size():
