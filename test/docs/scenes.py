@@ -50,6 +50,8 @@ def plain(folder: Path, daemon: Daemon) -> Iterator[Scene]:
                 "/run/disk.sock": socket,
                 "/path/to/disk": str(folder / "target"),
                 "host:54322": f"localhost:{daemon.port}",
+                # A test listens on loopback only.
+                "--listen '[::]'": "--listen localhost",
             }
             names = {"url": url, "transfer_url": url}
             with Scene(folder, replacements, ctl=["-c", str(daemon.folder / "etc")], **names) as scene:
