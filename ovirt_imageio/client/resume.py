@@ -36,11 +36,14 @@ VERSION = 1
 # The largest offset that the system can have.
 MAX_OFFSET = 2**63 - 1
 
-# How much is compared before a state is trusted: so many pieces of so many bytes, spread over what is done.
+# How much is compared before a state is trusted: pieces that are spread over what is done, and the bytes of each.
 SAMPLES = 16
 SAMPLE_SIZE = 64 * 1024
 
-# More than any state has; whatever is larger is none.
+# What the system takes as an offset.
+MAX_SIZE = 2**63 - 1
+
+# More than any state has; a larger file is something else.
 MAX_FILE = 256 * 1024**2
 
 
@@ -133,6 +136,10 @@ class Journal:
         if state.transfer != self._state.transfer:
             log.warning("Starting over: %s is about another transfer, or the image changed", self.path)
             return
+        end = max((end for _, end in state.done), default=0)
+        if end > state.transfer.get("size", MAX_SIZE):
+            log.warning("Starting over: %s tells of more than the image has", self.path)
+            return
         self._state = state
 
     def forget(self) -> None:
@@ -183,4 +190,6 @@ class Journal:
                 os.replace(fresh, self.path)
                 undo.pop_all()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(fresh)
             raise errors.storage_error(f"write {self.path}", error) from error

@@ -280,7 +280,11 @@ class Download:
                 journal.forget()
             elif journal.done:
                 with local.opened(ImageFile(self.filename, self.format)) as here:
-                    trust_or_forget(journal, here, there)
+                    if here.size() < size:
+                        log.warning("Starting over: %s is shorter than it was", self.filename)
+                        journal.forget()
+                    else:
+                        trust_or_forget(journal, here, there)
             if not journal.done and not self.overwrite and os.path.lexists(self.filename):
                 raise ImageExists(self.filename)
         return journal

@@ -70,7 +70,8 @@ def read_refusal(reply: Reply, operation: str, secret: str) -> errors.StorageErr
     text = reply.read(TEXT_LIMIT).decode("utf-8", "replace")
     if secret:
         text = text.replace(secret, "(ticket)")
-    reason = " ".join(text.split()) or f"The origin answered with status {reply.status}"
+    # It may reach a terminal, or a log.
+    reason = errors.printable(text) or f"The origin answered with status {reply.status}"
     unsatisfied = UNSATISFIED_RANGE.fullmatch(reply.headers.get("content-range", ""))
     content_range = unsatisfied[0] if unsatisfied else None
     return errors.OriginError(operation, reason, status=reply.status, content_range=content_range)

@@ -40,6 +40,11 @@ def test_round_trip():
         json.dumps({"version": 1, "transfer": {}, "done": [[10, 10]]}).encode(),
         json.dumps({"version": 1, "transfer": {}, "done": [["0", 10]]}).encode(),
         json.dumps({"version": 1, "transfer": {}, "done": [7]}).encode(),
+        json.dumps({"version": 1, "transfer": {}, "done": [[0, 2**63]]}).encode(),
+        json.dumps({"version": 1, "transfer": {}, "done": [[0, True]]}).encode(),
+        b'{"version": 1, "transfer": {}, "done": [[0, 1e400]]}',
+        b'{"version": 1, "transfer": {}, "done": [[0, 1%s]]}' % (b"0" * 5000),
+        b'{"version": 1, "transfer": {}, "done": %s}' % (b"[" * 100_000),
         json.dumps({"version": 1, "transfer": {}, "done": [[0, True]]}).encode(),
         json.dumps({"version": 1, "transfer": {}, "done": [[0, 2**63]]}).encode(),
         b'{"version": 1, "transfer": {}, "done": [[0, %s]]}' % (b"9" * 5000),
@@ -109,6 +114,25 @@ def test_damaged_file_is_of_no_use(tmp_path):
     journal = Journal(str(path), TRANSFER)
     journal.load()
     assert journal.done == []
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, encode(State(TRANSFER, Ranges([(0, 101)])))])
+def test_file_that_makes_no_sense_is_of_no_use(tmp_path, content, caplog):
+    path = tmp_path / "state"
+    path.write_bytes(content)
+    journal = Journal(str(path), TRANSFER)
+    journal.load()
+    assert journal.done == []
+    assert "Starting over" in caplog.text
+
+
+def test_failed_save_leaves_nothing(tmp_path):
+    # Nothing can replace a folder that is not empty.
+    path = tmp_path / "state"
+    (path / "inside").mkdir(parents=True)
+    with pytest.raises(errors.StorageError, match=r"Storage failed to write .*state"):
+        Journal(str(path), TRANSFER).begin()
+    assert [item.name for item in tmp_path.iterdir()] == ["state"]
 
 
 def test_forget(tmp_path):

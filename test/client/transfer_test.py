@@ -9,6 +9,7 @@ from fakes.origin import DiskOrigin
 
 from ovirt_imageio import errors
 from ovirt_imageio.client import errors as client_errors
+from ovirt_imageio.client.resume import decode, encode
 from ovirt_imageio.client.transfer import Download, Options, Upload, check_size
 from ovirt_imageio.origin.image import Image
 
@@ -155,6 +156,26 @@ def test_failed_download_that_may_be_resumed_is_marked(tmp_path):
         origin.refusals.clear()
         download(origin, str(tmp_path / "copy"), Options(resume=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
+
+
+@pytest.mark.storage
+@pytest.mark.parametrize("left", [0, 512, 4096, len(DATA) - 512])
+def test_file_that_was_cut_is_not_resumed(tmp_path, left):
+    """Also where what is missing would read as zero, as it is on the server."""
+    path, state = tmp_path / "copy", tmp_path / "copy.resume"
+    data = DATA[:512] + bytes(len(DATA) - 512)
+    with DiskOrigin(data) as origin:
+        origin.refusals[("GET", "")] = (403, "No such ticket", {})
+        with pytest.raises(errors.OriginError):
+            download(origin, str(path), Options(resume=True))
+        origin.refusals.clear()
+        journal = decode(state.read_bytes())
+        journal.done.add(0, len(data))
+        state.write_bytes(encode(journal))
+        path.write_bytes(data[:left])
+        download(origin, str(path), Options(resume=True))
+    assert path.read_bytes() == data
+    assert not state.exists()
 
 
 @pytest.mark.storage
