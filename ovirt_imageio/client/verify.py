@@ -73,11 +73,13 @@ class Padded(Backend):
         return length
 
     def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
-        """Yield the extents of the whole disk, then one of zeroes."""
-        assert (offset, length) == (0, None), "only the checksum reads here"
-        yield from self._backend.extents(context)
-        end = self._backend.size()
-        yield ZeroExtent(end, self._size - end, True, True)
+        """Yield the extents of what there is, then one of zeroes."""
+        end = self._size if length is None else offset + length
+        own = min(end, self._backend.size())
+        if offset < own:
+            yield from self._backend.extents(context, offset, own - offset)
+        if max(offset, own) < end:
+            yield ZeroExtent(max(offset, own), end - max(offset, own), True, True)
 
     def write(self, offset: int, view: memoryview) -> None:
         """Never called."""

@@ -50,3 +50,19 @@ def test_padded_reads_across_the_end():
     assert bytes(view) == b"bc\0\0\0xxx"
     assert disk.readinto(4, view) == 2
     assert [extent.length for extent in disk.extents()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "expected"),
+    [
+        (0, 6, [(0, 3), (3, 3)]),
+        (1, 3, [(1, 2), (3, 1)]),
+        (1, 2, [(1, 2)]),
+        (3, 3, [(3, 3)]),
+        (4, None, [(4, 2)]),
+        (6, 0, []),
+    ],
+)
+def test_padded_extents_of_a_range(offset, length, expected):
+    found = padded(MemoryBackend(b"abc"), 6).extents("zero", offset, length)
+    assert [(extent.start, extent.length) for extent in found] == expected
