@@ -24,7 +24,7 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.client.copy.plan import Request
+from ovirt_imageio.client.copy.plan import Task
 from ovirt_imageio.geometry.ranges import Ranges
 
 __all__ = ["Journal", "State", "decode", "encode", "is_same", "samples"]
@@ -152,11 +152,11 @@ class Journal:
         with self._lock:
             self._save()
 
-    def record(self, requests: Iterable[Request]) -> None:
-        """Note that requests are done and flushed."""
+    def record(self, tasks: Iterable[Task]) -> None:
+        """Note that tasks are done and flushed."""
         with self._lock:
-            for request in requests:
-                for start, length in request.parts:
+            for task in tasks:
+                for start, length in task.parts:
                     self._state.done.add(start, start + length)
             self._save()
 

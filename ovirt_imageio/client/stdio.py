@@ -3,7 +3,7 @@
     stdin ──pieces──> Input ── the copy engine ──> image          zeroes are found, and not sent
     image ── the copy engine ──> Output ──> stdout                zeroes are not fetched, but written
 
-One worker moves the requests in order. A stream cannot go back: Output drops what comes twice after a lost connection,
+One worker moves the tasks in order. A stream cannot go back: Output drops what comes twice after a lost connection,
 and Input keeps what may have to be sent again.
 """
 
@@ -48,8 +48,8 @@ def upload(
         remote.spare(first)
         source = Input(stream, first.size())
         options.reporter.begin(source.size())
-        requests = plan.plan(source.extents(), plan.Rules(zero=not disk_is_zero, max_copy=PIECE))
-        options.copy(requests, functools.partial(lanes.Upload, lambda: source, remote.open), 1, None, name="upload")
+        tasks = plan.plan(source.extents(), plan.Rules(zero=not disk_is_zero, max_copy=PIECE))
+        options.copy(tasks, functools.partial(lanes.UploadLane, lambda: source, remote.open), 1, None, name="upload")
 
 
 def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options: Options) -> None:
@@ -62,10 +62,10 @@ def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options
         target = Output(stream, first.size())
         extents = remote.extents(first, "zero", options.retries)
         options.reporter.begin(target.size())
-        requests = plan.plan(extents, plan.Rules(zero=False, hole=False, max_gap=DOWNLOAD_GAP))
+        tasks = plan.plan(extents, plan.Rules(zero=False, hole=False, max_gap=DOWNLOAD_GAP))
         options.copy(
-            spare_after(requests, remote, first),
-            functools.partial(lanes.Download, lambda: target, remote.open),
+            spare_after(tasks, remote, first),
+            functools.partial(lanes.DownloadLane, lambda: target, remote.open),
             1,
             None,
             name="download",
@@ -152,7 +152,7 @@ class Input(Backend):
     def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
         """Yield the extents of the stream, and one of zeroes for what it leaves of the image."""
         assert (context, offset, length) == ("zero", 0, None)
-        # Where the zeroes begin that were not told yet: one extent of many pieces is one request.
+        # Where the zeroes begin that were not told yet: one extent of many pieces is one task.
         told = 0
         for start in itertools.count(0, PIECE):
             view = memoryview(bytearray(PIECE))
@@ -213,7 +213,7 @@ class Input(Backend):
         with self._lock:
             if start not in self._read:
                 self._read.append(start)
-                # A lane has no more requests under way.
+                # A lane has no more tasks under way.
                 if len(self._read) > lanes.MAX_PENDING:
                     del self._pieces[self._read.popleft()]
             return self._pieces[start]

@@ -89,7 +89,7 @@ class Options:
 
     def copy(
         self,
-        requests: Iterable[plan.Request],
+        tasks: Iterable[plan.Task],
         open_lane: OpenLane,
         workers: int,
         journal: Optional[resuming.Journal],
@@ -97,7 +97,7 @@ class Options:
         name: str,
         is_lister_shared: bool = False,
     ) -> None:
-        """Carry out the requests; see Copier."""
+        """Carry out the tasks; see Copier."""
         copier = Copier(
             open_lane,
             workers,
@@ -108,7 +108,7 @@ class Options:
             is_lister_shared=is_lister_shared,
             name=name,
         )
-        copier.run(requests)
+        copier.run(tasks)
 
     def journal(self, filename: str, transfer: dict[str, Any]) -> Optional[resuming.Journal]:
         """Return the journal of a transfer that can be resumed, None for others."""
@@ -152,9 +152,9 @@ class Upload:
             journal = self._journal(lister, first, size)
             options.reporter.begin(max(size, available))
             done = journal.done if journal else ()
-            requests = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(first))
-            open_lane = functools.partial(lanes.Upload, open_local, remote.open, detect_zeroes=self.detect_zeroes)
-            options.copy(requests, open_lane, workers, journal, name="upload")
+            tasks = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(first))
+            open_lane = functools.partial(lanes.UploadLane, open_local, remote.open, detect_zeroes=self.detect_zeroes)
+            options.copy(tasks, open_lane, workers, journal, name="upload")
             if options.verify:
                 with contextlib.closing(remote.open()) as there:
                     verify.compare(lister, HttpBackend(there, writable=False))
@@ -163,7 +163,7 @@ class Upload:
 
     def _rules(self) -> plan.Rules:
         zero = not (self.disk_is_zero and self.backing_chain)
-        max_copy = lanes.Upload.BLOCK if self.detect_zeroes else plan.MAX_COPY
+        max_copy = lanes.UploadLane.BLOCK if self.detect_zeroes else plan.MAX_COPY
         return plan.Rules(zero, self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True, max_copy=max_copy)
 
     def _zeroes(self, there: Image) -> list[tuple[int, int]]:
@@ -234,9 +234,9 @@ class Download:
             image = ImageFile(self.filename, self.format)
             open_local = stack.enter_context(local.served(image, writable=True, connections=workers + 1))
             options.reporter.begin(size)
-            requests = plan.plan(extents, self._rules(), journal.done if journal else ())
-            open_lane = functools.partial(lanes.Download, open_local, remote.open)
-            listed = spare_after(requests, remote, first)
+            tasks = plan.plan(extents, self._rules(), journal.done if journal else ())
+            open_lane = functools.partial(lanes.DownloadLane, open_local, remote.open)
+            listed = spare_after(tasks, remote, first)
             options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=True)
             if options.verify:
                 with contextlib.closing(open_local()) as here, contextlib.closing(remote.open()) as there:
@@ -361,7 +361,7 @@ def trust_or_forget(journal: resuming.Journal, here: Backend, there: Image) -> N
         journal.forget()
 
 
-def spare_after(requests: Iterator[plan.Request], remote: Remote, image: Image) -> Iterator[plan.Request]:
-    """Yield requests, then leave the connection that listed them to the next worker."""
-    yield from requests
+def spare_after(tasks: Iterator[plan.Task], remote: Remote, image: Image) -> Iterator[plan.Task]:
+    """Yield tasks, then leave the connection that listed them to the next worker."""
+    yield from tasks
     remote.spare(image)

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.client.copy.plan import COPY, Request
+from ovirt_imageio.client.copy.plan import COPY, Task
 from ovirt_imageio.client.resume import Journal, State, decode, encode, is_same, samples
 from ovirt_imageio.geometry.ranges import Ranges
 
 TRANSFER = {"direction": "upload", "size": 100}
 
 
-def request(start: int, length: int) -> Request:
-    return Request(COPY, start, length, ((start, length),))
+def task(start: int, length: int) -> Task:
+    return Task(COPY, start, length, ((start, length),))
 
 
 def test_round_trip():
@@ -91,7 +91,7 @@ def test_journal(tmp_path):
     journal = Journal(path, TRANSFER)
     journal.load()
     assert journal.done == []
-    journal.record([request(10, 10), request(0, 10), request(50, 5)])
+    journal.record([task(10, 10), task(0, 10), task(50, 5)])
     again = Journal(path, TRANSFER)
     again.load()
     assert again.done == [(0, 20), (50, 55)]
@@ -102,7 +102,7 @@ def test_journal(tmp_path):
 
 def test_state_of_another_transfer_is_of_no_use(tmp_path):
     path = str(tmp_path / "state")
-    Journal(path, TRANSFER).record([request(0, 10)])
+    Journal(path, TRANSFER).record([task(0, 10)])
     other = Journal(path, {**TRANSFER, "size": 99})
     other.load()
     assert other.done == []
@@ -138,7 +138,7 @@ def test_failed_save_leaves_nothing(tmp_path):
 def test_forget(tmp_path):
     path = tmp_path / "state"
     journal = Journal(str(path), TRANSFER)
-    journal.record([request(0, 10)])
+    journal.record([task(0, 10)])
     journal.forget()
     assert journal.done == []
     assert not path.exists()

@@ -1,9 +1,9 @@
-"""The copy engine: a queue of requests, and workers that each have a lane to move them on.
+"""The copy engine: a queue of tasks, and workers that each have a lane to move them on.
 
     extents ──plan──> queue ──> worker ── lane ── source, destination
                             └─> worker ── lane ── source, destination
 
-A lane is one connection to each side, on which several requests may be under way. Knows neither URLs nor images: what
+A lane is one connection to each side, on which several tasks may be under way. Knows neither URLs nor images: what
 a lane is, its maker decides.
 """
 
@@ -18,15 +18,15 @@ from typing import Callable, Optional, Protocol
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace, plan
-from ovirt_imageio.client.copy.plan import Request
+from ovirt_imageio.client.copy.plan import Task
 from ovirt_imageio.client.copy.queue import Closed, Queue
 from ovirt_imageio.client.progress import Reporter
 
-__all__ = ["MAX_WORKERS", "Copier", "Journal", "Lane", "OpenLane"]
+__all__ = ["MAX_WORKERS", "Copier", "Lane", "OpenLane", "Recorder"]
 
 log = logging.getLogger(__name__)
 
-# Requests that wait: enough to keep workers busy, few enough to keep a long list of extents out of memory.
+# Tasks that wait: enough to keep workers busy, few enough to keep a long list of extents out of memory.
 QUEUE_LIMIT = 64
 
 # More connections than this have not made transfers faster.
@@ -38,30 +38,30 @@ CHECKPOINT_SECONDS = 5.0
 
 
 class Lane(Protocol):
-    """One way for requests: a source and a destination.
+    """One way for tasks: a source and a destination.
 
     Threads: one, but for `interrupt`.
     """
 
-    def begin(self, request: Request) -> None:
-        """Begin a request; it may stay under way."""
+    def begin(self, task: Task) -> None:
+        """Begin a task; it may stay under way."""
 
     @property
     def is_busy(self) -> bool:
-        """Is a request under way?"""
+        """Is a task under way?"""
 
     @property
     def is_full(self) -> bool:
         """Must one end before another one begins?"""
 
-    def finish(self) -> Request:
-        """Wait for the oldest request under way, and return it."""
+    def finish(self) -> Task:
+        """Wait for the oldest task under way, and return it."""
 
     def flush(self) -> None:
         """Make everything that ended survive a power failure."""
 
-    def recover(self, error: errors.Error) -> list[Request]:
-        """Be usable again after an error, and return the requests under way. Raises the error if that is in vain."""
+    def recover(self, error: errors.Error) -> list[Task]:
+        """Be usable again after an error, and return the tasks under way. Raises the error if that is in vain."""
 
     def interrupt(self) -> None:
         """Make whatever blocks fail soon. Threads: any."""
@@ -70,11 +70,11 @@ class Lane(Protocol):
         """Release everything."""
 
 
-class Journal(Protocol):
-    """Who wants to know what is safely in the destination. Threads: any."""
+class Recorder(Protocol):
+    """Is told what is safely in the destination. Threads: any."""
 
-    def record(self, requests: Iterable[Request]) -> None:
-        """Note that requests are done and flushed."""
+    def record(self, tasks: Iterable[Task]) -> None:
+        """Note that tasks are done and flushed."""
 
 
 # Returns a new lane; what it is called with reports bytes that move, and raises to stop them.
@@ -84,9 +84,9 @@ OpenLane = Callable[[Callable[[int], None]], Lane]
 class Copier:
     """One copy from beginning to end.
 
-    `open_lane` makes the lane of a worker when it has its first request. A request that fails with an error from which
+    `open_lane` makes the lane of a worker when it has its first task. A task that fails with an error from which
     the lane can recover is tried again, up to `retries` times without success in between. With a journal, what is done
-    is flushed and noted now and then. `is_lister_shared`: what lists the requests uses a connection that a worker will
+    is flushed and noted now and then. `is_lister_shared`: what lists the tasks uses a connection that a worker will
     need, so the queue grows without limit, and one worker starts when all is listed.
 
     Threads: `run` by one; it starts and ends all others.
@@ -100,7 +100,7 @@ class Copier:
         *,
         throttle: Optional[pace.Throttle] = None,
         retries: int = 0,
-        journal: Optional[Journal] = None,
+        journal: Optional[Recorder] = None,
         is_lister_shared: bool = False,
         checkpoint: Optional[int] = None,
         now: Callable[[], float] = time.monotonic,
@@ -114,7 +114,7 @@ class Copier:
         self._journal = journal
         self._checkpoint = CHECKPOINT if checkpoint is None else checkpoint
         self._now = now
-        self._queue: Queue[Request] = Queue(None if is_lister_shared else QUEUE_LIMIT)
+        self._queue: Queue[Task] = Queue(None if is_lister_shared else QUEUE_LIMIT)
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}/{number}", daemon=True) for number in range(workers)
         ]
@@ -124,12 +124,12 @@ class Copier:
         self._lanes: list[Lane] = []
         self._error: Optional[BaseException] = None
 
-    def run(self, requests: Iterable[Request]) -> None:
-        """Carry out the requests, and flush. Raises the first error of any thread; then nothing is left running."""
+    def run(self, tasks: Iterable[Task]) -> None:
+        """Carry out the tasks, and flush. Raises the first error of any thread; then nothing is left running."""
         try:
             self._start(self._threads[len(self._late) :])
             with contextlib.suppress(Closed):
-                self._plan(requests)
+                self._plan(tasks)
                 self._start(self._late)
             self._join()
         except BaseException as error:  # KeyboardInterrupt too: nothing may be left behind.
@@ -138,13 +138,13 @@ class Copier:
         if self._error is not None:
             raise self._error
 
-    def _plan(self, requests: Iterable[Request]) -> None:
-        for request in requests:
-            if request.action == plan.SKIP:
+    def _plan(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            if task.action == plan.SKIP:
                 self.check()
-                self._reporter.update(request.size)
+                self._reporter.update(task.size)
             else:
-                self._queue.put(request)
+                self._queue.put(task)
         self._queue.complete()
 
     def _start(self, threads: list[threading.Thread]) -> None:
@@ -173,9 +173,9 @@ class Copier:
         try:
             first = self._queue.get()
             if first is not None:
-                tally = Tally(self, self._reporter, self._throttle)
-                with self._lane(tally.move) as lane:
-                    self._carry_out(lane, first, tally)
+                count = WorkerCount(self, self._reporter, self._throttle)
+                with self._lane(count.move) as lane:
+                    self._carry_out(lane, first, count)
         except Closed:
             pass
         except BaseException as error:  # Raised again by run().
@@ -187,7 +187,7 @@ class Copier:
         try:
             with self._lock:
                 self._lanes.append(lane)
-            # Who failed before that did not know this lane.
+            # A failure before that did not reach this lane.
             self.check()
             yield lane
         finally:
@@ -195,9 +195,9 @@ class Copier:
                 self._lanes.remove(lane)
             lane.close()
 
-    def _carry_out(self, lane: Lane, first: Request, tally: Tally) -> None:
-        """Move requests until there are no more, then flush."""
-        todo: list[Request] = [first]
+    def _carry_out(self, lane: Lane, first: Task, count: WorkerCount) -> None:
+        """Move tasks until there are no more, then flush."""
+        todo: list[Task] = [first]
         unsafe = Unsafe(self._checkpoint if self._journal else None, self._now)
         pauses = pace.backoff(self._retries)
         while True:
@@ -215,14 +215,14 @@ class Copier:
                 if pause is None:
                     raise
                 todo[:0] = lane.recover(error)
-                tally.start_over()
+                count.start_over()
                 log.warning("Trying again in %.1f seconds: %s", pause, error)
                 self._throttle.pause(pause)
                 self.check()
                 continue
             pauses = pace.backoff(self._retries)
             if done is not None:
-                tally.finish(done)
+                count.finish(done)
                 unsafe.append(done)
                 continue
             if self._journal is not None:
@@ -230,14 +230,14 @@ class Copier:
             if not is_checkpoint:
                 return
 
-    def _fill(self, lane: Lane, todo: list[Request]) -> None:
-        """Begin as many requests as the lane takes."""
+    def _fill(self, lane: Lane, todo: list[Task]) -> None:
+        """Begin as many tasks as the lane takes."""
         while not lane.is_full:
             if not todo:
-                request = self._queue.get(block=not lane.is_busy)
-                if request is None:
+                task = self._queue.get(block=not lane.is_busy)
+                if task is None:
                     return
-                todo.append(request)
+                todo.append(task)
             # It stays there if it cannot begin.
             lane.begin(todo[0])
             del todo[0]
@@ -248,7 +248,7 @@ class Copier:
             raise errors.OperationCanceled()
 
 
-class Tally:
+class WorkerCount:
     """Counts the bytes of one worker: when they move, but each only once.
 
     Threads: one.
@@ -258,7 +258,7 @@ class Tally:
         self._copier = copier
         self._reporter = reporter
         self._throttle = throttle
-        # What was reported of requests that have not ended, and how much of that will move once more.
+        # What was reported of tasks that have not ended, and how much of that will move once more.
         self._ahead = 0
         self._again = 0
 
@@ -272,11 +272,11 @@ class Tally:
         self._throttle.take(count)
         self._copier.check()
 
-    def finish(self, request: Request) -> None:
-        """Count what is left of a request that ended: zeroes do not move."""
-        known = min(self._ahead, request.size)
+    def finish(self, task: Task) -> None:
+        """Count what is left of a task that ended: zeroes do not move."""
+        known = min(self._ahead, task.size)
         self._ahead -= known
-        self._report(request.size - known)
+        self._report(task.size - known)
 
     def _report(self, count: int) -> None:
         """Tell the caller's progress; what that raises ends the copy, and is never taken for a lost connection."""
@@ -292,7 +292,7 @@ class Tally:
 
 
 class Unsafe:
-    """The requests that ended since the last flush. Without a limit nobody wants to know them.
+    """The tasks that ended since the last flush. Without a limit nobody wants to know them.
 
     Threads: one.
     """
@@ -300,25 +300,25 @@ class Unsafe:
     def __init__(self, limit: Optional[int], now: Callable[[], float]) -> None:
         self._limit = limit
         self._now = now
-        self._requests: list[Request] = []
+        self._tasks: list[Task] = []
         self._size = 0
         self._since = now()
 
-    def append(self, request: Request) -> None:
-        """Add a request that ended."""
+    def append(self, task: Task) -> None:
+        """Add a task that ended."""
         if self._limit is not None:
-            self._requests.append(request)
-            self._size += request.size
+            self._tasks.append(task)
+            self._size += task.size
 
     def is_due(self) -> bool:
         """Is it time to flush?"""
-        if self._limit is None or not self._requests:
+        if self._limit is None or not self._tasks:
             return False
         return self._size >= self._limit or self._now() - self._since >= CHECKPOINT_SECONDS
 
-    def take(self) -> list[Request]:
-        """Return the requests, and forget them."""
-        requests, self._requests = self._requests, []
+    def take(self) -> list[Task]:
+        """Return the tasks, and forget them."""
+        tasks, self._tasks = self._tasks, []
         self._size = 0
         self._since = self._now()
-        return requests
+        return tasks

@@ -1,9 +1,9 @@
-"""Lanes: how a worker moves requests between a disk here and an image there.
+"""Lanes: how a worker moves tasks between a disk here and an image there.
 
-    Upload      local ──> body of a PUT ; zeroes and flush as PATCH
-    Download    answer to a GET ──> local ; zeroes and flush here
+    UploadLane      local ──> body of a PUT ; zeroes and flush as PATCH
+    DownloadLane    answer to a GET ──> local ; zeroes and flush here
 
-Several requests are under way on each, when the server can. Knows the two ends; knows nothing of formats and URLs.
+Several tasks are under way on each, when the server can. Knows the two ends; knows nothing of formats and URLs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.client.copy.plan import COPY, Request
+from ovirt_imageio.client.copy.plan import COPY, Task
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.answers import is_passing
@@ -25,9 +25,9 @@ from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.relay import Progress, Sink, buffers
 from ovirt_imageio.storage.zero import is_zero
 
-__all__ = ["Download", "OpenLocal", "OpenRemote", "Upload"]
+__all__ = ["DownloadLane", "OpenLocal", "OpenRemote", "UploadLane"]
 
-# So many requests are under way at once ...
+# So many tasks are under way at once ...
 MAX_PENDING = 32
 # ... but of large ones only two: while one ends, the next is on its way. More would only be kept from other workers.
 LARGE = 1024**2
@@ -41,7 +41,7 @@ OpenRemote = Callable[[Lifeline], Image]
 
 
 class RemoteLane(abc.ABC):
-    """What both lanes share: their ends are opened when the first request begins, and requests end in order.
+    """What both lanes share: their ends are opened when the first task begins, and tasks end in order.
 
     Threads: one, but for `interrupt`.
     """
@@ -53,13 +53,13 @@ class RemoteLane(abc.ABC):
         self._local: Optional[Backend] = None
         self._remote: Optional[Image] = None
         self._pipeline: Optional[Pipeline] = None
-        self._pending: deque[Request] = deque()
+        self._pending: deque[Task] = deque()
         # Held while a connection is made.
         self._line = Lifeline()
 
     @property
     def is_busy(self) -> bool:
-        """Is a request under way?"""
+        """Is a task under way?"""
         return bool(self._pending)
 
     @property
@@ -73,18 +73,18 @@ class RemoteLane(abc.ABC):
         return len(self._pending) >= (MAX_PENDING if self._pending[-1].length < LARGE else 2)
 
     @abc.abstractmethod
-    def begin(self, request: Request) -> None:
-        """Begin a request; it may stay under way."""
+    def begin(self, task: Task) -> None:
+        """Begin a task; it may stay under way."""
 
     @abc.abstractmethod
-    def finish(self) -> Request:
-        """Wait for the oldest request under way, and return it."""
+    def finish(self) -> Task:
+        """Wait for the oldest task under way, and return it."""
 
     @abc.abstractmethod
     def flush(self) -> None:
         """Make everything that ended survive a power failure."""
 
-    def recover(self, error: errors.Error) -> list[Request]:
+    def recover(self, error: errors.Error) -> list[Task]:
         """Return what was under way, if the server may be back soon, and the fault is not here."""
         if self._pipeline is not None:
             self._pipeline.drop()
@@ -126,7 +126,7 @@ class RemoteLane(abc.ABC):
         return self._local, self._remote, self._pipeline
 
 
-class Upload(RemoteLane):
+class UploadLane(RemoteLane):
     """From a disk here to an image there.
 
     `detect_zeroes`: what is no longer than BLOCK is looked at, and zeroes are not sent.
@@ -141,12 +141,12 @@ class Upload(RemoteLane):
         self._detect_zeroes = detect_zeroes
         self._frame = Frame(self.BLOCK if detect_zeroes else SMALL)
 
-    def begin(self, request: Request) -> None:
-        """Send a request; its answer is still to come."""
+    def begin(self, task: Task) -> None:
+        """Send the request of a task; its answer is still to come."""
         local, remote, pipeline = self._ends()
-        start, length = request.start, request.length
+        start, length = task.start, task.length
         can_zero = "zero" in remote.features
-        if request.action != COPY:
+        if task.action != COPY:
             if can_zero:
                 pipeline.zero(start, length)
             else:
@@ -154,10 +154,10 @@ class Upload(RemoteLane):
         elif length > len(self._frame.view):
             pipeline.stream(start, length, lambda sink: local.send_to(sink, start, length, self._moved))
         else:
-            self._send_small(local, pipeline, request, can_zero)
-        self._pending.append(request)
+            self._send_small(local, pipeline, task, can_zero)
+        self._pending.append(task)
 
-    def finish(self) -> Request:
+    def finish(self) -> Task:
         """Wait for the oldest answer."""
         _, _, pipeline = self._ends()
         pipeline.finish()
@@ -169,16 +169,16 @@ class Upload(RemoteLane):
         assert not self._pending
         remote.flush()
 
-    def _send_small(self, local: Backend, pipeline: Pipeline, request: Request, can_zero: bool) -> None:
+    def _send_small(self, local: Backend, pipeline: Pipeline, task: Task, can_zero: bool) -> None:
         """Send what fits into the frame."""
-        view = self._frame.view[: request.length]
-        count = local.readinto(request.start, view)
-        if count < request.length:
-            raise errors.PartialContent(request.length, count)
+        view = self._frame.view[: task.length]
+        count = local.readinto(task.start, view)
+        if count < task.length:
+            raise errors.PartialContent(task.length, count)
         if self._detect_zeroes and can_zero and is_zero(view):
-            pipeline.zero(request.start, request.length)
+            pipeline.zero(task.start, task.length)
         else:
-            pipeline.write(request.start, self._frame, request.length)
+            pipeline.write(task.start, self._frame, task.length)
             self._moved(count)
 
     def _send_zeroes(self, length: int, sink: Sink) -> None:
@@ -187,28 +187,28 @@ class Upload(RemoteLane):
             self._moved(count)
 
 
-class Download(RemoteLane):
+class DownloadLane(RemoteLane):
     """From an image there to a disk here."""
 
     def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress) -> None:
         super().__init__(open_local, open_remote, moved)
         self._buffer = buffers.aligned(SMALL)
 
-    def begin(self, request: Request) -> None:
+    def begin(self, task: Task) -> None:
         """Ask for data; zeroes are written here."""
         local, _, pipeline = self._ends()
-        if request.action == COPY:
-            pipeline.read(request.start, request.length)
+        if task.action == COPY:
+            pipeline.read(task.start, task.length)
         else:
-            local.zero(request.start, request.length)
-        self._pending.append(request)
+            local.zero(task.start, task.length)
+        self._pending.append(task)
 
-    def finish(self) -> Request:
+    def finish(self) -> Task:
         """Wait for the oldest data, and write it."""
-        request = self._pending[0]
-        if request.action == COPY:
+        task = self._pending[0]
+        if task.action == COPY:
             local, _, pipeline = self._ends()
-            pipeline.finish(functools.partial(self._receive, local, request))
+            pipeline.finish(functools.partial(self._receive, local, task))
         return self._pending.popleft()
 
     def flush(self) -> None:
@@ -216,10 +216,10 @@ class Download(RemoteLane):
         local, _, _ = self._ends()
         local.flush()
 
-    def _receive(self, local: Backend, request: Request, reply: Reply) -> None:
+    def _receive(self, local: Backend, task: Task, reply: Reply) -> None:
         """Write the parts of a range; what is between them is dropped."""
-        position = request.start
-        for start, length in request.parts:
+        position = task.start
+        for start, length in task.parts:
             self._drop(reply, start - position)
             if length <= SMALL:
                 view = self._buffer[:length]

@@ -1,4 +1,4 @@
-"""What to do with each part of a disk: extents become requests.
+"""What to do with each part of a disk: extents become tasks.
 
     extents     |data|zero|data|  hole    |data       data      |
     full        |      copy    |   zero   |   copy    |  copy   |     small gaps are copied along, long runs are split
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent
 
-__all__ = ["COPY", "MAX_COPY", "MAX_ZERO", "SKIP", "ZERO", "Request", "Rules", "plan"]
+__all__ = ["COPY", "MAX_COPY", "MAX_ZERO", "SKIP", "ZERO", "Rules", "Task", "plan"]
 
 COPY = "copy"
 ZERO = "zero"
@@ -30,8 +30,8 @@ MAX_COPY = 64 * 1024**2
 MAX_ZERO = 128 * 1024**2
 
 
-class Request(NamedTuple):
-    """One piece of work. `parts` are the ranges, as (start, length), whose bytes count: most requests have one.
+class Task(NamedTuple):
+    """One piece of work. `parts` are the ranges, as (start, length), whose bytes count: most tasks have one.
 
     What is between the parts of a copy travels, but is not written, or is known to be zero.
     """
@@ -54,7 +54,7 @@ class Rules(NamedTuple):
     read as they should already. With `dirty`, extents tell what changed, and only that is copied.
 
     A gap of up to `max_gap` bytes between data is copied along, as that is cheaper than another request. With
-    `is_gap_written` it becomes part of the request, so that only zeroes may be in it; else the destination gets the
+    `is_gap_written` it becomes part of the task, so that only zeroes may be in it; else the destination gets the
     parts alone. No copy is longer than `max_copy`.
     """
 
@@ -86,7 +86,7 @@ class Run:
 
     parts: list[tuple[int, int]] = field(default_factory=list)
     # What lies behind the last part, and becomes part of the copy if data follows.
-    gap: list[Request] = field(default_factory=list)
+    gap: list[Task] = field(default_factory=list)
 
     @property
     def end(self) -> int:
@@ -107,14 +107,14 @@ class Run:
 
     def gap_to_parts(self) -> None:
         """Make the gap part of the copy."""
-        self.parts += [part for request in self.gap for part in request.parts]
+        self.parts += [part for task in self.gap for part in task.parts]
         self.gap.clear()
 
-    def finish(self) -> Iterator[Request]:
+    def finish(self) -> Iterator[Task]:
         """Yield the copy, and the gap behind it; then be empty."""
         if self.parts:
             start = self.parts[0][0]
-            yield Request(COPY, start, self.end - start, joined(self.parts))
+            yield Task(COPY, start, self.end - start, joined(self.parts))
         yield from self.gap
         self.parts = []
         self.gap = []
@@ -125,13 +125,13 @@ def plan(
     rules: Rules,
     done: Iterable[tuple[int, int]] = (),
     zeroes: Iterable[tuple[int, int]] = (),
-) -> Iterator[Request]:
-    """Yield the requests that copy a disk with these extents.
+) -> Iterator[Task]:
+    """Yield the tasks that copy a disk with these extents.
 
     Ranges that are `done`, in order, as (start, end), are skipped; so are zeroes in ranges that are `zeroes` already.
     """
     run = Run()
-    for extent, is_done, is_zero in separated(extents, Ranges(done), Ranges(zeroes)):
+    for extent, is_done, is_zero in separated(extents, OrderedRanges(done), OrderedRanges(zeroes)):
         action = SKIP if is_done else rules.action(extent)
         if is_zero and action == ZERO:
             action = SKIP
@@ -141,19 +141,21 @@ def plan(
                     yield from run.finish()
                 run.add(start, length)
             continue
-        # What is skipped is one request, however long it is: a large disk would have very many.
+        # What is skipped is one task, however long it is: a large disk would have very many.
         whole = (extent.start, extent.length)
-        requests = [single(action, *part) for part in (blocks.pieces(*whole, MAX_ZERO) if action == ZERO else [whole])]
+        tasks = [single(action, *part) for part in (blocks.pieces(*whole, MAX_ZERO) if action == ZERO else [whole])]
         if run.parts and not is_done and rules.absorbs(action, extent.length):
-            run.gap += requests
+            run.gap += tasks
             continue
         if rules.is_gap_written or extent.length > rules.max_gap:
             yield from run.finish()
-        yield from requests
+        yield from tasks
     yield from run.finish()
 
 
-def separated(extents: Iterable[Extent], done: Ranges, zeroes: Ranges) -> Iterator[tuple[Extent, bool, bool]]:
+def separated(
+    extents: Iterable[Extent], done: OrderedRanges, zeroes: OrderedRanges
+) -> Iterator[tuple[Extent, bool, bool]]:
     """Yield the parts of extents with whether they are in one of `done`, and in one of `zeroes`."""
     for extent in extents:
         start, end = extent.start, extent.start + extent.length
@@ -166,7 +168,7 @@ def separated(extents: Iterable[Extent], done: Ranges, zeroes: Ranges) -> Iterat
             start = stop
 
 
-class Ranges:
+class OrderedRanges:
     """Ranges that come in order, and are looked at in order."""
 
     END = 2**63
@@ -182,9 +184,9 @@ class Ranges:
         return (True, self._last) if self._first <= position else (False, self._first)
 
 
-def single(action: str, start: int, length: int) -> Request:
-    """Return a request of one part."""
-    return Request(action, start, length, ((start, length),))
+def single(action: str, start: int, length: int) -> Task:
+    """Return a task of one part."""
+    return Task(action, start, length, ((start, length),))
 
 
 def joined(parts: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -1,4 +1,4 @@
-"""The engine: every request once, failures to the caller, nothing left running."""
+"""The engine: every task once, failures to the caller, nothing left running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fakes.waiting import DEADLINE
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
 from ovirt_imageio.client.copy.engine import Copier
-from ovirt_imageio.client.copy.plan import COPY, SKIP, ZERO, Request, Rules, plan
+from ovirt_imageio.client.copy.plan import COPY, SKIP, ZERO, Rules, Task, plan
 from ovirt_imageio.client.progress import Reporter
 from ovirt_imageio.geometry.extent import ZeroExtent
 
@@ -23,21 +23,21 @@ class Broken(Exception):
     pass
 
 
-def request(start: int, action: str = COPY) -> Request:
-    return Request(action, start, 1, ((start, 1),))
+def task(start: int, action: str = COPY) -> Task:
+    return Task(action, start, 1, ((start, 1),))
 
 
 class ScriptedLane:
-    """A lane that keeps two requests under way, and fails where a test says so."""
+    """A lane that keeps two tasks under way, and fails where a test says so."""
 
     def __init__(self, log: list, fail=lambda lane, what: None) -> None:
         self.log = log
         self.fail = fail
-        self.pending: deque[Request] = deque()
+        self.pending: deque[Task] = deque()
         self.interrupted = threading.Event()
         self.closed = False
 
-    def begin(self, item: Request) -> None:
+    def begin(self, item: Task) -> None:
         self.fail(self, ("begin", item.start))
         self.pending.append(item)
 
@@ -49,7 +49,7 @@ class ScriptedLane:
     def is_full(self) -> bool:
         return len(self.pending) >= 2
 
-    def finish(self) -> Request:
+    def finish(self) -> Task:
         self.fail(self, ("finish", self.pending[0].start))
         item = self.pending.popleft()
         self.log.append(item.start)
@@ -60,7 +60,7 @@ class ScriptedLane:
         self.fail(self, ("flush", 0))
         self.log.append("flush")
 
-    def recover(self, error: errors.Error) -> list[Request]:
+    def recover(self, error: errors.Error) -> list[Task]:
         if not isinstance(error, errors.BackendUnavailable):
             raise error
         lost = list(self.pending)
@@ -90,7 +90,7 @@ def test_everything_is_done_once_then_flushed(workers, shared):
         made.append(ScriptedLane(log))
         return made[-1]
 
-    copier(make, workers, counts, is_lister_shared=shared).run(request(number) for number in range(500))
+    copier(make, workers, counts, is_lister_shared=shared).run(task(number) for number in range(500))
     assert sorted(item for item in log if item != "flush") == list(range(500))
     assert log.count("flush") == len(made) <= workers
     assert sum(counts) == 500
@@ -99,7 +99,7 @@ def test_everything_is_done_once_then_flushed(workers, shared):
 
 def test_order_of_one_worker():
     log: list = []
-    copier(lambda moved: ScriptedLane(log)).run(request(number) for number in range(5))
+    copier(lambda moved: ScriptedLane(log)).run(task(number) for number in range(5))
     assert log == [0, 1, 2, 3, 4, "flush"]
 
 
@@ -109,7 +109,7 @@ def test_skipped_requests_open_nothing():
     def make(moved):
         raise AssertionError
 
-    copier(make, 4, counts).run(request(number, SKIP) for number in range(5))
+    copier(make, 4, counts).run(task(number, SKIP) for number in range(5))
     assert sum(counts) == 5
 
 
@@ -131,17 +131,17 @@ def test_first_error_of_a_worker_is_raised_and_wakes_the_others():
         return lanes_made[-1]
 
     with pytest.raises(Broken, match="first"):
-        copier(make, 2).run(request(number) for number in range(1000))
+        copier(make, 2).run(task(number) for number in range(1000))
     assert all(lane.closed for lane in lanes_made)
 
 
 def test_error_of_the_list_is_raised():
-    def requests():
-        yield request(0)
+    def tasks():
+        yield task(0)
         raise Broken("list")
 
     with pytest.raises(Broken, match="list"):
-        copier(lambda moved: ScriptedLane([]), 3).run(requests())
+        copier(lambda moved: ScriptedLane([]), 3).run(tasks())
 
 
 @pytest.mark.parametrize("kind", [Broken, BrokenPipeError, errors.BackendUnavailable])
@@ -154,17 +154,17 @@ def test_error_of_progress_is_raised_and_never_retried(kind):
 
     engine = Copier(lambda moved: ScriptedLane([]), 1, Reporter(update), retries=5)
     with pytest.raises(kind, match="progress"):
-        engine.run(request(number) for number in range(100))
+        engine.run(task(number) for number in range(100))
     assert len(calls) == 1
 
 
 def test_interrupt_of_the_main_thread_leaves_nothing():
-    def requests():
-        yield request(0)
+    def tasks():
+        yield task(0)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        copier(lambda moved: ScriptedLane([]), 3).run(requests())
+        copier(lambda moved: ScriptedLane([]), 3).run(tasks())
 
 
 @pytest.mark.parametrize("place", [("begin", 3), ("finish", 3), ("flush", 0)])
@@ -178,7 +178,7 @@ def test_lost_connection_loses_nothing(place):
             raise errors.BackendUnavailable("copy", "lost")
 
     counts: list[int] = []
-    copier(lambda moved: ScriptedLane(log, fail), 1, counts, retries=3).run(request(number) for number in range(8))
+    copier(lambda moved: ScriptedLane(log, fail), 1, counts, retries=3).run(task(number) for number in range(8))
     assert log == [*range(8), "flush"]
     assert sum(counts) == 8
 
@@ -191,7 +191,7 @@ def test_retries_end():
         raise errors.BackendUnavailable("copy", "lost")
 
     with pytest.raises(errors.BackendUnavailable):
-        copier(lambda moved: ScriptedLane([], fail), retries=4).run([request(0)])
+        copier(lambda moved: ScriptedLane([], fail), retries=4).run([task(0)])
     assert len(attempts) == 5
 
 
@@ -204,7 +204,7 @@ def test_success_earns_new_retries():
             raise errors.BackendUnavailable("copy", "lost")
 
     log: list = []
-    copier(lambda moved: ScriptedLane(log, fail), retries=1).run(request(number) for number in range(10))
+    copier(lambda moved: ScriptedLane(log, fail), retries=1).run(task(number) for number in range(10))
     assert log == [*range(10), "flush"]
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_be_recovered_is_raised_at_once():
         raise errors.StorageError("copy", "broken")
 
     with pytest.raises(errors.StorageError, match="broken"):
-        copier(lambda moved: ScriptedLane([], fail), retries=100).run([request(0)])
+        copier(lambda moved: ScriptedLane([], fail), retries=100).run([task(0)])
 
 
 def test_bytes_that_move_again_are_counted_once():
@@ -233,7 +233,7 @@ def test_bytes_that_move_again_are_counted_once():
             self.moved(item.length - item.length // 2)
             self.pending.append(item)
 
-    items = [Request(COPY, start, 100, ((start, 100),)) for start in range(0, 500, 100)]
+    items = [Task(COPY, start, 100, ((start, 100),)) for start in range(0, 500, 100)]
     copier(Moving, 1, counts, retries=5).run(items)
     assert sum(counts) == 500
 
@@ -242,10 +242,10 @@ def test_journal_hears_only_of_what_was_flushed():
     log: list = []
 
     class Journal:
-        def record(self, requests):
-            log.append([item.start for item in requests])
+        def record(self, tasks):
+            log.append([item.start for item in tasks])
 
-    copier(lambda moved: ScriptedLane(log), journal=Journal(), checkpoint=2).run(request(n) for n in range(5))
+    copier(lambda moved: ScriptedLane(log), journal=Journal(), checkpoint=2).run(task(n) for n in range(5))
     for position, entry in enumerate(log):
         if isinstance(entry, list):
             assert log[position - 1] == "flush"
@@ -262,14 +262,14 @@ class MemoryLane(ScriptedLane):
         self._destination = destination
         self._moved = moved
 
-    def begin(self, request: Request) -> None:
-        super().begin(request)
-        end = request.start + request.length
-        if request.action == COPY:
-            self._destination[request.start : end] = self._source[request.start : end]
-            self._moved(request.length)
+    def begin(self, task: Task) -> None:
+        super().begin(task)
+        end = task.start + task.length
+        if task.action == COPY:
+            self._destination[task.start : end] = self._source[task.start : end]
+            self._moved(task.length)
         else:
-            self._destination[request.start : end] = bytes(request.length)
+            self._destination[task.start : end] = bytes(task.length)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -294,6 +294,6 @@ def test_zero_counts():
     counts: list[int] = []
     disk = bytearray(b"x" * 100)
     engine = copier(lambda moved: MemoryLane(b"", disk, moved), 1, counts)
-    engine.run([Request(ZERO, 0, 100, ((0, 100),))])
+    engine.run([Task(ZERO, 0, 100, ((0, 100),))])
     assert disk == bytes(100)
     assert sum(counts) == 100

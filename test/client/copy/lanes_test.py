@@ -11,7 +11,7 @@ from fakes.waiting import DEADLINE
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client.copy import lanes
-from ovirt_imageio.client.copy.plan import COPY, ZERO, Request
+from ovirt_imageio.client.copy.plan import COPY, ZERO, Task
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.origin.image import Image
 
@@ -23,22 +23,22 @@ def ignore(count: int) -> None:
     pass
 
 
-def copy(start: int, length: int) -> Request:
-    return Request(COPY, start, length, ((start, length),))
+def copy(start: int, length: int) -> Task:
+    return Task(COPY, start, length, ((start, length),))
 
 
-def zero(start: int, length: int) -> Request:
-    return Request(ZERO, start, length, ((start, length),))
+def zero(start: int, length: int) -> Task:
+    return Task(ZERO, start, length, ((start, length),))
 
 
-def upload(origin, data: bytes = DATA, moved=ignore) -> lanes.Upload:
-    return lanes.Upload(lambda: MemoryBackend(data), lambda line: Image(origin.url), moved)
+def upload(origin, data: bytes = DATA, moved=ignore) -> lanes.UploadLane:
+    return lanes.UploadLane(lambda: MemoryBackend(data), lambda line: Image(origin.url), moved)
 
 
-def run(lane, *requests: Request) -> None:
+def run(lane, *tasks: Task) -> None:
     try:
-        for request in requests:
-            lane.begin(request)
+        for task in tasks:
+            lane.begin(task)
             while lane.is_full:
                 lane.finish()
         while lane.is_busy:
@@ -64,7 +64,7 @@ def test_upload_that_looks_for_zeroes():
     moved: list[int] = []
     with DiskOrigin(b"x" * len(data)) as origin:
         open_local, open_remote = (lambda: MemoryBackend(data)), (lambda line: Image(origin.url))
-        lane = lanes.Upload(open_local, open_remote, moved.append, detect_zeroes=True)
+        lane = lanes.UploadLane(open_local, open_remote, moved.append, detect_zeroes=True)
         run(lane, copy(0, MiB), copy(MiB, MiB), copy(2 * MiB, MiB))
         assert origin.data == data
         assert origin.methods() == ["OPTIONS", "PUT", "PATCH", "PUT", "PATCH"]
@@ -79,23 +79,23 @@ def test_upload_to_a_server_that_cannot_zero_or_flush():
         assert origin.methods() == ["OPTIONS", "PUT", "PUT"]
 
 
-def download(origin, disk: bytearray, moved=ignore) -> lanes.Download:
-    return lanes.Download(lambda: MemoryBackend(disk), lambda line: Image(origin.url), moved)
+def download(origin, disk: bytearray, moved=ignore) -> lanes.DownloadLane:
+    return lanes.DownloadLane(lambda: MemoryBackend(disk), lambda line: Image(origin.url), moved)
 
 
 def test_download_writes_the_parts_alone():
     disk = bytearray(b"x" * len(DATA))
     moved: list[int] = []
-    request = Request(COPY, 0, 3 * MiB, ((0, 100), (1000, MiB), (3 * MiB - 100, 100)))
+    task = Task(COPY, 0, 3 * MiB, ((0, 100), (1000, MiB), (3 * MiB - 100, 100)))
     with DiskOrigin(DATA) as origin:
-        run(download(origin, disk, moved.append), request, zero(100, 10))
+        run(download(origin, disk, moved.append), task, zero(100, 10))
         assert origin.methods() == ["OPTIONS", "GET"]
     expected = bytearray(b"x" * len(DATA))
-    for start, length in request.parts:
+    for start, length in task.parts:
         expected[start : start + length] = DATA[start : start + length]
     expected[100:110] = bytes(10)
     assert disk == expected
-    assert sum(moved) == request.size
+    assert sum(moved) == task.size
 
 
 @pytest.mark.parametrize(("told", "limit"), [({}, 1), ({"transfer_id": "x"}, lanes.MAX_PENDING)])
@@ -139,7 +139,7 @@ def test_does_not_recover_from_a_fault_here():
             raise errors.BackendUnavailable("open", "qemu-nbd died")
 
     with DiskOrigin(DATA) as origin:
-        lane = lanes.Download(lambda: Dead(b""), lambda line: Image(origin.url), ignore)
+        lane = lanes.DownloadLane(lambda: Dead(b""), lambda line: Image(origin.url), ignore)
         lane.begin(copy(0, 10))
         with pytest.raises(errors.BackendUnavailable, match="lost"):
             lane.recover(errors.BackendUnavailable("read", "lost"))
@@ -176,7 +176,7 @@ def test_interrupt_wakes_a_lane_that_waits_for_a_connection():
 
     with ScriptedOrigin(stall) as origin, ThreadPoolExecutor(1) as pool:
         open_remote = Remote(f"http://127.0.0.1:{origin.port}/images/x", None, retries=5).open
-        lane = lanes.Download(lambda: MemoryBackend(bytearray(100)), open_remote, ignore)
+        lane = lanes.DownloadLane(lambda: MemoryBackend(bytearray(100)), open_remote, ignore)
         job = pool.submit(lane.begin, copy(0, 10))
         assert origin.stalled.wait(DEADLINE)
         lane.interrupt()

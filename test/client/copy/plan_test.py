@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_imageio.client.copy.plan import COPY, MAX_COPY, MAX_ZERO, SKIP, ZERO, Request, Rules, plan
+from ovirt_imageio.client.copy.plan import COPY, MAX_COPY, MAX_ZERO, SKIP, ZERO, Rules, Task, plan
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
 
 KiB = 1024
@@ -23,8 +23,8 @@ def zero_extents(*kinds: tuple[int, tuple[str, bool, bool]]) -> list[Extent]:
     return extents
 
 
-def actions(requests) -> list[tuple[str, int, int]]:
-    return [(request.action, request.start, request.length) for request in requests]
+def actions(tasks) -> list[tuple[str, int, int]]:
+    return [(task.action, task.start, task.length) for task in tasks]
 
 
 SAMPLE = zero_extents((10, DATA), (20, ZEROES), (30, HOLE), (40, DATA))
@@ -58,8 +58,8 @@ def test_dirty():
 def test_long_ranges_are_split():
     extents = zero_extents((MAX_COPY * 2 + 1, DATA), (MAX_ZERO * 2, HOLE))
     found = list(plan(extents, Rules()))
-    assert [request.action for request in found] == [COPY] * 3 + [ZERO] * 3
-    assert all(request.length <= (MAX_COPY if request.action == COPY else MAX_ZERO) for request in found)
+    assert [task.action for task in found] == [COPY] * 3 + [ZERO] * 3
+    assert all(task.length <= (MAX_COPY if task.action == COPY else MAX_ZERO) for task in found)
 
 
 def test_copies_are_no_longer_than_wanted():
@@ -71,10 +71,10 @@ def test_written_gap_becomes_part_of_the_copy():
     extents = zero_extents((10, DATA), (5, ZEROES), (10, DATA), (6, ZEROES), (10, DATA), (5, HOLE))
     found = list(plan(extents, Rules(max_gap=5, is_gap_written=True)))
     assert found == [
-        Request(COPY, 0, 25, ((0, 25),)),
-        Request(ZERO, 25, 6, ((25, 6),)),
-        Request(COPY, 31, 10, ((31, 10),)),
-        Request(ZERO, 41, 5, ((41, 5),)),
+        Task(COPY, 0, 25, ((0, 25),)),
+        Task(ZERO, 25, 6, ((25, 6),)),
+        Task(COPY, 31, 10, ((31, 10),)),
+        Task(ZERO, 41, 5, ((41, 5),)),
     ]
 
 
@@ -87,7 +87,7 @@ def test_hole_through_which_a_backing_file_shows_is_never_written():
 def test_gap_that_is_only_read_is_no_part():
     extents = zero_extents((10, DATA), (5, ZEROES), (10, DATA))
     found = sorted(plan(extents, Rules(max_gap=5)))
-    assert found == [Request(COPY, 0, 25, ((0, 10), (15, 10))), Request(ZERO, 10, 5, ((10, 5),))]
+    assert found == [Task(COPY, 0, 25, ((0, 10), (15, 10))), Task(ZERO, 10, 5, ((10, 5),))]
 
 
 def test_what_is_done_is_skipped():
@@ -125,11 +125,11 @@ def test_every_byte_is_in_one_request_with_the_right_action(kinds, rules, steps)
             done.append((position, position + step))
         position += step
     seen: list[tuple[int, int, str]] = []
-    for request in plan(extents, rules, done):
-        assert request.start == request.parts[0][0]
-        assert request.start + request.length == sum(request.parts[-1])
-        assert request.action != COPY or request.length <= rules.max_copy
-        seen += [(start, start + length, request.action) for start, length in request.parts]
+    for task in plan(extents, rules, done):
+        assert task.start == task.parts[0][0]
+        assert task.start + task.length == sum(task.parts[-1])
+        assert task.action != COPY or task.length <= rules.max_copy
+        seen += [(start, start + length, task.action) for start, length in task.parts]
     seen.sort()
     position = 0
     for start, end, _ in seen:
