@@ -5,11 +5,13 @@ Knows sockets; knows neither requests nor replies.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Optional
 
 from ovirt_imageio import errors
@@ -25,6 +27,10 @@ DIRECT_READ = 16 * 1024
 
 # One look at what the server says for each step: it may refuse the rest.
 SEND_STEP = 256 * 1024
+
+
+# Seconds; what is shorter would be none at all for the kernel, and so for ever.
+SHORTEST_WAIT = 0.001
 
 
 class Lost(errors.BackendUnavailable):
@@ -49,6 +55,9 @@ class Peer:
         self._stream = Stream(sock, timeout, weakref.proxy(self))
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | select.POLLOUT)
+        # Until when what is read must be there, if it must be: a server that sends a byte now and then holds nobody.
+        self._deadline: Optional[float] = None
+        self._received_before = 0
         # What had come when the request began.
         self._received = 0
         self.operation = "connect"
@@ -76,7 +85,20 @@ class Peer:
         """Begin a request, whose answer may take as long as it likes if `is_patient`."""
         self.operation = operation
         self._received = self._stream.received
+        self._deadline = None
         self._stream.timeout = None if is_patient else self._timeout
+
+    @contextlib.contextmanager
+    def in_time(self) -> Iterator[None]:
+        """Let all that is read in the with block take one time-out; none if the request is patient."""
+        timeout = self._stream.timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._received_before = self._stream.received
+        try:
+            yield
+        finally:
+            self._deadline = None
+            self._stream.timeout = timeout
 
     def send(self, data: Data) -> None:
         """Send all of data."""
@@ -100,16 +122,28 @@ class Peer:
 
     def read_until(self, mark: bytes) -> bytes:
         """Return what comes before mark; mark is dropped."""
-        data = self._stream.read_until(mark, BUFFER_SIZE, BUFFER_SIZE)
-        if data is None:
-            raise self.lost("it was closed before the end of the answer")
-        if len(data) > BUFFER_SIZE:
-            raise self.protocol_error(f"more than {BUFFER_SIZE} bytes without {mark!r}")
-        return data
+        stream = self._stream
+        self._hurry()
+        data = stream.receive(BUFFER_SIZE)
+        searched = 0
+        while True:
+            end = data.find(mark, searched)
+            if end >= 0:
+                stream.ahead = data[end + len(mark) :]
+                return data[:end]
+            if stream.is_ended:
+                raise self.lost("it was closed before the end of the answer")
+            if len(data) > BUFFER_SIZE:
+                raise self.protocol_error(f"more than {BUFFER_SIZE} bytes without {mark!r}")
+            self._hurry()
+            searched = max(0, len(data) - len(mark) + 1)
+            data += stream.receive(BUFFER_SIZE)
 
     def readinto(self, view: memoryview) -> int:
         """Read at least one byte into view, 0 at the end."""
         stream = self._stream
+        if not stream.ahead:
+            self._hurry()
         if len(view) < DIRECT_READ and not stream.ahead:
             stream.ahead = stream.receive(BUFFER_SIZE, False)
             if not stream.ahead:
@@ -118,7 +152,15 @@ class Peer:
 
     def fill(self, view: memoryview) -> int:
         """Read until view is full; return how much was read, less than that only at the end."""
-        return self._stream.fill(view)
+        if self._deadline is None:
+            return self._stream.fill(view)
+        done = 0
+        while done < len(view):
+            count = self.readinto(view[done:])
+            if not count:
+                break
+            done += count
+        return done
 
     def end_requests(self) -> None:
         """Tell the server that nothing more will come, while its answer still may."""
@@ -157,6 +199,15 @@ class Peer:
     def interrupted(self) -> errors.Error:
         """Return the error for a connection that another thread ended."""
         return errors.OperationCanceled()
+
+    def _hurry(self) -> None:
+        """Let the next wait end at the deadline, if there is one; the first wait does so anyway."""
+        if self._deadline is None or self._stream.received == self._received_before:
+            return
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise self.late(False, self._timeout)
+        self._stream.timeout = max(left, SHORTEST_WAIT)
 
     def _wait(self) -> None:
         """Wait until something came, or there is room to send."""

@@ -23,6 +23,9 @@ Release = Callable[[Peer, bool], None]
 # A body that nobody wants is read up to here to keep the connection; beyond, a new one is cheaper.
 DRAIN_LIMIT = 64 * 1024
 
+# Lines after the last chunk; nobody sends any.
+TRAILERS_LIMIT = 100
+
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 LENGTH = re.compile(r"[0-9]{1,18}")
@@ -37,7 +40,8 @@ class Reply:
     def __init__(self, peer: Peer, method: str, release: Release) -> None:
         self._peer = peer
         self._release = release
-        self.status, version, self.headers = read_head(peer)
+        with peer.in_time():
+            self.status, version, self.headers = read_head(peer)
         options = self.headers.get("connection", "").lower()
         self._is_persistent = "close" not in options and (version == 1 or "keep-alive" in options)
         self._is_chunked = "transfer-encoding" in self.headers
@@ -94,9 +98,10 @@ class Reply:
         return count
 
     def read(self, limit: int) -> bytes:
-        """Return the next `limit` bytes of the body, or what there is."""
+        """Return the next `limit` bytes of the body, or what there is: all of it in time, as it is not much."""
         body = bytearray(limit)
-        count = self.fill(memoryview(body))
+        with self._peer.in_time():
+            count = self.fill(memoryview(body))
         return bytes(body[:count])
 
     def chunks(self) -> Iterator[bytes]:
@@ -133,8 +138,7 @@ class Reply:
                 raise self._peer.protocol_error("a chunk without size")
             self._chunk = int(match[1], 16)
             if not self._chunk:
-                while self._peer.read_until(b"\r\n"):
-                    pass  # Trailers.
+                self._drop_trailers()
                 self._is_done = True
                 return 0
         count = self._peer.readinto(view[: self._chunk])
@@ -144,6 +148,12 @@ class Reply:
         if not self._chunk and self._peer.read_until(b"\r\n"):
             raise self._peer.protocol_error("a chunk that is longer than its size")
         return count
+
+    def _drop_trailers(self) -> None:
+        for _ in range(TRAILERS_LIMIT):
+            if not self._peer.read_until(b"\r\n"):
+                return
+        raise self._peer.protocol_error(f"more than {TRAILERS_LIMIT} trailers")
 
 
 def read_head(peer: Peer) -> tuple[int, int, dict[str, str]]:

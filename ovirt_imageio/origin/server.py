@@ -226,7 +226,7 @@ class Origin:
             if context is not None:
                 with self._line.holding(sock):
                     if self._tunnel is not None:
-                        open_tunnel(sock, self._host, self._port)
+                        open_tunnel(sock, self._host, self._port, self._connect_timeout)
                     peer = Peer(sock, self._read_timeout)
                     peer.start_tls(context, self._host, self._connect_timeout)
             else:

@@ -6,6 +6,7 @@ Knows sockets and the environment variables that curl knows; the proxy sees noth
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Mapping
 from typing import Optional
 from urllib.parse import urlsplit
@@ -43,12 +44,17 @@ def first(environ: Mapping[str, str], *names: str) -> str:
     return next((environ[key] for name in names for key in (name, name.upper()) if environ.get(key)), "")
 
 
-def open_tunnel(sock: socket.socket, host: str, port: int) -> None:
-    """Make a connected proxy pass everything on to a server. Raises OSError if it will not."""
+def open_tunnel(sock: socket.socket, host: str, port: int, timeout: float) -> None:
+    """Make a connected proxy pass everything on to a server. Raises OSError if it will not, or not in that time."""
+    deadline = time.monotonic() + timeout
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
     head = b""
     while not head.endswith(b"\r\n\r\n"):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        sock.settimeout(left)
         # One byte at a time: what follows belongs to TLS.
         byte = sock.recv(1)
         if not byte or len(head) > HEAD_LIMIT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 
@@ -195,6 +196,112 @@ def test_any_body_is_taken_or_refused(lines, body):
         except errors.BackendUnavailable as e:
             outcomes.append(str(e).partition(" bytes before")[0])
     assert outcomes[0] == outcomes[1]
+
+
+class Trickle:
+    """The far end sends `head`, then `drop` again and again, each before the patience of the reader is over."""
+
+    PATIENCE = 0.4
+
+    def __init__(self, head: bytes, drop: bytes, patience: float = PATIENCE) -> None:
+        near, self._far = socket.socketpair()
+        self.peer = Peer(near, patience)
+        self.peer.begin("read")
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._send, args=(head, drop))
+        self._thread.start()
+
+    def _send(self, head: bytes, drop: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._far.sendall(head)
+            while not self._is_over.wait(self.PATIENCE / 20):
+                self._far.sendall(drop)
+
+    def __enter__(self):
+        return self.peer
+
+    def __exit__(self, *exc_info):
+        self._is_over.set()
+        self.peer.close()
+        self._thread.join()
+        self._far.close()
+
+
+def ignore(peer: Peer, is_reusable: bool) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "head,drop",
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    ],
+)
+def test_head_that_trickles(head, drop):
+    """Something always comes in time, but the whole does not."""
+    with Trickle(head, drop) as peer, pytest.raises(errors.BackendTimeout):
+        Reply(peer, "GET", ignore)
+
+
+def test_head_that_never_ends_though_it_is_fast():
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                far.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+    near, far = socket.socketpair()
+    peer = Peer(near, 0.1)
+    peer.begin("read")
+    thread = threading.Thread(target=send)
+    thread.start()
+    with pytest.raises(errors.BackendTimeout):
+        Reply(peer, "GET", ignore)
+    peer.close()
+    thread.join()
+    far.close()
+
+
+@pytest.mark.parametrize(
+    "head,drop",
+    [
+        (b"HTTP/1.1 400 Bad\r\nContent-Length: 1000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 400 Bad\r\n\r\n", b"x"),
+        (b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n1", b";"),
+        (b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+    ],
+)
+def test_short_body_that_trickles(head, drop):
+    with Trickle(head, drop) as peer:
+        reply = Reply(peer, "GET", ignore)
+        with pytest.raises(errors.BackendTimeout):
+            reply.read(1000)
+
+
+def test_data_may_come_slowly():
+    """A slow network is not a server that holds us: each step counts."""
+    with Trickle(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", b"x", patience=1.5) as peer:
+        view = memoryview(bytearray(100))
+        assert Reply(peer, "GET", ignore).fill(view) == 100
+
+
+def test_patient_request_has_no_deadline():
+    with Trickle(b"", b"HTTP/1.1 102 Processing\r\n\r\n") as peer:
+        peer.begin("compute the checksum", is_patient=True)
+        waking = threading.Timer(3 * Trickle.PATIENCE, peer.interrupt)
+        waking.start()
+        with pytest.raises(errors.OperationCanceled):
+            Reply(peer, "GET", ignore)
+        waking.join()
+
+
+def test_too_many_trailers():
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 101 + b"\r\n"
+    with pytest.raises(errors.BackendUntrusted, match="trailers"):
+        exchange(data)
 
 
 def test_length_counts_down():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from fakes import ports
 from fakes.origin import DiskOrigin
+from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import errors
@@ -65,7 +66,7 @@ def answering(answer: bytes) -> Iterator[tuple[socket.socket, list[bytes]]]:
 
 def test_what_follows_the_answer_is_left():
     with answering(b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\nTLS") as (sock, heard):
-        open_tunnel(sock, "2001:db8::1", 54322)
+        open_tunnel(sock, "2001:db8::1", 54322, DEADLINE)
         assert sock.recv(10) == b"TLS"
         assert heard == [b"CONNECT [2001:db8::1]:54322 HTTP/1.1\r\nHost: [2001:db8::1]:54322\r\n\r\n"]
 
@@ -82,7 +83,24 @@ def test_what_follows_the_answer_is_left():
 )
 def test_proxy_that_will_not(answer, match):
     with answering(answer) as (sock, _), pytest.raises(OSError, match=match):
-        open_tunnel(sock, "host", 1)
+        open_tunnel(sock, "host", 1, DEADLINE)
+
+
+def test_proxy_that_trickles():
+    def trickle() -> None:
+        with contextlib.suppress(OSError):
+            while not is_over.wait(0.01):
+                theirs.sendall(b"x")
+
+    ours, theirs = socket.socketpair()
+    is_over = threading.Event()
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    with ours, theirs:
+        with pytest.raises(TimeoutError):
+            open_tunnel(ours, "host", 1, 0.2)
+        is_over.set()
+        thread.join()
 
 
 class NetworkProxy:
