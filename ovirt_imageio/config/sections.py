@@ -31,6 +31,7 @@ __all__ = [
     "Control",
     "Daemon",
     "Local",
+    "Numbers",
     "Parser",
     "Profile",
     "Remote",
@@ -182,6 +183,15 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """The listener for those who watch: metrics and health, and nothing else. Plain HTTP."""
+
+    enable: bool = switch(False)
+    host: str = text("::")
+    port: int = integer(54325, high=65535)
+
+
+@dataclass(frozen=True)
 class Sessions:
     """Sessions that begin with a token signed by the engine."""
 
@@ -244,6 +254,7 @@ class Config:
     remote: Remote = Remote()
     local: Local = Local()
     control: Control = Control()
+    metrics: Numbers = Numbers()
     sessions: Sessions = Sessions()
     profile: Profile = Profile()
     # The sections of the logging library, as they are.

@@ -7,6 +7,7 @@
     eager         receive what comes soon without going to sleep
     tls           contexts: certificates, and who is trusted
     pinned        ... and servers that are known by the fingerprint of their certificate
+    x509          what we need to know of certificates
     tls_socket    TLS in memory, with few system calls
 
 Knows nothing of what is said: neither HTTP, nor NBD, nor disks.

@@ -9,9 +9,10 @@ import functools
 import os
 import ssl
 import warnings
-from typing import NoReturn
+from typing import NoReturn, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.net import x509
 from ovirt_imageio.net.pinned import PinnedContext, parse_fingerprint
 
 __all__ = ["ServerContext", "client_context", "kept_client_context"]
@@ -42,6 +43,8 @@ class ServerContext:
         self._key_file = key_file
         self._section = section
         self._enable_tls1_1 = enable_tls1_1
+        # When the certificate that is used expires, in seconds since the epoch; None: it cannot be told.
+        self.expires: Optional[int] = None
         self._context = self._load()
 
     def __call__(self) -> ssl.SSLContext:
@@ -63,7 +66,17 @@ class ServerContext:
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
         context.set_alpn_protocols(PROTOCOLS)
         load_certificate(context, self._cert_file, self._key_file, self._section)
+        self.expires = expiry(self._cert_file)
         return context
+
+
+def expiry(cert_file: str) -> Optional[int]:
+    """Return when the first certificate of a PEM file expires; None if that cannot be told."""
+    try:
+        with open(cert_file, encoding="ascii", errors="replace") as file:
+            return x509.not_after(x509.first_certificate(file.read()))
+    except (OSError, ValueError):
+        return None
 
 
 def client_context(

@@ -97,6 +97,8 @@ def unusable_addresses(config: Config) -> Iterator[errors.Error]:
     """Yield the addresses that somebody has, or that are not for this user; TCP is tried, a socket needs a folder."""
     if config.remote.port != 0:
         yield from unusable(listeners.remote_address(config))
+    if config.metrics.enable and config.metrics.port != 0:
+        yield from unusable(listeners.metrics_address(config))
     for section, address in addresses_on_this_host(config):
         if isinstance(address, TcpAddress):
             yield from unusable(address) if address.port > 0 else ()

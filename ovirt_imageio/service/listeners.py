@@ -1,8 +1,9 @@
-"""The three listeners, and the tickets that they share.
+"""The listeners, and the tickets that they share.
 
     remote   TCP, TLS      images        clients on the network
     local    Unix          images        clients on this host
     control  Unix or TCP   tickets       vdsm, the engine, ovirt-imageioctl
+    metrics  TCP           numbers       Prometheus, load balancers; off by default
 
 Everything is built here from the configuration: below, nobody knows of it. Knows nothing of processes and signals.
 """
@@ -34,7 +35,11 @@ from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
 from ovirt_imageio.sessions.sessions import Sessions
 
-__all__ = ["Listeners", "control_address", "remote_address"]
+__all__ = ["Listeners", "control_address", "metrics_address", "remote_address"]
+
+
+# How long a request for control may take to be answered when all transfers are over.
+ANSWER_GRACE = 1.0
 
 
 class Listeners:
@@ -53,7 +58,10 @@ class Listeners:
     def __init__(self, config: Config, metrics: Optional[Metrics] = None) -> None:
         metrics = metrics or Metrics()
         self._lock = threading.Lock()
-        self._tls = trust.server_context(config)
+        self._is_stopping = threading.Event()
+        self._tls = tls = trust.server_context(config)
+        if tls:
+            metrics.watch_certificate(lambda: tls.expires)
         options = backend_options(config)
         self.store = open_store(config, options, metrics)
         metrics.watch(self.store)
@@ -72,6 +80,8 @@ class Listeners:
             # No mode keeps anybody out, as an abstract name has none: a ticket is needed.
             self.local = bind("local.service", UnixAddress(local_name, 0o666), local) if config.local.enable else None
             self.control = bind("control.service", control_address(config), control) if config.control.enable else None
+            numbers = routes.numbers(metrics, self._is_stopping.is_set)
+            self.metrics = bind("metrics.service", metrics_address(config), numbers) if config.metrics.enable else None
             self._scope = scope.pop_all()
 
     def start(self) -> None:
@@ -84,13 +94,13 @@ class Listeners:
     def stop(self, grace: float = 0) -> None:
         """Give running requests `grace` seconds, cut them off, and release everything. Harmless when repeated.
 
-        The control listener is the last one to go: until then it tells what is waited for, and removes tickets.
+        The listeners for control and metrics are the last ones to go: until then they tell what is waited for.
         """
+        self._is_stopping.set()
         # All at once, so that together they take no longer than one.
         stoppers = [
             threading.Thread(target=server.stop, args=(grace,), name=f"stop {server.name}", daemon=True)
-            for server in self._servers()
-            if server is not self.control
+            for server in self._image_servers()
         ]
         deadline = time.monotonic() + grace
         for stopper in stoppers:
@@ -101,6 +111,9 @@ class Listeners:
         self.cut()
         for stopper in stoppers:
             stopper.join()
+        for server in self._servers():
+            # Those who removed the last ticket get their answer.
+            server.stop(min(grace, ANSWER_GRACE))
         self._scope.close()
 
     def cut(self) -> None:
@@ -124,10 +137,13 @@ class Listeners:
         names = [info["transfer_id"] for info in self.store.list() if info["active"]]
         if names:
             return f"{len(names)} transfer{'s' if names[1:] else ''}: {', '.join(names)}"
-        return f"{sum(server.connections for server in self._servers() if server is not self.control)} connections"
+        return f"{sum(server.connections for server in self._image_servers())} connections"
 
     def _servers(self) -> list[Server]:
-        return [server for server in (self.remote, self.local, self.control) if server is not None]
+        return [*self._image_servers(), *(server for server in (self.control, self.metrics) if server is not None)]
+
+    def _image_servers(self) -> list[Server]:
+        return [server for server in (self.remote, self.local) if server is not None]
 
 
 def remote_address(config: Config) -> Address:
@@ -141,6 +157,11 @@ def control_address(config: Config) -> Address:
     if control.transport == "tcp":
         return TcpAddress("localhost", control.port, prefer_ipv4=control.prefer_ipv4)
     return UnixAddress(control.socket, mode=0o660)
+
+
+def metrics_address(config: Config) -> Address:
+    """Return where Prometheus finds us."""
+    return TcpAddress(config.metrics.host, config.metrics.port)
 
 
 def limits(config: Config) -> Limits:

@@ -6,8 +6,9 @@ who reads the numbers.
 
 from __future__ import annotations
 
+import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Optional
 
 from ovirt_imageio import errors
@@ -16,6 +17,7 @@ from ovirt_imageio.auth.store import Store
 from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.peer import Peer
 from ovirt_imageio.measure.metrics import Registry
+from ovirt_imageio.version import __version__
 
 __all__ = ["Metrics"]
 
@@ -60,6 +62,10 @@ class Metrics(Observer, TicketObserver):
         self.registry.gauge("imageio_connections", "Connections of clients that are open.", self._open_connections)
         self.registry.counted("process_cpu_seconds_total", "Processor time, user and system.", time.process_time)
         self.registry.gauge("process_resident_memory_bytes", "Memory in use.", lambda: process_status("VmRSS", 1024))
+        started = time.time()
+        self.registry.gauge("process_start_time_seconds", "When it started.", lambda: {(): started})
+        build = (__version__, platform.python_version())
+        self.registry.gauge("imageio_build_info", "Always 1; the labels tell.", lambda: {build: 1}, "version", "python")
         self.registry.gauge("process_threads", "Threads.", lambda: process_status("Threads", 1))
 
     def watch(self, store: Store) -> None:
@@ -70,6 +76,15 @@ class Metrics(Observer, TicketObserver):
             return {(state,): states.get(state, 0) for state in STATES}
 
         self.registry.gauge("imageio_transfers", "Transfers, by what they are doing.", read, "state")
+
+    def watch_certificate(self, expires: Callable[[], Optional[int]]) -> None:
+        """Tell when the certificate that clients see now expires."""
+
+        def read() -> Mapping[tuple[str, ...], float]:
+            end = expires()
+            return {} if end is None else {(): end}
+
+        self.registry.gauge("imageio_certificate_expiry_seconds", "When it expires, in seconds since the epoch.", read)
 
     # Observer of the servers.
 

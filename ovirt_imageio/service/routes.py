@@ -4,24 +4,26 @@
     /images/{id}/checksum/algorithms  remote local
     /images/{id}/checksum             remote local
     /images/{id}                      remote local
-    /info                             remote local control
+    /info                             remote local control metrics
     /sessions  /sessions/{id}         remote                 when they are enabled
     /tickets  /tickets/{id}                        control
     /profile/                                      control
-    /metrics                                       control
+    /metrics                                       control metrics
+    /health                                                metrics
 
 Knows no sockets and no configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Optional
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers import status
 from ovirt_imageio.handlers.checksum import Algorithms, Checksum
 from ovirt_imageio.handlers.extents import Extents
+from ovirt_imageio.handlers.health import Health
 from ovirt_imageio.handlers.images import Images
 from ovirt_imageio.handlers.info import Info
 from ovirt_imageio.handlers.metrics import MetricsPage
@@ -33,7 +35,7 @@ from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.sessions.sessions import Sessions
 
-__all__ = ["control", "images", "with_sessions"]
+__all__ = ["control", "images", "numbers", "with_sessions"]
 
 Routes = Sequence[tuple[str, object]]
 
@@ -64,6 +66,12 @@ def control(store: Store, metrics: Metrics, profiler: Profiler, remove_timeout: 
         ("/metrics", MetricsPage(metrics.registry)),
         INFO,
     ]
+    return Application(routes, translate=status.translate, observer=metrics)
+
+
+def numbers(metrics: Metrics, is_stopping: Callable[[], bool]) -> Application:
+    """Return what the metrics listener serves: nothing that has to do with tickets."""
+    routes: Routes = [("/metrics", MetricsPage(metrics.registry)), ("/health", Health(is_stopping)), INFO]
     return Application(routes, translate=status.translate, observer=metrics)
 
 

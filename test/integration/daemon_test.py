@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -157,6 +159,25 @@ def test_drain_tells_what_it_waits_for(own, tmp_path):
         assert own.control("DELETE", "/tickets/" + response.url.rpartition("/")[2])[0] == 204
         assert own.process.wait(daemon.DEADLINE) == 0
     assert "Stopping at once" not in own.log()
+
+
+def test_health_while_draining(tmp_path):
+    """A load balancer sends nobody here anymore, Prometheus still gets its numbers."""
+    text = "[metrics]\nenable = yes\nhost = localhost\nport = 0\n"
+    with daemon.running(tmp_path, text) as own, download(own, tmp_path) as response:
+        url = f"http://{own.addresses['metrics']}"
+        with urllib.request.urlopen(f"{url}/health") as health:
+            assert json.load(health) == {"status": "serving"}
+        assert response.read(1)
+        own.process.send_signal(signal.SIGTERM)
+        own.wait_log("Waiting up to")
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"{url}/health")
+        with urllib.request.urlopen(f"{url}/metrics") as numbers:
+            found = numbers.read().decode()
+        expiry = re.search(r"^imageio_certificate_expiry_seconds (\d+)$", found, re.MULTILINE)
+        assert int(expiry[1]) > time.time()
+        assert own.stop() == 0
 
 
 def test_upload_is_drained(own, image):

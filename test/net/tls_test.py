@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -128,11 +129,13 @@ def test_reload(made, tmp_path):
     server.reload()
     assert server() is not before
     # A bad file changes nothing.
-    before = server()
+    before, expires = server(), server.expires
+    assert expires > time.time()
     key.unlink()
     with pytest.raises(errors.ConfigError):
         server.reload()
     assert server() is before
+    assert server.expires == expires
 
 
 def refused(action, section="tls"):

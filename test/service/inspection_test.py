@@ -93,6 +93,13 @@ def test_ports_in_use(find):
         assert find(text.replace("port = 0", f"port = {ports[1]}")) == ""
 
 
+def test_port_of_metrics(find):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = f"[metrics]\nhost = 127.0.0.1\nport = {taken.getsockname()[1]}\n"
+        assert find(text) == ""
+        assert "Cannot listen on 127.0.0.1" in find(f"{text}enable = yes\n")
+
+
 def test_sockets_without_a_folder(find):
     found = find("[local]\nsocket = /nowhere/local\n[control]\nsocket = /nowhere/control\n").splitlines()
     assert [line.partition(":")[0] for line in found] == [

@@ -91,6 +91,16 @@ def test_control_over_tcp(serving):
     assert ask(("127.0.0.1", listeners.control.port), "/tickets") == 200
 
 
+def test_metrics(serving):
+    listeners = serving(metrics={"enable": True, "host": "127.0.0.1", "port": 0})
+    address = ("127.0.0.1", listeners.metrics.port)
+    assert [ask(address, path) for path in ("/metrics", "/health", "/info", "/tickets")] == [200, 200, 200, 404]
+
+
+def test_no_metrics(serving):
+    assert serving().metrics is None
+
+
 def test_stop_releases_everything(serving):
     listeners = serving()
     listeners.stop()

@@ -1,7 +1,12 @@
 """What the collector counts; handlers/metrics_test.py reads it as Prometheus does."""
 
+import platform
+import re
+import time
+
 from ovirt_imageio import errors
 from ovirt_imageio.service.metrics import Metrics, process_status
+from ovirt_imageio.version import __version__
 
 
 def test_errors_by_class():
@@ -20,6 +25,22 @@ def test_zeroing_and_checksums_are_no_traffic():
     counts.bytes_moved("nbd", "zero", 1)
     counts.bytes_moved("nbd", "checksum", 1)
     assert "imageio_transfer_bytes_total{" not in counts.registry.render()
+
+
+def test_build_and_start():
+    before = time.time()
+    text = Metrics().registry.render()
+    assert f'imageio_build_info{{version="{__version__}",python="{platform.python_version()}"}} 1\n' in text
+    started = float(re.search(r"^process_start_time_seconds (\S+)$", text, re.MULTILINE)[1])
+    assert before <= started <= time.time()
+
+
+def test_certificate():
+    counts, expires = Metrics(), None
+    counts.watch_certificate(lambda: expires)
+    assert "\nimageio_certificate_expiry_seconds" not in counts.registry.render()
+    expires = 1893456000
+    assert "\nimageio_certificate_expiry_seconds 1893456000\n" in counts.registry.render()
 
 
 def test_purged():

@@ -95,6 +95,16 @@ def test_sessions(store):
     assert ask(application, "GET", "/info")[0] == 200
 
 
+def test_numbers():
+    """Nothing that has to do with tickets."""
+    application = routes.numbers(Metrics(), lambda: False)
+    for path in ("/metrics", "/health", "/info"):
+        assert ask(application, "GET", path)[0] == 200
+    for path in ("/tickets", "/tickets/x", "/images/x", "/profile", "/sessions"):
+        assert ask(application, "GET", path)[0] == 404
+        assert ask(application, "PUT", path)[0] == 404
+
+
 def test_requests_are_counted(store):
     metrics = Metrics()
     ask(routes.images(store, metrics, None), "GET", "/info")

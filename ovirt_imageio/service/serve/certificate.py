@@ -12,7 +12,6 @@ import hashlib
 import ipaddress
 import os
 import shutil
-import ssl
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ovirt_imageio import errors
+from ovirt_imageio.net import x509
 from ovirt_imageio.net.pinned import format_fingerprint
 
 __all__ = ["Certificate", "ensure", "fingerprint", "pin", "state_dir"]
@@ -30,9 +30,6 @@ DAY = 24 * 3600
 LIFETIME = 365 * DAY
 # One that is older is replaced, so that nobody gets one that ends tomorrow.
 RENEWED_AFTER = 300 * DAY
-
-# The tag of the version in a certificate: [0].
-VERSION_TAG = 0xA0
 
 # A configuration of our own: the one of the system may add what we say here.
 OPENSSL_CONFIG = """\
@@ -136,10 +133,9 @@ def fingerprint(cert_file: str) -> str:
 
 def pin(cert_file: str) -> str:
     """Return the SHA-256 of the public key, the way `curl --pinnedpubkey` wants it. Raises errors.InvalidValue."""
-    der = read(cert_file)
     try:
-        key = public_key(der)
-    except IndexError:
+        key = x509.public_key(read(cert_file))
+    except ValueError:
         raise errors.InvalidValue("certificate", cert_file, "a certificate that is complete") from None
     return "sha256//" + base64.b64encode(hashlib.sha256(key).digest()).decode()
 
@@ -147,35 +143,6 @@ def pin(cert_file: str) -> str:
 def read(cert_file: str) -> bytes:
     """Return the first certificate of a PEM file, in DER."""
     try:
-        # Only the first one: the chain follows.
-        text = Path(cert_file).read_text(encoding="ascii", errors="replace")
-        begin, end = text.index("-----BEGIN CERTIFICATE"), text.index("-----END CERTIFICATE-----")
-        return ssl.PEM_cert_to_DER_cert(text[begin:end] + "-----END CERTIFICATE-----\n")
+        return x509.first_certificate(Path(cert_file).read_text(encoding="ascii", errors="replace"))
     except (OSError, ValueError):
         raise errors.InvalidValue("certificate", cert_file, "a PEM file that can be read") from None
-
-
-def public_key(der: bytes) -> bytes:
-    """Return the subjectPublicKeyInfo of a certificate (RFC 5280, section 4.1). Raises IndexError."""
-    # Certificate ::= SEQUENCE { tbsCertificate ::= SEQUENCE { version, serialNumber, signature, issuer, validity,
-    # subject, subjectPublicKeyInfo, ... }, ... }; the version has a tag of its own, and the first one has none.
-    at, _ = element(der, 0)
-    at, _ = element(der, at)
-    skipped = 6 if der[at] == VERSION_TAG else 5
-    for _ in range(skipped):
-        _, at = element(der, at)
-    _, end = element(der, at)
-    return der[at:end]
-
-
-def element(der: bytes, at: int) -> tuple[int, int]:
-    """Return where the content of a DER element begins, and where it ends."""
-    length = der[at + 1]
-    begin = at + 2
-    if length & 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(der[begin : begin + size], "big")
-        begin += size
-    if begin + length > len(der):
-        raise IndexError("an element ends behind the end")
-    return begin, begin + length

@@ -77,12 +77,8 @@ def test_pin(tmp_path):
 
 def test_no_pin(tmp_path):
     made = certificate.ensure(tmp_path, NAMES)
-    der = certificate.read(made.cert_file)
-    for length in range(len(der)):
-        with pytest.raises(IndexError):
-            certificate.public_key(der[:length])
     path = tmp_path / "cut.pem"
-    path.write_text(ssl.DER_cert_to_PEM_cert(der[:100]))
+    path.write_text(ssl.DER_cert_to_PEM_cert(certificate.read(made.cert_file)[:100]))
     with pytest.raises(errors.InvalidValue, match="a certificate that is complete"):
         certificate.pin(str(path))
 
