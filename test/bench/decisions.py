@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ovirt_imageio.httpd import head
 
-__all__ = ["parse_with_email", "parse_with_head", "serve_with_asyncio", "serve_with_threads", "take"]
+__all__ = ["parse_with_email", "parse_with_head", "ratio", "serve_with_asyncio", "serve_with_threads", "take"]
 
 SMALL = 4096
 PIECE = 1024 * 1024
