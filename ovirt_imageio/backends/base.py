@@ -14,7 +14,7 @@ from typing import ClassVar, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
-from ovirt_imageio.nbd import export, wire
+from ovirt_imageio.nbd import export
 from ovirt_imageio.nbd.export import Channel, Watch
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.relay import Progress, Sink, Source, fill
@@ -142,12 +142,8 @@ class Backend(abc.ABC):
         return limit
 
     def attach(self, channel: Channel, offer: Offer, watch: Watch) -> None:
-        """Serve the disk by NBD until the client at the other end of the channel leaves.
-
-        Meta contexts other than base:allocation are told from the dirty extents.
-        """
-        kinds = {name: "zero" if name == wire.BASE_ALLOCATION else "dirty" for name in offer.contexts}
-        export.serve(channel, self, offer, kinds, watch)
+        """Serve the disk by NBD until the client at the other end of the channel leaves."""
+        export.serve(channel, self, offer, watch)
 
     def interrupt(self) -> None:  # noqa: B027  (a capability: most have nothing that blocks for long)
         """Make whatever blocks in this backend fail soon, where that is possible. Threads: any."""

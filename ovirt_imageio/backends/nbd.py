@@ -10,17 +10,20 @@ import logging
 import threading
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent
-from ovirt_imageio.nbd import address, client, status
+from ovirt_imageio.nbd import address, client, export, status
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
-from ovirt_imageio.nbd.handshake import Export
+from ovirt_imageio.nbd.export import Channel, Watch
+from ovirt_imageio.nbd.gate import Gate
+from ovirt_imageio.nbd.handshake import Agreement, Export
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.streaming import Streamer
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
@@ -81,7 +84,7 @@ class NBDBackend(Backend):
         self._writable = writable
         self._sparse = sparse
         self._dirty = dirty
-        self._timeouts = {"connect_timeout": connect_timeout, "reply_timeout": reply_timeout}
+        self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "reply_timeout": reply_timeout}
         self._ca_file = ca_file
         # Whoever waits for a connection holds it.
         self._line = line or Lifeline()
@@ -184,6 +187,44 @@ class NBDBackend(Backend):
             raise errors.UnsupportedContext("dirty", f"the NBD server exports several dirty bitmaps: {names}")
         return export.bitmaps[0]
 
+    # --- NBD, for somebody else --------------------------------------------------------------------------------------
+
+    def attach(self, channel: Channel, offer: Offer, watch: Watch) -> None:
+        """Let the client talk to the NBD server itself, where the server speaks as was agreed with the client."""
+        inbox = export.Inbox(channel)
+        agreement = export.negotiate(inbox, channel, offer)
+        if agreement is None:
+            return
+        with self._request("open") as nbd:
+            can_pass = nbd.export.minimum_block == 1 and nbd.export.maximum_block >= offer.maximum_block
+        server = self._connected_like(agreement) if can_pass else None
+        if server is None:
+            export.answer(inbox, channel, self, offer, agreement, watch)
+            return
+        try:
+            with server.lending() as stream:
+                Gate(inbox, channel, stream, offer, agreement, watch).run()
+        except ConnectionDead as e:
+            raise translated("serve", e) from e
+
+    def _connected_like(self, agreement: Agreement) -> Optional[Client]:
+        """Return a connection on which the server speaks as was agreed; None if it cannot.
+
+        It takes the place of ours, as servers limit how many they take; a request of ours opens another one.
+        """
+        with self._request("open") as old:
+            if self._writable:
+                # What was written over it must not count as lost with it.
+                old.flush()
+                self.writes.note_flush()
+            old.close()
+            nbd = self._connect(like=agreement)
+        if (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts):
+            return nbd
+        log.debug("The NBD server speaks in another way, translating: %s", nbd.export)
+        nbd.close()
+        return None
+
     # --- Streaming ---------------------------------------------------------------------------------------------------
 
     def send_to(self, sink: Sink, offset: int, length: int, progress: Progress) -> None:
@@ -227,8 +268,11 @@ class NBDBackend(Backend):
         if self._client is not None:
             log.warning("The connection to the NBD server broke, connecting again")
             self.writes.note_break()
+        return self._connect()
+
+    def _connect(self, like: Optional[Agreement] = None) -> Client:
         nbd = client.connect(
-            self._location, dirty=self._dirty, ca_file=self._ca_file, line=self._line, **self._timeouts
+            self._location, dirty=self._dirty, like=like, ca_file=self._ca_file, line=self._line, **self._timeouts
         )
         with self._lock:
             self._client = nbd

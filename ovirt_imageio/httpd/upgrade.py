@@ -22,7 +22,7 @@ class Upgraded:
     """
 
     def __init__(self, stream: Stream, peer: Peer) -> None:
-        self._stream = stream
+        self.stream = stream
         self._peer = peer
 
     def wait(self, view: memoryview) -> int:
@@ -36,7 +36,7 @@ class Upgraded:
         try:
             while not self._peer.is_stopping:
                 try:
-                    return self._stream.readinto(view)
+                    return self.stream.readinto(view)
                 except Timeout:
                     if not self._peer.is_needed():
                         return 0
@@ -50,8 +50,8 @@ class Upgraded:
 
     def readinto(self, view: memoryview) -> int:
         """Read at least one byte of what the client has begun; return how many, 0 at the end."""
-        return self._stream.readinto(view)
+        return self.stream.readinto(view)
 
     def send_parts(self, parts: Sequence[Data]) -> None:
         """Send all parts."""
-        self._stream.send_parts(parts)
+        self.stream.send_parts(parts)

@@ -14,7 +14,8 @@
     offer              negotiate as a server                                                      pure
     requests           find requests, and judge them by what was offered                          pure
     export             answer them from a disk
-    ledger             what is under way where bytes pass unread between a client and a server    pure
+    ledger             what is under way where bytes pass between a client and a server           pure
+    gate               let them pass, checked by the ledger
 
 Knows nothing of HTTP, tickets, backends and configuration: it could be published alone.
 """

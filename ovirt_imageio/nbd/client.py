@@ -22,12 +22,13 @@ from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import handshake, wire
 from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
-from ovirt_imageio.nbd.handshake import Export
+from ovirt_imageio.nbd.handshake import Agreement, Export
 from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
 from ovirt_imageio.nbd.stream import GATHER, ServerStream
 from ovirt_imageio.nbd.wire import CommandFlag
 from ovirt_imageio.net import connect as connections
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.net.stream import Stream
 from ovirt_imageio.relay import Pipe
 from ovirt_imageio.relay.buffers import ZEROES
 
@@ -305,6 +306,15 @@ class Client:
         self._is_alive = False
         self._stream.close()
 
+    @contextlib.contextmanager
+    def lending(self) -> Iterator[Stream]:
+        """Lend the connection to somebody who speaks NBD over it; it is closed afterwards."""
+        assert not self._replies
+        try:
+            yield self._stream.lend()
+        finally:
+            self._die()
+
     # --- The end -----------------------------------------------------------------------------------------------------
 
     def interrupt(self) -> None:
@@ -330,12 +340,15 @@ def connect(
     location: Location,
     *,
     dirty: bool = False,
+    like: Optional[Agreement] = None,
     connect_timeout: float = CONNECT_TIMEOUT,
     reply_timeout: float = REPLY_TIMEOUT,
     ca_file: Optional[str] = None,
     line: Optional[Lifeline] = None,
 ) -> Client:
-    """Connect to an export, with all its dirty bitmaps if `dirty`. Raises errors.ConnectionDead.
+    """Connect to an export, with all its dirty bitmaps if `dirty`, or like it was agreed with a client of ours.
+
+    Raises errors.ConnectionDead.
 
     The connection must stand within `connect_timeout` seconds, and no later answer may take longer than
     `reply_timeout`. Over TLS the server is verified with `ca_file`, or with what the system trusts. Another thread may
@@ -353,7 +366,7 @@ def connect(
     with contextlib.ExitStack() as stack:
         stream = ServerStream(sock, connect_timeout)
         stack.callback(stream.close)
-        steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure)
+        steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure, like=like)
         try:
             with line.holding(sock):
                 export = drive(steps, stream, location, ca_file)

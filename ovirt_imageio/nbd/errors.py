@@ -3,6 +3,7 @@
     Error
     ├── RequestFailed         one request failed; the connection is fine
     │   └── Unsupported       ... because the server does not offer it: nothing was sent
+    ├── ClientFault           where we are the server: the client broke the rules, or left amid a request
     └── ConnectionDead        nothing more can be said on this connection: close it, open another
         ├── ProtocolError     the server broke the rules, or speaks something else
         ├── Refused           the server said no while we negotiated
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from os import strerror
 
 __all__ = [
+    "ClientFault",
     "ConnectionDead",
     "Disconnected",
     "Error",
@@ -84,6 +86,10 @@ class Unsupported(RequestFailed):
 
 class ConnectionDead(Error):
     """Nothing more can be said on this connection."""
+
+
+class ClientFault(Error):
+    """A client of our own server broke the rules of the protocol, or left amid a request; close its connection."""
 
 
 class ProtocolError(ConnectionDead):

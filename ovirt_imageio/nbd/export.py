@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import errno
 import socket as sockets
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Optional, Protocol, Union
+from collections.abc import Iterator, Sequence
+from typing import Optional, Protocol
 
 from ovirt_imageio import errors
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
 from ovirt_imageio.nbd import offer, requests, wire
-from ovirt_imageio.nbd.errors import Disconnected
-from ovirt_imageio.nbd.handshake import Receive, Send
-from ovirt_imageio.nbd.offer import Agreement, Offer
+from ovirt_imageio.nbd.errors import ClientFault
+from ovirt_imageio.nbd.handshake import Agreement, Receive, Send
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.requests import Request
 from ovirt_imageio.nbd.wire import Chunk, Command, CommandFlag, Mode
+from ovirt_imageio.net.stream import Data, Stream
 from ovirt_imageio.relay import Progress, Sink, Source
 
-__all__ = ["Channel", "Disk", "Watch", "serve"]
+__all__ = ["Channel", "Data", "Disk", "Inbox", "Watch", "answer", "negotiate", "serve"]
 
 # What is received at once: many small requests, or the beginning of a long one.
 INBOX = 256 * 1024
@@ -44,11 +45,13 @@ MAX_EXTENTS = 4096
 # What goes to a client of an error: "MUST NOT exceed 4096 bytes".
 MAX_MESSAGE = 1024
 
-Data = Union[bytes, bytearray, memoryview]
-
 
 class Channel(Protocol):
     """The connection to the client, after whatever came before NBD."""
+
+    @property
+    def stream(self) -> Stream:
+        """The bytes themselves."""
 
     def wait(self, view: memoryview) -> int:
         """Read at least one byte of the next request, which may be long in coming; return how many, 0 at the end."""
@@ -99,21 +102,32 @@ class Watch(Protocol):
     def end(self, error: Optional[BaseException]) -> None:
         """The current request is done, or failed."""
 
+    def passed(self, command: int, offset: int, length: int) -> None:
+        """A request that somebody else did is done."""
 
-def serve(channel: Channel, disk: Disk, what: Offer, kinds: Mapping[str, str], watch: Watch) -> None:
+    def under_way(self, has_changes: bool) -> None:
+        """Requests are under way at somebody else; tells whether one of them changes the disk."""
+
+
+def serve(channel: Channel, disk: Disk, what: Offer, watch: Watch) -> None:
     """Serve a disk until the client leaves.
 
-    `kinds` tells for each meta context of the offer which extents of the disk it is made of, "zero" or "dirty". Raises
-    errors of nbd.errors when the client breaks the protocol or leaves amid a request, and what channel and watch raise.
+    Raises nbd.errors.ClientFault when the client breaks the protocol or leaves amid a request, and what channel and
+    watch raise.
     """
     inbox = Inbox(channel)
     agreement = negotiate(inbox, channel, what)
     if agreement is not None:
-        Session(inbox, channel, disk, what, agreement, kinds, watch).run()
+        answer(inbox, channel, disk, what, agreement, watch)
+
+
+def answer(inbox: Inbox, channel: Channel, disk: Disk, what: Offer, agreement: Agreement, watch: Watch) -> None:
+    """Serve a disk to a client with whom the negotiation is over."""
+    Session(inbox, Replies(channel, agreement.mode), disk, what, agreement, watch).run()
 
 
 def negotiate(inbox: Inbox, channel: Channel, what: Offer) -> Optional[Agreement]:
-    """Do what the negotiation asks for."""
+    """Negotiate with a client; return None if it leaves without a disk."""
     steps = offer.welcome(what)
     try:
         step = next(steps)
@@ -152,7 +166,7 @@ class Inbox:
         receive = self._channel.wait if is_idle else self._channel.readinto
         count = receive(self._memory[self._end :])
         if not count and not is_idle:
-            raise Disconnected("the NBD client left amid a request")
+            raise ClientFault("the NBD client left amid a request")
         self._end += count
         return count > 0
 
@@ -166,7 +180,7 @@ class Inbox:
         while self._end - self._start < size:
             count = self._channel.readinto(self._memory[self._end :])
             if not count:
-                raise Disconnected("the NBD client left amid a request")
+                raise ClientFault("the NBD client left amid a request")
             self._end += count
         self._start += size
         return self._memory[self._start - size : self._start]
@@ -183,6 +197,10 @@ class Inbox:
         view[:count] = self._memory[self._start : self._start + count]
         self._start += count
         return count
+
+    def take_all(self) -> bytes:
+        """Take what is here."""
+        return self.take(self._end - self._start)
 
     def skip(self, size: int) -> None:
         """Throw the next bytes away."""
@@ -214,7 +232,7 @@ class Payload:
             return 0
         count = self._inbox.readinto(view[: self.left])
         if not count:
-            raise Disconnected("the NBD client left amid a request")
+            raise ClientFault("the NBD client left amid a request")
         self.left -= count
         return count
 
@@ -339,20 +357,22 @@ class Session:
     def __init__(
         self,
         inbox: Inbox,
-        channel: Channel,
+        replies: Replies,
         disk: Disk,
         what: Offer,
         agreement: Agreement,
-        kinds: Mapping[str, str],
         watch: Watch,
     ) -> None:
         self._inbox = inbox
         self._disk = disk
         self._mode = agreement.mode
         self._rules = requests.Rules(what, agreement)
-        self._contexts = [(number, kinds[name]) for number, name in agreement.contexts.items()]
+        # Which extents of the disk tell what a context tells: all but one are dirty bitmaps.
+        self._contexts = [
+            (number, "zero" if name == wire.BASE_ALLOCATION else "dirty") for number, name in agreement.contexts.items()
+        ]
         self._watch = watch
-        self._replies = Replies(channel, agreement.mode)
+        self._replies = replies
 
     def run(self) -> None:
         """Answer requests until the client leaves."""
@@ -423,7 +443,7 @@ class Session:
         except errors.Error as error:
             if self._mode is Mode.SIMPLE and answer.sent:
                 # The client counts on all of it.
-                raise Disconnected(f"a reply was begun and cannot be ended: {error}") from error
+                raise ClientFault(f"a reply was begun and cannot be ended: {error}") from error
             raise
 
     def _write(self, request: Request) -> None:

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn, Union
+from typing import NamedTuple, NoReturn, Optional, Union
 
 from ovirt_imageio.geometry.blocks import MAX_SIZE
 from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.errors import ProtocolError, Refused, printable
 from ovirt_imageio.nbd.wire import ExportFlag, HandshakeFlag, Info, Mode, Option, Reply
 
-__all__ = ["Export", "Receive", "Send", "StartTLS", "Step", "negotiate"]
+__all__ = ["Agreement", "Export", "Receive", "Send", "StartTLS", "Step", "negotiate"]
 
 # "If NBD_INFO_BLOCK_SIZE was not sent": what every server can take.
 DEFAULT_MINIMUM_BLOCK = 1
@@ -34,6 +34,10 @@ LARGEST_MINIMUM_BLOCK = 64 * 1024
 
 # How many answers one option may have before ACK. A list of bitmaps is the longest that exists.
 MAX_REPLIES = 256
+
+# How to ask for each kind of replies; simple ones need no question.
+MODES = ((Option.EXTENDED_HEADERS, Mode.EXTENDED), (Option.STRUCTURED_REPLY, Mode.STRUCTURED))
+BEST_FIRST = (Mode.EXTENDED, Mode.STRUCTURED, Mode.SIMPLE)
 
 # What says that a server cannot do something, rather than that it will not talk to us.
 NOT_OFFERED = (Reply.ERR_UNSUP, Reply.ERR_POLICY, Reply.ERR_PLATFORM)
@@ -56,6 +60,14 @@ class StartTLS(NamedTuple):
 
 
 Step = Union[Send, Receive, StartTLS]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How to go on: the kind of replies, and the meta contexts that were selected, by number."""
+
+    mode: Mode = Mode.SIMPLE
+    contexts: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,15 +115,22 @@ class Export:
         return sorted(name for name in self.contexts.values() if name.startswith(wire.DIRTY_BITMAP))
 
 
-def negotiate(name: str, *, dirty: bool = False, secure: bool = False) -> Generator[Step, bytes, Export]:
-    """Negotiate the export `name`: with all its dirty bitmaps if `dirty`, over TLS if `secure`."""
+def negotiate(
+    name: str, *, dirty: bool = False, secure: bool = False, like: Optional[Agreement] = None
+) -> Generator[Step, bytes, Export]:
+    """Negotiate the export `name`: with all its dirty bitmaps if `dirty`, over TLS if `secure`.
+
+    `like`: as it was agreed with a client of ours, with no better mode and no other contexts.
+    """
     flags = yield from greet()
     if secure:
         yield from start_tls()
-    mode = yield from choose_mode()
+    mode = yield from choose_mode(Mode.EXTENDED if like is None else like.mode)
     contexts: dict[int, str] = {}
-    if mode is not Mode.SIMPLE:
+    if mode is not Mode.SIMPLE and like is None:
         contexts = yield from choose_contexts(name, dirty)
+    elif mode is not Mode.SIMPLE and like is not None and like.contexts:
+        contexts = yield from select_contexts(name, list(like.contexts.values()))
     export = yield from go(name, mode, contexts, HandshakeFlag.NO_ZEROES in flags, (yield from ask_maximum(name)))
     return export
 
@@ -139,9 +158,9 @@ def start_tls() -> Generator[Step, bytes, None]:
     yield StartTLS()
 
 
-def choose_mode() -> Generator[Step, bytes, Mode]:
-    """Return the best kind of replies that the server offers."""
-    for option, mode in ((Option.EXTENDED_HEADERS, Mode.EXTENDED), (Option.STRUCTURED_REPLY, Mode.STRUCTURED)):
+def choose_mode(best: Mode = Mode.EXTENDED) -> Generator[Step, bytes, Mode]:
+    """Return the best kind of replies that the server offers, none better than `best`."""
+    for option, mode in MODES[BEST_FIRST.index(best) :]:
         kind, payload = yield from ask_simply(option)
         if kind == Reply.ACK:
             return mode
@@ -156,6 +175,11 @@ def choose_contexts(name: str, dirty: bool) -> Generator[Step, bytes, dict[int, 
     if dirty:
         listed = yield from ask_contexts(Option.LIST_META_CONTEXT, name, (wire.DIRTY_BITMAP,))
         wanted.extend(context for _, context in listed if context.startswith(wire.DIRTY_BITMAP))
+    return (yield from select_contexts(name, wanted))
+
+
+def select_contexts(name: str, wanted: list[str]) -> Generator[Step, bytes, dict[int, str]]:
+    """Select these contexts, as far as the server has them."""
     selected = yield from ask_contexts(Option.SET_META_CONTEXT, name, tuple(wanted))
     contexts = dict(selected)
     if len(contexts) != len(selected) or len(set(contexts.values())) != len(selected):

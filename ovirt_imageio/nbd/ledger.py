@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional
 
 from ovirt_imageio.nbd import requests, wire
-from ovirt_imageio.nbd.errors import ProtocolError
+from ovirt_imageio.nbd.errors import ClientFault, ProtocolError
 from ovirt_imageio.nbd.requests import Request, Rules
 from ovirt_imageio.nbd.wire import Chunk, Command, Mode
 
@@ -35,6 +35,9 @@ MAX_ERROR = wire.MAX_STRING + 16
 MAGIC = struct.Struct(">I")
 
 
+CHANGES = frozenset([Command.WRITE, Command.WRITE_ZEROES, Command.FLUSH])
+
+
 class Moved(NamedTuple):
     """A request that succeeded."""
 
@@ -48,7 +51,7 @@ class Part(NamedTuple):
 
     start: int
     end: int
-    refused: Union[Request, None] = None
+    refused: Optional[Request] = None
     code: int = 0
 
 
@@ -77,6 +80,8 @@ class Ledger:
         self._mode = mode
         self._header = wire.EXTENDED_REQUEST.size if mode is Mode.EXTENDED else wire.REQUEST.size
         self._pending: dict[int, Pending] = {}
+        # How many of them change the disk.
+        self._changes = 0
         # Bytes of a payload that are still to come from the client, and whether they may pass.
         self._payload = 0
         self._passes = True
@@ -87,12 +92,19 @@ class Ledger:
         # Bytes of a reply that are still to come, and the beginning of a header that was cut.
         self._rest = 0
         self._begun = b""
+        # The cookie of the request that ends with the chunk that comes.
+        self._last: Optional[int] = None
         # What has succeeded since the caller last looked.
         self.moved: list[Moved] = []
 
     def __len__(self) -> int:
         """Return how many requests are under way."""
         return len(self._pending)
+
+    @property
+    def has_changes(self) -> bool:
+        """True if a request that changes the disk is under way."""
+        return self._changes > 0
 
     @property
     def is_full(self) -> bool:
@@ -115,7 +127,7 @@ class Ledger:
         """Yield the parts of what the client sent that may pass or are refused.
 
         Once all are yielded, `taken` tells how much of it is dealt with: a header that is not complete, and what comes
-        while it is full, must be shown again, with more behind it. Raises errors.ProtocolError.
+        while it is full, must be shown again, with more behind it. Raises errors.ClientFault.
         """
         position = start = 0
         size = len(data)
@@ -155,8 +167,9 @@ class Ledger:
 
     def _note(self, request: Request) -> None:
         if request.cookie in self._pending:
-            raise ProtocolError("the NBD client uses the cookie of a request that is under way")
+            raise ClientFault("the NBD client uses the cookie of a request that is under way")
         self._pending[request.cookie] = Pending(request)
+        self._changes += request.command in CHANGES
 
     # --- From the server ---------------------------------------------------------------------------------------------
 
@@ -176,6 +189,7 @@ class Ledger:
             else:
                 position += self._take_header(data, position)
             if not self._rest and not self._begun:
+                self._end_reply()
                 end = position
         return end
 
@@ -228,7 +242,7 @@ class Ledger:
         if pending.left and not error:
             self._rest = pending.left
         pending.failed = error != 0
-        self._end(cookie, pending)
+        self._last = cookie
 
     def _take_chunk(self, flags: int, kind: int, cookie: int, length: int) -> None:
         pending = self._find(cookie)
@@ -245,7 +259,7 @@ class Ledger:
             raise ProtocolError(f"the NBD server sent a chunk of type {kind} and {length} bytes")
         self._rest = length
         if flags & wire.CHUNK_DONE:
-            self._end(cookie, pending)
+            self._last = cookie
 
     def _find(self, cookie: int) -> Pending:
         pending = self._pending.get(cookie)
@@ -253,8 +267,13 @@ class Ledger:
             raise ProtocolError("the NBD server answered what nobody asked")
         return pending
 
-    def _end(self, cookie: int, pending: Pending) -> None:
-        del self._pending[cookie]
+    def _end_reply(self) -> None:
+        """Forget the request whose last chunk has come."""
+        cookie, self._last = self._last, None
+        if cookie is None:
+            return
+        pending = self._pending.pop(cookie)
+        self._changes -= pending.command in CHANGES
         if not pending.failed:
             self.moved.append(Moved(pending.command, pending.offset, pending.length))
 

@@ -1,7 +1,7 @@
 """Negotiate as a server: from our greeting to a client that may send requests.
 
 The mirror of `handshake`, with the same steps: a generator that yields Send(data) and Receive(size), and returns what
-was agreed, None when the client said good-bye. It raises errors.ProtocolError when the client breaks the rules; then
+was agreed, None when the client said good-bye. It raises errors.ClientFault when the client breaks the rules; then
 the connection must be closed. It remembers a bounded number of bytes, whatever the client sends.
 
     greeting ──> option ──> answer ──┐          options in any order, at most MAX_OPTIONS
@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from ovirt_imageio.nbd import wire
-from ovirt_imageio.nbd.errors import ProtocolError, printable
-from ovirt_imageio.nbd.handshake import Receive, Send, Step
+from ovirt_imageio.nbd.errors import ClientFault, printable
+from ovirt_imageio.nbd.handshake import Agreement, Receive, Send, Step
 from ovirt_imageio.nbd.wire import ExportFlag, HandshakeFlag, Info, Mode, Option, Reply
 
-__all__ = ["Agreement", "Offer", "welcome"]
+__all__ = ["Offer", "welcome"]
 
 # "Clients SHOULD NOT send options ... without end": no client needs more than ten.
 MAX_OPTIONS = 64
@@ -61,14 +61,6 @@ class Offer:
     can_extend: bool = True
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How to go on: the kind of replies, and the meta contexts by number that the client selected."""
-
-    mode: Mode = Mode.SIMPLE
-    contexts: dict[int, str] = field(default_factory=dict)
-
-
 Steps = Generator[Step, bytes, None]
 
 
@@ -79,7 +71,7 @@ def welcome(offer: Offer) -> Generator[Step, bytes, Optional[Agreement]]:
     )
     (bits,) = wire.CLIENT_FLAGS.unpack((yield Receive(wire.CLIENT_FLAGS.size)))
     if bits & ~KNOWN:
-        raise ProtocolError(f"the NBD client greets with the unknown flags {bits:#x}")
+        raise ClientFault(f"the NBD client greets with the unknown flags {bits:#x}")
     talk = Talk(offer)
     for _ in range(MAX_OPTIONS):
         option, payload = yield from receive_option()
@@ -93,16 +85,16 @@ def welcome(offer: Offer) -> Generator[Step, bytes, Optional[Agreement]]:
             return None
         elif (yield from talk.take(option, payload)):
             return talk.agreement
-    raise ProtocolError("the NBD client does not stop negotiating")
+    raise ClientFault("the NBD client does not stop negotiating")
 
 
 def receive_option() -> Generator[Step, bytes, tuple[int, Optional[bytes]]]:
     """Return the next option and its payload, None for one that is too long to be looked at."""
     magic, option, length = wire.OPTION.unpack((yield Receive(wire.OPTION.size)))
     if magic != wire.OPTION_MAGIC:
-        raise ProtocolError(f"an option of the NBD client begins with {printable(magic)!r}")
+        raise ClientFault(f"an option of the NBD client begins with {printable(magic)!r}")
     if length > MAX_DROPPED:
-        raise ProtocolError(f"option {option} of the NBD client has {length} bytes")
+        raise ClientFault(f"option {option} of the NBD client has {length} bytes")
     payload = (yield Receive(length)) if length else b""
     return option, payload if length <= MAX_OPTION else None
 
@@ -148,9 +140,9 @@ class Talk:
         try:
             name = text_of(payload or b"")
         except Invalid as error:
-            raise ProtocolError(f"the NBD client names an export in a wrong way: {error}") from None
+            raise ClientFault(f"the NBD client names an export in a wrong way: {error}") from None
         if payload is None or name not in self._offer.names:
-            raise ProtocolError("the NBD client asked for an export that does not exist")
+            raise ClientFault("the NBD client asked for an export that does not exist")
         padding = b"" if is_short else bytes(wire.EXPORT_NAME_PADDING)
         yield Send(wire.EXPORT.pack(self._offer.size, self._offer.flags) + padding)
 

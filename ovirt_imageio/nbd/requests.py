@@ -3,7 +3,7 @@
     find()     the next request in a buffer, None if its header is not complete
     judge()    0, or the error number that answers a request that may not be done
 
-What is wrong with one request is answered; what makes it unknown where the next one begins raises ProtocolError.
+What is wrong with one request is answered; what makes it unknown where the next one begins raises ClientFault.
 
 Pure: knows neither sockets nor disks.
 """
@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import NamedTuple, Optional, Union
 
 from ovirt_imageio.nbd import wire
-from ovirt_imageio.nbd.errors import ProtocolError
-from ovirt_imageio.nbd.offer import Agreement, Offer
+from ovirt_imageio.nbd.errors import ClientFault
+from ovirt_imageio.nbd.handshake import Agreement
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.wire import Command, CommandFlag, ExportFlag, Mode
 
 __all__ = [
@@ -58,7 +59,7 @@ def find(buffer: Union[bytearray, memoryview], position: int, end: int, mode: Mo
         return None
     found, flags, command, cookie, offset, length = layout.unpack_from(buffer, position)
     if found != magic:
-        raise ProtocolError(f"a request of the NBD client begins with {found:#x}")
+        raise ClientFault(f"a request of the NBD client begins with {found:#x}")
     # With extended headers a flag tells it, for every command.
     has_payload = flags & CommandFlag.PAYLOAD_LENGTH if mode is Mode.EXTENDED else command == Command.WRITE
     return Request(flags, command, cookie, offset, length, length if has_payload else 0)
@@ -92,11 +93,11 @@ class Rules:
     def judge(self, request: Request) -> int:
         """Return 0 if the request may be done, else the error that answers it.
 
-        Raises ProtocolError if its payload is so long that nobody would send it by mistake.
+        Raises ClientFault if its payload is so long that nobody would send it by mistake.
         """
         flags, command, _, offset, length, payload = request
         if payload > self.maximum:
-            raise ProtocolError(f"the NBD client sends {payload} bytes with one request")
+            raise ClientFault(f"the NBD client sends {payload} bytes with one request")
         is_change = command == Command.WRITE or command == Command.WRITE_ZEROES
         if is_change and self._is_read_only:
             return EPERM

@@ -127,6 +127,10 @@ class ServerStream:
         elif not self._readable.poll(self._timeout * 1000):
             raise TimeoutError
 
+    def lend(self) -> Stream:
+        """Return the stream of bytes, for somebody who knows how to use it."""
+        return self._stream
+
     def is_ready(self) -> bool:
         """Return True if receive() has something to begin with."""
         return self._stream.is_ready()

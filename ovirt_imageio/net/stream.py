@@ -217,6 +217,20 @@ class Stream:
         self.received += len(self.ahead)
         return True
 
+    def receive_some(self, view: memoryview) -> Optional[int]:
+        """Read what is here into view; return how many bytes, 0 at the end, None if nothing is here. Does not wait."""
+        if self.ahead:
+            return self.readinto(view)
+        try:
+            with self.wire.without_waiting():
+                count = self._channel.recv_into(view)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self.failure(error, is_sending=False) from error
+        self._note_received(count)
+        return count
+
     # Sending.
 
     def send(self, data: Data) -> None:

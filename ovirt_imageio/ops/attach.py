@@ -11,8 +11,8 @@ from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.nbd import errors as nbd_errors
 from ovirt_imageio.nbd import wire
+from ovirt_imageio.nbd.errors import ClientFault
 from ovirt_imageio.nbd.export import Channel
 from ovirt_imageio.nbd.offer import PREFERRED_BLOCK, Offer
 from ovirt_imageio.nbd.wire import Command, ExportFlag
@@ -44,19 +44,20 @@ class Attach(Operation):
         self.is_change = ExportFlag.READ_ONLY not in offer.flags
         self._current = Command.DISCONNECT
         self._start = self._position = 0
+        self._has_changes = False
         # The ranges that were moved and that nobody has asked for yet, as start and end.
         self._ranges: deque[tuple[int, int]] = deque()
 
     @property
     def is_changing(self) -> bool:
         """True while a request that changes the disk is done."""
-        return self._current in CHANGES
+        return self._has_changes or self._current in CHANGES
 
     def run(self) -> None:
         """Serve until the client leaves. Raises errors.BrokenProtocol."""
         try:
             self._backend.attach(self._channel, self._offer, self)
-        except nbd_errors.ConnectionDead as error:
+        except ClientFault as error:
             raise errors.BrokenProtocol(str(error)) from error
 
     def moved_since(self, done: int) -> Iterable[tuple[int, int]]:
@@ -86,6 +87,18 @@ class Attach(Operation):
         if self._current in MOVES:
             self._tell()
         self._current = Command.DISCONNECT
+
+    def passed(self, command: int, offset: int, length: int) -> None:
+        """A request is done whose bytes went between the client and another server."""
+        if command in MOVES:
+            self._ranges.append((offset, offset + length))
+            self.done += length
+
+    def under_way(self, has_changes: bool) -> None:
+        """Note whether such a request changes the disk."""
+        if self._canceled and not has_changes:
+            raise errors.OperationCanceled()
+        self._has_changes = has_changes
 
     def _tell(self) -> None:
         """Let the range be counted that was moved since the last time."""

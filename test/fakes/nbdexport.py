@@ -10,7 +10,7 @@ import contextlib
 import socket
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Callable, Optional
@@ -18,10 +18,10 @@ from typing import Callable, Optional
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.nbd import export
 from ovirt_imageio.nbd.address import Location, UnixAddress
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.wire import Command, ExportFlag
+from ovirt_imageio.net.stream import Stream
 
 FLAGS = (
     ExportFlag.HAS_FLAGS
@@ -31,19 +31,29 @@ FLAGS = (
     | ExportFlag.SEND_DF
     | ExportFlag.CAN_MULTI_CONN
 )
-KINDS = {"base:allocation": "zero"}
+CONTEXTS = ("base:allocation",)
+
+
+class Failures:
+    """The names of failures: those of the system."""
+
+    def late(self, is_sending: bool, seconds: float) -> Exception:
+        return TimeoutError()
+
+    def broken(self, is_sending: bool, reason: str) -> Exception:
+        return ConnectionError(reason)
+
+    def interrupted(self) -> Exception:
+        return ConnectionAbortedError()
 
 
 class SocketChannel:
     """A channel over a socket."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self.wait = self.readinto = sock.recv_into
-
-    def send_parts(self, parts: Sequence[export.Data]) -> None:
-        """Send all parts."""
-        self._sock.sendall(b"".join(parts))
+        self.stream = Stream(sock, DEADLINE, Failures())
+        self.wait = self.readinto = self.stream.readinto
+        self.send_parts = self.stream.send_parts
 
 
 class Watching:
@@ -66,6 +76,14 @@ class Watching:
         """It ended."""
         self.errors.append(error)
 
+    def passed(self, command: int, offset: int, length: int) -> None:
+        """Another server did it."""
+        self.begin(Command(command), offset, length)
+        self.errors.append(None)
+
+    def under_way(self, has_changes: bool) -> None:
+        """Another server has something to do."""
+
 
 class Exporting:
     """Serves a disk on a Unix socket; `failures` are the errors that ended a connection."""
@@ -74,12 +92,12 @@ class Exporting:
         self,
         open_disk: Callable[[], Backend],
         flags: ExportFlag = FLAGS,
-        kinds: Mapping[str, str] = KINDS,
+        contexts: Sequence[str] = CONTEXTS,
         can_extend: bool = True,
     ) -> None:
         self._open_disk = open_disk
         self._flags = flags
-        self._kinds = kinds
+        self._contexts = tuple(contexts)
         self._can_extend = can_extend
         self.failures: list[Exception] = []
         self.watch = Watching()
@@ -134,8 +152,8 @@ class Exporting:
 
     def _serve(self, sock: socket.socket) -> None:
         with sock, contextlib.closing(self._open_disk()) as disk:
-            offer = Offer(disk.size(), self._flags, contexts=tuple(self._kinds), can_extend=self._can_extend)
+            offer = Offer(disk.size(), self._flags, contexts=self._contexts, can_extend=self._can_extend)
             try:
-                export.serve(SocketChannel(sock), disk, offer, self._kinds, self.watch)
+                disk.attach(SocketChannel(sock), offer, self.watch)
             except Exception as error:
                 self.failures.append(error)

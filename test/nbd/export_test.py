@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from backends.contract import Contract, Disk
 from fakes.nbdclient import chunk, fails, handshake, receive, request
-from fakes.nbdexport import KINDS, Exporting
+from fakes.nbdexport import CONTEXTS, Exporting
 from fakes.waiting import DEADLINE, wait_until
 from real.nbd import run, uri
 
@@ -22,7 +22,7 @@ from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd import client, export, status
-from ovirt_imageio.nbd.errors import Disconnected, ProtocolError, RequestFailed
+from ovirt_imageio.nbd.errors import ClientFault, RequestFailed
 from ovirt_imageio.nbd.wire import Command, ExportFlag, Mode
 
 KIB = 1024
@@ -48,7 +48,7 @@ class ExportedDisk(Disk):
 
     def stop(self) -> None:
         self._exporting.__exit__(None, None, None)
-        assert all(isinstance(failure, Disconnected) for failure in self._exporting.failures)
+        assert all(isinstance(failure, ClientFault) for failure in self._exporting.failures)
 
 
 class TestExport(Contract):
@@ -163,9 +163,9 @@ BITMAP = "qemu:dirty-bitmap:changed"
 
 @pytest.mark.parametrize("can_extend", [False, True])
 def test_extents(data, can_extend):
-    kinds = {**KINDS, BITMAP: "dirty"}
+    contexts = (*CONTEXTS, BITMAP)
     with (
-        Exporting(lambda: MemoryBackend(data, extents=EXTENTS), kinds=kinds, can_extend=can_extend) as exporting,
+        Exporting(lambda: MemoryBackend(data, extents=EXTENTS), contexts=contexts, can_extend=can_extend) as exporting,
         client.connect(exporting.location, dirty=True) as nbd,
     ):
         assert nbd.export.bitmaps == [BITMAP]
@@ -296,7 +296,7 @@ def test_deadly(exporting, sock, name):
     sock.sendall(DEADLY[name])
     assert ended(sock)
     wait_until(lambda: bool(exporting.failures), "the failure")
-    assert isinstance(exporting.failures[0], ProtocolError)
+    assert isinstance(exporting.failures[0], ClientFault)
 
 
 def ended(sock: socket.socket) -> bool:
@@ -314,7 +314,7 @@ def test_a_client_that_leaves_amid_a_request(exporting, sock, data, cut):
     sock.shutdown(socket.SHUT_WR)
     assert ended(sock)
     wait_until(lambda: bool(exporting.failures), "the failure")
-    assert isinstance(exporting.failures[0], Disconnected)
+    assert isinstance(exporting.failures[0], ClientFault)
     assert data == before
 
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_imageio.nbd import ledger
-from ovirt_imageio.nbd.errors import ProtocolError
+from ovirt_imageio.nbd.errors import ClientFault, ProtocolError
+from ovirt_imageio.nbd.handshake import Agreement
 from ovirt_imageio.nbd.ledger import Ledger, Moved
-from ovirt_imageio.nbd.offer import Agreement, Offer
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.requests import Request, Rules
 from ovirt_imageio.nbd.wire import ExportFlag, Mode
 
@@ -69,6 +70,17 @@ def test_good_requests_pass_in_one_part():
     assert len(book) == 5
 
 
+def test_changes_are_told_apart():
+    book = open_ledger()
+    pass_requests(book, ask(READ, 1) + ask(STATUS, 2))
+    assert not book.has_changes
+    pass_requests(book, ask(WRITE, 3) + ask(FLUSH, 4, 0, 0))
+    book.take_replies(memoryview(simple(3)))
+    assert book.has_changes
+    book.take_replies(memoryview(simple(4)))
+    assert not book.has_changes
+
+
 def test_bad_requests_do_not_pass():
     book = open_ledger()
     good, bad = ask(READ, 1), ask(WRITE, 2, SIZE)
@@ -87,7 +99,7 @@ def test_nothing_passes_behind_the_good_bye():
 
 def test_a_cookie_is_used_once():
     book = open_ledger()
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ClientFault):
         pass_requests(book, ask(READ, 1) + ask(READ, 1))
 
 

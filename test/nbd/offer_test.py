@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_imageio.nbd import handshake, offer, wire
-from ovirt_imageio.nbd.errors import ProtocolError, Refused
-from ovirt_imageio.nbd.handshake import Receive, Send
-from ovirt_imageio.nbd.offer import Agreement, Offer
+from ovirt_imageio.nbd.errors import ClientFault, Refused
+from ovirt_imageio.nbd.handshake import Agreement, Receive, Send
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.wire import ExportFlag, Info, Mode, Option, Reply
 
 FLAGS = ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH | ExportFlag.SEND_WRITE_ZEROES
@@ -201,7 +201,7 @@ DEADLY = {
 
 @pytest.mark.parametrize("name", DEADLY)
 def test_deadly(name):
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ClientFault):
         talk(DEADLY[name])
 
 
@@ -213,7 +213,7 @@ def test_any_options(options, rest):
     data = HELLO + b"".join(option(*each) for each in options) + rest
     try:
         sent, agreed = talk(data)
-    except ProtocolError:
+    except ClientFault:
         return
     assert sent.startswith(GREETING)
     assert agreed in ("more", None) or isinstance(agreed, Agreement)

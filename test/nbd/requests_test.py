@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_imageio.nbd import requests, wire
-from ovirt_imageio.nbd.errors import ProtocolError
-from ovirt_imageio.nbd.offer import Agreement, Offer
+from ovirt_imageio.nbd.errors import ClientFault
+from ovirt_imageio.nbd.handshake import Agreement
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.requests import Request, Rules
 from ovirt_imageio.nbd.wire import Command, CommandFlag, ExportFlag, Mode
 
@@ -51,7 +52,7 @@ def test_find_with_extended_headers():
 
 @pytest.mark.parametrize("mode", Mode)
 def test_wrong_magic(mode):
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ClientFault):
         requests.find(bytearray(32), 0, 32, mode)
 
 
@@ -138,7 +139,7 @@ def test_blocks():
 
 def test_a_payload_that_nobody_sends_by_mistake():
     for one in (request(WRITE, 0, 32 * 1024**2 + 1), request(STATUS, flags=32, payload=2**40)):
-        with pytest.raises(ProtocolError):
+        with pytest.raises(ClientFault):
             judge(one)
 
 

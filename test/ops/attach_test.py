@@ -9,8 +9,8 @@ import pytest
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.nbd.export import Data
 from ovirt_imageio.nbd.wire import Command, ExportFlag
+from ovirt_imageio.net.stream import Data, Stream
 from ovirt_imageio.ops.attach import Attach, make_offer
 
 
@@ -30,6 +30,10 @@ class Silent:
 
     def send_parts(self, parts: Sequence[Data]) -> None:
         pass
+
+    @property
+    def stream(self) -> Stream:
+        raise AssertionError("nobody needs the bytes themselves")
 
 
 def make(data: bytes = b"", is_writable: bool = True) -> Attach:
@@ -70,6 +74,23 @@ def test_a_change_is_told_apart():
     attach.begin(Command.READ, 0, 512)
     assert not attach.is_changing
     assert not make(is_writable=False).is_change
+
+
+def test_requests_that_passed():
+    attach = make()
+    attach.under_way(True)
+    assert attach.is_changing
+    attach.passed(Command.WRITE, 0, 512)
+    attach.passed(Command.READ, 1024, 512)
+    attach.passed(Command.BLOCK_STATUS, 0, 4096)
+    attach.under_way(False)
+    assert not attach.is_changing
+    assert attach.done == 1024
+    assert list(attach.moved_since(0)) == [(0, 512), (1024, 1536)]
+    attach.cancel()
+    attach.under_way(True)
+    with pytest.raises(errors.OperationCanceled):
+        attach.under_way(False)
 
 
 def test_cancel():

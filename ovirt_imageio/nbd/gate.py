@@ -1,0 +1,208 @@
+"""Let a client and an NBD server talk, and check every request and reply on the way.
+
+    client ──> from_client ──> ledger ──> server         requests that may pass, with their payloads, in large steps
+    client <── ledger <── from_server <── server         replies as they are; our own answers to what was refused
+                  └──────────> watch                     what succeeded
+
+The bytes pass unread, through two buffers of a fixed size, whatever both sides do: what one side does not take is not
+taken from the other one.
+
+Knows streams and the ledger; knows nothing of HTTP and tickets.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Optional
+
+from ovirt_imageio.nbd.errors import ClientFault, Disconnected
+from ovirt_imageio.nbd.export import Channel, Inbox, Watch
+from ovirt_imageio.nbd.handshake import Agreement
+from ovirt_imageio.nbd.ledger import Ledger, refusal
+from ovirt_imageio.nbd.offer import Offer
+from ovirt_imageio.nbd.requests import Rules
+from ovirt_imageio.net.stream import Data, Stream
+
+__all__ = ["Gate"]
+
+# Many small requests, or a part of a long one: it stays in the cache of the processor.
+BUFFER = 256 * 1024
+
+# How often a wait is interrupted to look for what a watch has to say, in seconds.
+STEP = 1.0
+
+
+class Gate:
+    """One client and its own connection to the server.
+
+    Threads: that of the client's connection.
+    """
+
+    def __init__(
+        self, inbox: Inbox, channel: Channel, server: Stream, offer: Offer, agreement: Agreement, watch: Watch
+    ) -> None:
+        self._channel = channel
+        self._client = channel.stream
+        self._server = server
+        self._mode = agreement.mode
+        self._ledger = Ledger(Rules(offer, agreement), agreement.mode)
+        self._watch = watch
+        # What came from the client and was not shown to the ledger, in the part of the memory from start to end.
+        self._requests = memoryview(bytearray(BUFFER))
+        first = inbox.take_all()
+        self._start, self._end = 0, len(first)
+        self._requests[: self._end] = first
+        self._replies = memoryview(bytearray(BUFFER))
+        # What the server, and what the client must take next, one part after the other.
+        self._to_server: list[Data] = []
+        self._to_client: list[Data] = []
+        # Answers of our own, which wait for the end of a reply.
+        self._answers: list[Data] = []
+        self._is_over = False
+
+    def run(self) -> None:
+        """Let them talk until the client leaves.
+
+        Raises what the watch and the client's stream raise, nbd.errors.ClientFault if the client breaks the
+        protocol, and nbd.errors.ConnectionDead if the server does, or does not answer any more.
+        """
+        self._pass_requests()
+        while not self._is_over or self._is_busy:
+            if not self._is_busy and not self._await_request():
+                return
+            # Each of them may have something to do because of the one before.
+            moved = self._from_client()
+            moved |= self._to(self._server, self._to_server)
+            moved |= self._from_server()
+            moved |= self._to(self._client, self._to_client)
+            if not moved:
+                self._wait()
+
+    @property
+    def _is_busy(self) -> bool:
+        """True if something is under way."""
+        return bool(len(self._ledger) or self._to_server or self._to_client or self._answers or self._is_amid_request)
+
+    @property
+    def _is_amid_request(self) -> bool:
+        return self._start < self._end or self._ledger.is_amid_request
+
+    # --- From one to the other ---------------------------------------------------------------------------------------
+
+    def _await_request(self) -> bool:
+        """Wait for the next request; return False if the client left, or should."""
+        self._watch.under_way(False)
+        self._start, self._end = 0, self._channel.wait(self._requests)
+        self._pass_requests()
+        return self._end > 0
+
+    def _from_client(self) -> bool:
+        """Take requests, when those before are on their way; return True if something came."""
+        if self._to_server or self._is_over or not self._has_room:
+            return False
+        if self._start:
+            # The beginning of a header, or what a full ledger did not take.
+            left = bytes(self._requests[self._start : self._end])
+            self._requests[: len(left)] = left
+            self._start, self._end = 0, len(left)
+        if self._end < BUFFER:
+            count = self._client.receive_some(self._requests[self._end :])
+            if count == 0:
+                if self._is_amid_request:
+                    raise ClientFault("the NBD client left amid a request")
+                self._is_over = True
+            self._end += count or 0
+            return self._pass_requests() or count is not None
+        return self._pass_requests()
+
+    @property
+    def _has_room(self) -> bool:
+        """True if the ledger takes more: another request, or the payload of one."""
+        return not self._ledger.is_full or self._ledger.is_amid_request
+
+    def _pass_requests(self) -> bool:
+        """Show the ledger what came; return True if it dealt with something."""
+        data = self._requests[self._start : self._end]
+        for part in self._ledger.take_requests(data):
+            if part.refused is None:
+                self._to_server.append(data[part.start : part.end])
+            else:
+                self._answers.append(refusal(part.refused, part.code, self._mode))
+        self._start += self._ledger.taken
+        self._is_over = self._is_over or self._ledger.is_over
+        self._watch.under_way(self._ledger.has_changes)
+        return self._ledger.taken > 0
+
+    def _from_server(self) -> bool:
+        """Take replies, when those before were taken; return True if there is something for the client."""
+        if self._to_client:
+            return False
+        count = self._server.receive_some(self._replies) if len(self._ledger) else None
+        if count == 0:
+            raise Disconnected("the NBD server closed the connection")
+        if count is not None:
+            data = self._replies[:count]
+            end = self._ledger.take_replies(data)
+            if self._answers and end >= 0:
+                self._to_client += (data[:end], *self._answers, data[end:])
+                self._answers = []
+            else:
+                self._to_client.append(data)
+            self._note_moved()
+        elif self._answers and self._ledger.is_between_replies:
+            self._to_client, self._answers = self._answers, []
+        return bool(self._to_client)
+
+    def _note_moved(self) -> None:
+        for moved in self._ledger.moved:
+            self._watch.passed(*moved)
+        self._ledger.moved.clear()
+        self._watch.under_way(self._ledger.has_changes)
+
+    @staticmethod
+    def _to(stream: Stream, parts: list[Data]) -> bool:
+        """Send what the stream takes without waiting; return True if it took something."""
+        moved = False
+        while parts:
+            if not len(parts[0]):
+                del parts[0]
+                continue
+            count = stream.send_some(parts[0])
+            if not count:
+                break
+            moved = True
+            parts[0] = memoryview(parts[0])[count:]
+        return moved
+
+    # --- Waiting -----------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Wait until one of them gives or takes something. Raises what a stream raises, or TimedOut, if none does."""
+        wanted = {self._client: 0, self._server: 0}
+        if not self._to_server and not self._is_over and self._has_room:
+            wanted[self._client] |= select.POLLIN
+        if self._to_client:
+            wanted[self._client] |= select.POLLOUT
+        elif len(self._ledger):
+            wanted[self._server] |= select.POLLIN
+        if self._to_server:
+            wanted[self._server] |= select.POLLOUT
+        poll = select.poll()
+        for stream, events in wanted.items():
+            poll.register(stream.wire.sock, events)
+        # The client is late where it must take something, or has begun a request; else the server is.
+        late = self._client if self._to_client or not len(self._ledger) else self._server
+        deadline = None if late.timeout is None else time.monotonic() + late.timeout
+        while not (ready := poll.poll(self._step(deadline) * 1000)):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise late.failure(TimeoutError(), is_sending=late is self._client or bool(self._to_server))
+        for stream, events in wanted.items():
+            found = dict(ready).get(stream.wire.sock.fileno(), 0)
+            if not events and found & (select.POLLHUP | select.POLLERR):
+                # It left, or was interrupted, while nothing was expected of it.
+                raise stream.failure(ConnectionResetError("the connection was closed"), is_sending=False)
+
+    @staticmethod
+    def _step(deadline: Optional[float]) -> float:
+        return STEP if deadline is None else max(0.001, min(STEP, deadline - time.monotonic()))
