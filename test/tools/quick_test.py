@@ -26,8 +26,8 @@ FILES = {
     "test/nbd/wire_test.py": "",
     "test/nbd/client_test.py": "from fakes.clock import FakeClock",
     "test/nbd/export_test.py": "from fakes import clock, peer",
+    "test/docs/pages_test.py": "",
     "test/packaging/system_test.py": "",
-    "README.md": "",
 }
 
 
@@ -60,7 +60,8 @@ def root(tmp_path):
         # These run anyway.
         ("test/exports_test.py", []),
         ("data/ovirt-imageio.service", ["test/packaging/system_test.py"]),
-        ("README.md", []),
+        ("docs/images.md", ["test/docs"]),
+        ("LICENSE", []),
     ],
 )
 def test_tests_of_a_change(root, changed, tests):
