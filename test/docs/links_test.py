@@ -71,6 +71,14 @@ def test_each_room_is_described():
     assert told == {name for name in names if name.endswith(("/", ".py")) and not name.startswith("__")}
 
 
+def test_each_folder_of_tests_is_described():
+    told = set(re.findall(r"`test/([a-z]+)/`", "\n".join(rows("docs/development.md", "| folder |"))))
+    rooms = {path.name for path in PACKAGE.iterdir()}
+    # A folder that only has caches in it is left over.
+    found = {path.parent.name for path in (ROOT / "test").glob("*/*.py")} - rooms
+    assert told == found
+
+
 def test_each_decision_is_listed():
     told = set(re.findall(r"\]\(([a-z-]+\.md)\)", pages.read("docs/decisions/README.md")))
     assert told == {path.name for path in (ROOT / "docs/decisions").glob("*.md")} - {"README.md"}
