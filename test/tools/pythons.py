@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,9 @@ WHOLE_LOG = Path(".cache/pytest.log")
 SUITE = ("coverage", "run", "-m", "pytest")
 WITHOUT_STORAGE = ("pytest", "-m", "not storage", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=beside")
 
+# Set by Ctrl-C: the terminal tells the runs that go on, and the others do not begin.
+is_stopping = threading.Event()
+
 
 class Result(NamedTuple):
     """What became of one Python; `text` is for the reader."""
@@ -39,11 +43,15 @@ def main() -> int:
     mine = "{}.{}".format(*sys.version_info)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         others = [pool.submit(run_other, version) for version in VERSIONS if version != mine]
-        status = run_whole()
-        for other in others:
-            good, text = other.result()
-            print(text, flush=True)
-            status = status or int(not good)
+        try:
+            status = run_whole()
+            for other in others:
+                good, text = other.result()
+                print(text, flush=True)
+                status = status or int(not good)
+        except KeyboardInterrupt:
+            is_stopping.set()
+            return 130
     return status
 
 
@@ -52,15 +60,21 @@ def run_whole() -> int:
     command = (sys.executable, "-m", *SUITE)
     with WHOLE_LOG.open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            log.write(line)
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                log.write(line)
+        except KeyboardInterrupt:
+            is_stopping.set()
+            raise
     return process.returncode
 
 
 def run_other(version: str) -> Result:
     """Run what needs no storage on another Python, in an environment that is made when it must be."""
     python = next(candidates(version), None)
+    if is_stopping.is_set():
+        return Result(False, f"Python {version}: not run")
     if python is None:
         return Result(True, f"Python {version}: not found on this system")
     log = LOGS / f"{version}.log"

@@ -36,11 +36,9 @@ OTHERS = {
     "daemon": "test/packaging/install_test.py",
     "data": "test/packaging/system_test.py",
     "docs": "test/docs",
-    "docs": "test/docs",
     "README.md": "test/docs",
     "setup.py": "test/packaging/install_test.py",
     "Makefile": "test/packaging/make_test.py",
-    "README.md": "test/docs",
     "ovirt-imageio.spec": "test/packaging/rpm_test.py",
 }
 
