@@ -24,7 +24,7 @@ from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.nbd import client, gate, wire
 from ovirt_imageio.nbd.errors import ClientFault
 from ovirt_imageio.nbd.wire import Command, Mode
-from ovirt_imageio.qemu.nbd import Server
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -98,7 +98,7 @@ def image(tmp_path: Path) -> Path:
 def passed(image) -> Iterator[Exporting]:
     """qemu-nbd behind a gate."""
     with (
-        Server(str(image), "raw", cache="writeback", aio="threads", shared=8) as server,
+        QemuNbd(str(image), "raw", cache="writeback", aio="threads", shared=8) as server,
         Exporting(lambda: NBDBackend(server.url, writable=True)) as exporting,
     ):
         yield exporting
