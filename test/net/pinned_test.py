@@ -6,6 +6,7 @@ import hashlib
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 from fakes.waiting import DEADLINE
@@ -14,6 +15,7 @@ from real import certificates
 from ovirt_imageio import errors
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.pinned import format_fingerprint, parse_fingerprint
+from ovirt_imageio.net.plain_socket import PlainSocket
 from ovirt_imageio.net.tls_socket import TLSSocket
 
 DIGEST = bytes(range(32))
@@ -77,9 +79,9 @@ def shake(request, made):
             with client.wrap_socket(theirs, server_hostname="elsewhere") as sock:
                 sock.sendall(b"hello")
         else:
-            secure = TLSSocket(theirs, client, server_hostname="elsewhere")
-            secure.handshake()
-            secure.sendall(b"hello")
+            secure = TLSSocket(PlainSocket(theirs, DEADLINE), client, server_hostname="elsewhere")
+            secure.handshake(time.monotonic() + DEADLINE)
+            secure.send(b"hello")
 
     def run(client):
         try:
