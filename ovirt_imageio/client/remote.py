@@ -25,7 +25,7 @@ from ovirt_imageio.origin.answers import is_passing
 from ovirt_imageio.origin.connection import Lost
 from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.tunnel import choose
-from ovirt_imageio.origin.url import without_secrets
+from ovirt_imageio.origin.url import bracketed, without_secrets
 
 __all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRIES", "Remote"]
 
@@ -154,9 +154,9 @@ class Remote:
 
 
 def plain_url(url: str) -> str:
-    """Return a URL without the query that some transfer URLs have: it is not for us."""
+    """Return a URL without the query that some transfer URLs have, which is not for us, and with all brackets."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(bracketed(url))
     except ValueError:
         raise errors.InvalidValue("url", without_secrets(url), "https://HOST:PORT/images/TICKET") from None
     return urlunsplit(parts._replace(query="", fragment=""))

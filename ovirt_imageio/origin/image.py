@@ -34,7 +34,7 @@ from ovirt_imageio.origin import abilities, answers
 from ovirt_imageio.origin.listing import read_extents
 from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.origin.server import Origin, Refused, Upload
-from ovirt_imageio.origin.url import check_url
+from ovirt_imageio.origin.url import bracketed, check_url
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 
 __all__ = ["Description", "Image", "content_range"]
@@ -84,6 +84,7 @@ class Image:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_url(url)
+        url = bracketed(url)
         line = line or Lifeline()
         # What must not appear in an error.
         self._ticket_id = urlsplit(url).path.rpartition("/")[2]

@@ -5,24 +5,57 @@ Pure: resolves nothing, opens nothing.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
 from ovirt_imageio import errors
 
-__all__ = ["check_url", "is_url", "without_secrets"]
+__all__ = ["bracketed", "check_url", "is_url", "without_secrets"]
 
 # What a path and a host may hold to be sent as they are.
 PATH = re.compile(r"/[!-~]*")
 HOST = re.compile(r"[0-9A-Za-z._:%\[\]-]+")
 
+# At least two colons where host and port stand.
+BARE_IPV6 = re.compile(r"(https?://)((?:[0-9A-Za-z.%]*:){2,}[0-9A-Za-z.%]*)(?=/|$)")
+
 # What may be shown: user and password apart from the host, and the path without its last part and what follows.
 URL = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?)([^/?#]*@)?([^/?#@]*)(?:/((?:[^/?#]*/)*))?")
+
+
+def bracketed(url: str) -> str:
+    """Return a URL with brackets around its IPv6 address, if it has one without.
+
+    An engine writes the URL of a host that it knows by address so, and the port behind the last colon.
+
+    >>> bracketed("https://::1:54322/images/x")
+    'https://[::1]:54322/images/x'
+    """
+    found = BARE_IPV6.match(url)
+    if not found:
+        return url
+    scheme, place = found.groups()
+    rest = url[found.end() :]
+    host, _, port = place.rpartition(":")
+    if is_ipv6(host):
+        return f"{scheme}[{host}]:{port}{rest}"
+    return f"{scheme}[{place}]{rest}" if is_ipv6(place) else url
+
+
+def is_ipv6(text: str) -> bool:
+    """Is it an IPv6 address, without brackets?"""
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_url(url: str) -> None:
     """Raise errors.InvalidValue if url cannot be that of an image; its port is not looked at."""
     shown = without_secrets(url)
+    url = bracketed(url)
     try:
         parts = urlsplit(url)
     except ValueError as e:

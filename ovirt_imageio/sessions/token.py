@@ -28,6 +28,7 @@ from typing import Any, NoReturn, Optional
 from urllib.parse import urlsplit
 
 from ovirt_imageio import errors
+from ovirt_imageio.origin.url import bracketed
 
 __all__ = ["Access", "Verifier", "check_support"]
 
@@ -291,7 +292,7 @@ def text(payload: Mapping[str, Any], name: str) -> str:
 
 def parse_base_url(value: str) -> str:
     """Return an https URL of a host, without a path: whatever else stands there could lead us astray."""
-    scheme, separator, rest = value.partition("://")
+    scheme, separator, rest = bracketed(value).partition("://")
     host = rest[:-1] if rest.endswith("/") else rest
     if scheme.lower() != "https" or not separator or not HOST.fullmatch(host):
         refuse("imaged-uri is not https://HOST[:PORT]")

@@ -32,6 +32,7 @@ def nobody():
 
 def test_query_is_dropped():
     assert plain_url("https://host:1/images/x?a=b#c") == "https://host:1/images/x"
+    assert plain_url("https://::1:1/images/x?a=b#c") == "https://[::1]:1/images/x"
 
 
 def test_no_url():

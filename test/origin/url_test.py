@@ -5,11 +5,19 @@ from __future__ import annotations
 import pytest
 
 from ovirt_imageio import errors
-from ovirt_imageio.origin.url import check_url, is_url, without_secrets
+from ovirt_imageio.origin.url import bracketed, check_url, is_url, without_secrets
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h/images/x", "https://h:54322/images/x", "https://[::1]:1/x", "https://h:port/x"]
+    "url",
+    [
+        "http://h/images/x",
+        "https://h:54322/images/x",
+        "https://[::1]:1/x",
+        "https://h:port/x",
+        "https://::1:54322/images/x",
+        "https://0:0:0:0:0:0:0:1/images/x",
+    ],
 )
 def test_good_url(url):
     check_url(url)
@@ -40,6 +48,43 @@ def test_bad_url(url):
     with pytest.raises(errors.InvalidValue) as e:
         check_url(url)
     assert "secr" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "url,expected",
+    [
+        ("https://::1:54322/images/x", "https://[::1]:54322/images/x"),
+        ("http://::1:54322/images/x", "http://[::1]:54322/images/x"),
+        ("https://::1/images/x", "https://[::1]/images/x"),
+        ("https://0:0:0:0:0:0:0:1:54322/images/x", "https://[0:0:0:0:0:0:0:1]:54322/images/x"),
+        ("https://0:0:0:0:0:0:0:1/images/x", "https://[0:0:0:0:0:0:0:1]/images/x"),
+        ("https://2001:DB8::7:54322/images/x", "https://[2001:DB8::7]:54322/images/x"),
+        ("https://::ffff:10.0.0.1:54322/images/x", "https://[::ffff:10.0.0.1]:54322/images/x"),
+        ("https://fe80::1%eth0:54322/images/x", "https://[fe80::1%eth0]:54322/images/x"),
+        ("https://::1:54322", "https://[::1]:54322"),
+        # The port is not looked at.
+        ("https://::1:port/images/x", "https://[::1]:port/images/x"),
+    ],
+)
+def test_brackets(url, expected):
+    assert bracketed(url) == bracketed(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host:54322/images/x",
+        "https://10.0.0.1:54322/images/x",
+        "https://a:b:c/images/x",
+        "https://user:p:w@h/images/x",
+        "https://h/a:b:c",
+        "nbd:unix:/a:exportname=b",
+        "file:///a:b:c",
+        "",
+    ],
+)
+def test_no_brackets(url):
+    assert bracketed(url) == url
 
 
 @pytest.mark.parametrize(

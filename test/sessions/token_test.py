@@ -130,7 +130,8 @@ def test_certificate_as_java_writes_it():
 
 
 @pytest.mark.parametrize(
-    "url", ["https://h", "https://h/", "https://10.0.0.1:54322", "https://[::1]:54322", "HTTPS://h"]
+    "url",
+    ["https://h", "https://h/", "https://10.0.0.1:54322", "https://[::1]:54322", "https://::1:54322", "HTTPS://h"],
 )
 def test_good_base_url(url):
     access = make_verifier().verify(with_payload(**{"imaged-uri": url}), NOW)

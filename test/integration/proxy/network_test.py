@@ -16,7 +16,7 @@ pytest.importorskip("cryptography")
 from fakes.chaos import ChaosProxy
 from fakes.waiting import DEADLINE
 from real import certificates, daemon, network
-from real.proxy import SIZE, Image, ask
+from real.proxy import SIZE, Image, ask, open_session
 
 
 def test_nothing_passes_in_the_clear(proxy, host, tmp_path):
@@ -69,6 +69,24 @@ def test_client_that_cannot_reach_the_host(host, tmp_path):
             # 7: nobody there could be reached.
             assert curl(host.port, f"/images/{image.id}").returncode == 7
             assert curl(proxy.port, image.offer(proxy)).stdout == image.content
+
+
+@pytest.mark.parametrize("address", ["[::1]", "::1", "0:0:0:0:0:0:0:1"])
+def test_host_that_is_known_by_its_ipv6_address(proxy, tmp_path, address):
+    """An engine writes it without brackets."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6: {error}")
+    folder = tmp_path / "host"
+    folder.mkdir()
+    with daemon.running(folder, "[local]\nenable = false\n[remote]\nhost = ::1\n") as host:
+        image = Image(host, tmp_path)
+        url = image.url.replace("localhost", address)
+        path = "/images/" + proxy.add_ticket(size=image.size, url=url).rpartition("/")[2]
+        assert ask(proxy, "GET", path).body == image.content
+        token = image.token(**{"imaged-uri": url.rpartition("/images/")[0]})
+        assert ask(proxy, "GET", f"/images/{image.id}", open_session(proxy, token)).body == image.content
 
 
 def test_engine_role(tmp_path, image):
