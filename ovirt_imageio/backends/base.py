@@ -7,8 +7,9 @@ they are only asserted.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Optional
 
 from ovirt_imageio import errors
@@ -17,6 +18,7 @@ from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.nbd import export
 from ovirt_imageio.nbd.export import Channel, Watch
 from ovirt_imageio.nbd.offer import Offer
+from ovirt_imageio.nbd.wire import BASE_ALLOCATION
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import SLOT
 
@@ -62,8 +64,9 @@ class Backend(abc.ABC):
     # Does a write report bytes that were sent, before it is known whether they were stored? At the end it takes back
     # those that were not, with a negative count.
     reports_sent: ClassVar[bool] = False
-    # The names of what tells what changed since the last backup, as NBD knows them: the contexts of dirty bitmaps.
-    bitmaps: Sequence[str] = ()
+    # What NBD can be asked about extents, as numbers and names of meta contexts: base:allocation, and the dirty bitmap
+    # if there is one.
+    contexts: Mapping[int, str] = MappingProxyType({0: BASE_ALLOCATION})
     # The longest zero() that still leaves progress and cancel responsive.
     zero_step: int = 128 * 1024 * 1024
 

@@ -6,6 +6,7 @@ What such a daemon can do, and how it is asked, is in origin/; here is who may a
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import ssl
 from collections.abc import Iterator
@@ -14,8 +15,15 @@ from urllib.parse import urlsplit
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.nbd import translated
 from ovirt_imageio.geometry.extent import Extent
-from ovirt_imageio.nbd.wire import DIRTY_BITMAP
+from ovirt_imageio.nbd import client, gate
+from ovirt_imageio.nbd.client import Client
+from ovirt_imageio.nbd.errors import ConnectionDead
+from ovirt_imageio.nbd.export import Channel, Watch
+from ovirt_imageio.nbd.handshake import Agreement
+from ovirt_imageio.nbd.offer import Offer
+from ovirt_imageio.nbd.wire import BASE_ALLOCATION, DIRTY_BITMAP
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Description, Image
@@ -85,7 +93,7 @@ class HttpBackend(Backend):
         self.max_readers = image.max_readers
         self.max_writers = image.max_writers
         self.block_size = image.block_size
-        self.bitmaps = [CHANGES] if dirty and image.has_dirty else []
+        self.contexts = {0: BASE_ALLOCATION, **({1: CHANGES} if dirty and image.has_dirty else {})}
 
     def size(self) -> int:
         """Return the size that the origin told; it grows with what is written here."""
@@ -138,6 +146,27 @@ class HttpBackend(Backend):
         """Let the origin compute it; None if it cannot."""
         self._check()
         return self._image.checksum(algorithm, block_size)
+
+    def attach(self, channel: Channel, offer: Offer, watch: Watch) -> None:
+        """Let the client talk to the origin by NBD, if the origin can."""
+        self._check()
+        with contextlib.ExitStack() as stack:
+            try:
+                gate.attach(channel, self, offer, watch, functools.partial(self._speak_like, stack, offer))
+            except ConnectionDead as e:
+                raise translated("serve", e) from e
+
+    def _speak_like(self, stack: contextlib.ExitStack, offer: Offer, agreement: Agreement) -> Optional[Client]:
+        """Return a connection on which the origin speaks NBD as was agreed; None if it cannot."""
+        if "nbd" not in self._image.features:
+            return None
+        nbd = client.speak(stack.enter_context(self._image.attached()), like=agreement)
+        is_alike = (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts)
+        if is_alike and nbd.export.size >= offer.size:
+            return nbd
+        log.debug("The origin speaks NBD in another way, translating: %s", nbd.export)
+        nbd.close()
+        return None
 
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""

@@ -6,6 +6,7 @@ Knows URLs and the NBD client; knows nothing of requests, tickets and configurat
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import threading
 from collections.abc import Iterator
@@ -17,18 +18,18 @@ from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent
-from ovirt_imageio.nbd import address, client, export, status
+from ovirt_imageio.nbd import address, client, gate, status
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
 from ovirt_imageio.nbd.export import Channel, Watch
-from ovirt_imageio.nbd.gate import Gate
 from ovirt_imageio.nbd.handshake import Agreement, Export
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.streaming import Streamer
+from ovirt_imageio.nbd.wire import BASE_ALLOCATION
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
 
-__all__ = ["NBDBackend", "check_url", "open_backend"]
+__all__ = ["NBDBackend", "check_url", "open_backend", "translated"]
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class NBDBackend(Backend):
         with self._request("open") as nbd:
             export = nbd.export
         self.block_size = export.minimum_block
-        self.bitmaps = export.bitmaps if dirty and len(export.bitmaps) == 1 else []
+        known = {BASE_ALLOCATION, *(export.bitmaps if len(export.bitmaps) == 1 else ())}
+        self.contexts = {number: name for number, name in export.contexts.items() if name in known}
         self.max_readers = max_connections
         self.max_writers = max_connections if export.can_multi_conn else 1
 
@@ -191,28 +193,20 @@ class NBDBackend(Backend):
 
     def attach(self, channel: Channel, offer: Offer, watch: Watch) -> None:
         """Let the client talk to the NBD server itself, where the server speaks as was agreed with the client."""
-        inbox = export.Inbox(channel)
-        agreement = export.negotiate(inbox, channel, offer)
-        if agreement is None:
-            return
-        with self._request("open") as nbd:
-            can_pass = nbd.export.minimum_block == 1 and nbd.export.maximum_block >= offer.maximum_block
-        server = self._connected_like(agreement) if can_pass else None
-        if server is None:
-            export.answer(inbox, channel, self, offer, agreement, watch)
-            return
+        connect = functools.partial(self._connect_like, offer)
         try:
-            with server.lending() as stream:
-                Gate(inbox, channel, stream, offer, agreement, watch).run()
+            gate.attach(channel, self, offer, watch, connect)
         except ConnectionDead as e:
             raise translated("serve", e) from e
 
-    def _connected_like(self, agreement: Agreement) -> Optional[Client]:
+    def _connect_like(self, offer: Offer, agreement: Agreement) -> Optional[Client]:
         """Return a connection on which the server speaks as was agreed; None if it cannot.
 
         It takes the place of ours, as servers limit how many they take; a request of ours opens another one.
         """
         with self._request("open") as old:
+            if old.export.minimum_block > 1 or old.export.maximum_block < offer.maximum_block:
+                return None
             if self._writable:
                 # What was written over it must not count as lost with it.
                 old.flush()

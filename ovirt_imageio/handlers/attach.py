@@ -23,7 +23,7 @@ def attach(store: Store, request: Request, response: Response, ticket_id: str) -
         is_writable = disk.ticket.can("write")
         # The export has no name but the one that the client knows anyway.
         names = ("", ticket_id)
-        offer = make_offer(disk.backend, disk.size, names, is_writable=is_writable, is_dirty=disk.ticket.dirty)
+        offer = make_offer(disk.backend, disk.size, names, is_writable=is_writable)
         log.info("[%s] ATTACH transfer=%s writable=%s", client, disk.transfer_id, is_writable)
         operation = Attach(disk.backend, response.upgrade(PROTOCOL), offer)
         try:

@@ -12,11 +12,12 @@ Knows nothing of HTTP, tickets, backends and configuration.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import handshake, wire
@@ -32,7 +33,7 @@ from ovirt_imageio.net.stream import Stream
 from ovirt_imageio.relay import Pipe
 from ovirt_imageio.relay.buffers import ZEROES
 
-__all__ = ["PIECE", "WINDOW", "Client", "connect"]
+__all__ = ["PIECE", "WINDOW", "Client", "connect", "speak"]
 
 # Bytes are moved in pieces of this size: half as much costs a tenth, a quarter a fifth to a third.
 PIECE = 1024 * 1024
@@ -369,7 +370,7 @@ def connect(
         steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure, like=like)
         try:
             with line.holding(sock):
-                export = drive(steps, stream, location, ca_file)
+                export = drive(steps, stream, functools.partial(start_tls, stream, location, ca_file))
         except OSError as e:
             raise stream.failure("negotiate", e) from e
         stream.set_timeout(reply_timeout)
@@ -377,15 +378,37 @@ def connect(
     return Client(stream, export)
 
 
+def speak(
+    stream: Stream,
+    export: str = "",
+    *,
+    dirty: bool = False,
+    like: Optional[Agreement] = None,
+    reply_timeout: float = REPLY_TIMEOUT,
+) -> Client:
+    """Speak NBD from now on over a stream that another protocol was spoken over; see `connect`.
+
+    The client closes the stream.
+    """
+    steps = handshake.negotiate(export, dirty=dirty, like=like)
+    server = ServerStream(stream, reply_timeout)
+    return Client(server, drive(steps, server))
+
+
+def no_tls() -> None:
+    """Take the place of what starts TLS where nobody asks for it."""
+    raise AssertionError("the negotiation asks for TLS without being told to")
+
+
 def drive(
-    steps: Generator[handshake.Step, bytes, Export], stream: ServerStream, location: Location, ca_file: Optional[str]
+    steps: Generator[handshake.Step, bytes, Export], stream: ServerStream, start_tls: Callable[[], None] = no_tls
 ) -> Export:
     """Do what the negotiation asks for, until it has an export."""
     deadline = time.monotonic() + stream.timeout
     try:
         step = next(steps)
         while time.monotonic() < deadline:
-            step = steps.send(perform(step, stream, location, ca_file))
+            step = steps.send(perform(step, stream, start_tls))
         raise TimedOut(f"the NBD server did not finish to negotiate within {stream.timeout:g} seconds")
     except StopIteration as end:
         export: Export = end.value
@@ -396,18 +419,23 @@ def drive(
         raise
 
 
-def perform(step: handshake.Step, stream: ServerStream, location: Location, ca_file: Optional[str]) -> bytes:
+def perform(step: handshake.Step, stream: ServerStream, start_tls: Callable[[], None]) -> bytes:
     """Do one step of the negotiation."""
     if isinstance(step, handshake.Send):
         stream.send(step.data)
-        return b""
-    if isinstance(step, handshake.Receive):
+    elif isinstance(step, handshake.Receive):
         data = bytearray(step.size)
         stream.receive(memoryview(data))
         return bytes(data)
+    else:
+        start_tls()
+    return b""
+
+
+def start_tls(stream: ServerStream, location: Location, ca_file: Optional[str]) -> None:
+    """Speak TLS from now on, with the server that the location names."""
     host = location.address.host if isinstance(location.address, TCPAddress) else None
     stream.start_tls(tls_context(location, ca_file), location.hostname or host)
-    return b""
 
 
 def tls_context(location: Location, ca_file: Optional[str]) -> ssl.SSLContext:

@@ -14,23 +14,46 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Optional
+from typing import Callable, Optional
 
+from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ClientFault, Disconnected
-from ovirt_imageio.nbd.export import Channel, Inbox, Watch
+from ovirt_imageio.nbd.export import Channel, Disk, Inbox, Watch, answer, negotiate
 from ovirt_imageio.nbd.handshake import Agreement
 from ovirt_imageio.nbd.ledger import Ledger, refusal
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.requests import Rules
 from ovirt_imageio.net.stream import Data, Stream
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "attach"]
 
 # Many small requests, or a part of a long one: it stays in the cache of the processor.
 BUFFER = 256 * 1024
 
 # How often a wait is interrupted to look for what a watch has to say, in seconds.
 STEP = 1.0
+
+
+# Returns a connection to the server on which it speaks as was agreed with the client; closing it is up to the caller.
+Connect = Callable[[Agreement], Optional[Client]]
+
+
+def attach(channel: Channel, disk: Disk, offer: Offer, watch: Watch, connect: Connect) -> None:
+    """Serve a disk to a client: by the server behind the disk if `connect` finds one, else by the disk itself.
+
+    Raises nbd.errors.ClientFault if the client breaks the protocol, nbd.errors.ConnectionDead if the server does, and
+    what `connect`, the disk, the watch and the channel raise.
+    """
+    inbox = Inbox(channel)
+    agreement = negotiate(inbox, channel, offer)
+    if agreement is None:
+        return
+    server = connect(agreement)
+    if server is None:
+        answer(inbox, channel, disk, offer, agreement, watch)
+        return
+    with server.lending() as stream:
+        Gate(inbox, channel, stream, offer, agreement, watch).run()
 
 
 class Gate:

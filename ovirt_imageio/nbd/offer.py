@@ -14,7 +14,7 @@ Pure: knows neither sockets nor disks.
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -52,8 +52,8 @@ class Offer:
     flags: ExportFlag
     # They may hold the id of a ticket, which no log may show.
     names: frozenset[str] = field(default=frozenset({""}), repr=False)
-    # The meta contexts, in the order of their numbers.
-    contexts: tuple[str, ...] = ()
+    # The meta contexts, by their numbers.
+    contexts: Mapping[int, str] = field(default_factory=dict)
     minimum_block: int = 1
     preferred_block: int = PREFERRED_BLOCK
     maximum_block: int = MAXIMUM_BLOCK
@@ -203,7 +203,7 @@ class Talk:
 
     def _matching(self, queries: list[str], is_list: bool) -> Iterator[tuple[int, str]]:
         """Yield the contexts that a query names; when listing, one that ends with a colon names all that begin so."""
-        for number, context in enumerate(self._offer.contexts):
+        for number, context in self._offer.contexts.items():
             if (is_list and not queries) or any(
                 context == query or (is_list and query.endswith(":") and context.startswith(query)) for query in queries
             ):

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 import weakref
-from typing import Optional
+from typing import Optional, Union
 
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
 from ovirt_imageio.net.stream import Data, Stream, describe
@@ -33,14 +33,22 @@ class ServerStream:
     Threads: one, but for `interrupt`, which any thread may call.
     """
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
+    def __init__(self, connection: Union[socket.socket, Stream], timeout: float) -> None:
+        """Take over a connected socket, or the stream of another protocol that ends here."""
+        # By a proxy: two that hold each other would stay until the cyclic collector comes, with all that TLS holds.
+        names = weakref.proxy(self)
+        if isinstance(connection, Stream):
+            self._stream = connection
+            self._stream.failures = names
+            self._stream.timeout = timeout
+        else:
+            self._stream = Stream(connection, timeout, names)
+        sock = self._stream.wire.sock
         self._is_tcp = sock.family != socket.AF_UNIX
         for option in () if self._is_tcp else (socket.SO_SNDBUF, socket.SO_RCVBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
         self._sock = sock
         self._timeout = timeout
-        # By a proxy: two that hold each other would stay until the cyclic collector comes, with all that TLS holds.
-        self._stream = Stream(sock, timeout, weakref.proxy(self))
         self._readable = select.poll()
         self._readable.register(sock, select.POLLIN)
 

@@ -57,8 +57,8 @@ class Stream:
     """
 
     __slots__ = (
-        *("_channel", "_failures", "_lock", "_sent"),
-        *("ahead", "is_ended", "is_interrupted", "is_tls", "received", "wire"),
+        *("_channel", "_lock", "_sent"),
+        *("ahead", "failures", "is_ended", "is_interrupted", "is_tls", "received", "wire"),
     )
 
     def __init__(self, sock: socket.socket, timeout: Optional[float], failures: Failures) -> None:
@@ -66,7 +66,8 @@ class Stream:
         self.wire = PlainSocket(sock, timeout)
         self.is_tls = False
         self._channel: Union[PlainSocket, TLSSocket] = self.wire
-        self._failures = failures
+        # Who takes the connection over may have other names for its failures.
+        self.failures = failures
         # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
         self._lock = threading.Lock()
         # How many bytes came, and how many left.
@@ -320,20 +321,20 @@ class Stream:
         """Return what the owner calls an error of the system."""
         if self.is_interrupted:
             self.is_ended = True
-            return self._failures.interrupted()
+            return self.failures.interrupted()
         if is_timeout(error) and self.timeout is not None:
             # A peer that is silent may only be late; one that takes nothing has part of something.
             self.is_ended = self.is_ended or is_sending
-            return self._failures.late(is_sending, self.timeout)
+            return self.failures.late(is_sending, self.timeout)
         self.is_ended = True
-        return self._failures.broken(is_sending, describe(error))
+        return self.failures.broken(is_sending, describe(error))
 
     def _note_received(self, count: int) -> None:
         self.received += count
         if not count:
             self.is_ended = True
             if self.is_interrupted:
-                raise self._failures.interrupted()
+                raise self.failures.interrupted()
 
 
 def describe(error: OSError) -> str:

@@ -11,7 +11,6 @@ from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.errors import ClientFault
 from ovirt_imageio.nbd.export import Channel
 from ovirt_imageio.nbd.offer import PREFERRED_BLOCK, Offer
@@ -111,7 +110,7 @@ class Attach(Operation):
         return f"nbd, {self.done} bytes done"
 
 
-def make_offer(backend: Backend, size: int, names: Iterable[str], *, is_writable: bool, is_dirty: bool) -> Offer:
+def make_offer(backend: Backend, size: int, names: Iterable[str], *, is_writable: bool) -> Offer:
     """Return what a client may get of a disk: as much as its ticket permits, under any of these names."""
     flags = ExportFlag.HAS_FLAGS | ExportFlag.SEND_DF
     if is_writable:
@@ -120,7 +119,6 @@ def make_offer(backend: Backend, size: int, names: Iterable[str], *, is_writable
         flags |= ExportFlag.READ_ONLY
     if (backend.max_writers if is_writable else backend.max_readers) > 1:
         flags |= ExportFlag.CAN_MULTI_CONN
-    contexts = (wire.BASE_ALLOCATION, *(backend.bitmaps if is_dirty else ()))
     # Odd requests work on every backend; whole blocks are faster.
     preferred = max(backend.block_size, PREFERRED_BLOCK)
-    return Offer(size, flags, frozenset(names), contexts, preferred_block=preferred)
+    return Offer(size, flags, frozenset(names), backend.contexts, preferred_block=preferred)

@@ -52,7 +52,7 @@ class Peer:
         self._sock = sock
         self._timeout = timeout
         # By a proxy: two that hold each other would stay until the cyclic collector comes, with all that TLS holds.
-        self._stream = Stream(sock, timeout, weakref.proxy(self))
+        self.stream = Stream(sock, timeout, weakref.proxy(self))
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | select.POLLOUT)
         # Until when what is read must be there, if it must be: a server that sends a byte now and then holds nobody.
@@ -64,12 +64,12 @@ class Peer:
 
     def start_tls(self, context: ssl.SSLContext, hostname: str, timeout: float) -> None:
         """Speak TLS from now on; the handshake may take `timeout` seconds. Raises OSError as it is."""
-        self._stream.start_tls(context, time.monotonic() + timeout, server_hostname=hostname)
+        self.stream.start_tls(context, time.monotonic() + timeout, server_hostname=hostname)
 
     @property
     def socket(self) -> Optional[socket.socket]:
         """The plain socket, if the next bytes to read are still in it; None over TLS."""
-        return None if self._stream.ahead else self._stream.socket
+        return None if self.stream.ahead else self.stream.socket
 
     @property
     def is_same_host(self) -> bool:
@@ -84,25 +84,25 @@ class Peer:
     def begin(self, operation: str, is_patient: bool = False) -> None:
         """Begin a request, whose answer may take as long as it likes if `is_patient`."""
         self.operation = operation
-        self._received = self._stream.received
+        self._received = self.stream.received
         self._deadline = None
-        self._stream.timeout = None if is_patient else self._timeout
+        self.stream.timeout = None if is_patient else self._timeout
 
     @contextlib.contextmanager
     def in_time(self) -> Iterator[None]:
         """Let all that is read in the with block take one time-out; none if the request is patient."""
-        timeout = self._stream.timeout
+        timeout = self.stream.timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._received_before = self._stream.received
+        self._received_before = self.stream.received
         try:
             yield
         finally:
             self._deadline = None
-            self._stream.timeout = timeout
+            self.stream.timeout = timeout
 
     def send(self, data: Data) -> None:
         """Send all of data."""
-        self._stream.send(data)
+        self.stream.send(data)
 
     def send_unless_heard(self, data: Data) -> bool:
         """Send data; return False as soon as the server says something instead of listening, or left."""
@@ -110,7 +110,7 @@ class Peer:
         while view:
             if self.has_input():
                 return False
-            count = self._stream.send_some(view[:SEND_STEP])
+            count = self.stream.send_some(view[:SEND_STEP])
             view = view[count:]
             if not count:
                 self._wait()
@@ -118,11 +118,11 @@ class Peer:
 
     def has_input(self) -> bool:
         """Return True if something came, or the server left. Does not wait."""
-        return self._stream.has_input(BUFFER_SIZE)
+        return self.stream.has_input(BUFFER_SIZE)
 
     def read_until(self, mark: bytes) -> bytes:
         """Return what comes before mark; mark is dropped."""
-        stream = self._stream
+        stream = self.stream
         self._hurry()
         data = stream.receive(BUFFER_SIZE)
         searched = 0
@@ -141,7 +141,7 @@ class Peer:
 
     def readinto(self, view: memoryview) -> int:
         """Read at least one byte into view, 0 at the end."""
-        stream = self._stream
+        stream = self.stream
         if not stream.ahead:
             self._hurry()
         if len(view) < DIRECT_READ and not stream.ahead:
@@ -153,7 +153,7 @@ class Peer:
     def fill(self, view: memoryview) -> int:
         """Read until view is full; return how much was read, less than that only at the end."""
         if self._deadline is None:
-            return self._stream.fill(view)
+            return self.stream.fill(view)
         done = 0
         while done < len(view):
             count = self.readinto(view[done:])
@@ -164,22 +164,22 @@ class Peer:
 
     def end_requests(self) -> None:
         """Tell the server that nothing more will come, while its answer still may."""
-        self._stream.end()
+        self.stream.end()
 
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""
-        self._stream.interrupt()
+        self.stream.interrupt()
 
     def close(self) -> None:
         """Close the socket; harmless when repeated."""
-        self._stream.close()
+        self.stream.close()
 
     def lost(self, reason: str) -> errors.Error:
         """Return the error for a connection that ended."""
-        if self._stream.is_interrupted:
+        if self.stream.is_interrupted:
             return errors.OperationCanceled()
         error = Lost(self.operation, f"the connection to the origin was lost: {reason}")
-        error.is_unheard = self._stream.received == self._received
+        error.is_unheard = self.stream.received == self._received
         return error
 
     def protocol_error(self, what: str) -> errors.Error:
@@ -202,12 +202,12 @@ class Peer:
 
     def _hurry(self) -> None:
         """Let the next wait end at the deadline, if there is one; the first wait does so anyway."""
-        if self._deadline is None or self._stream.received == self._received_before:
+        if self._deadline is None or self.stream.received == self._received_before:
             return
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise self.late(False, self._timeout)
-        self._stream.timeout = max(left, SHORTEST_WAIT)
+        self.stream.timeout = max(left, SHORTEST_WAIT)
 
     def _wait(self) -> None:
         """Wait until something came, or there is room to send."""

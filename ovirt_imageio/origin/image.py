@@ -30,6 +30,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.geometry import byteranges
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent, clipped, merged
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.net.stream import Stream
 from ovirt_imageio.origin import abilities, answers
 from ovirt_imageio.origin.listing import read_extents
 from ovirt_imageio.origin.reply import Reply
@@ -409,6 +410,14 @@ class Image:
         """Return the name that the origin gives to a download; a download of one byte tells, from the oldest on."""
         with self._get(0, 1) as reply:
             return byteranges.parse_filename(reply.headers.get("content-disposition", ""))
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[Stream]:
+        """Let the caller speak NBD with the origin, over a connection that is closed after the block."""
+        upgrade = {"connection": "upgrade", "upgrade": "nbd"}
+        with self.origin.request("attach the disk", "GET", headers=upgrade) as reply:
+            self.check_reply(reply, "attach the disk", 101)
+            yield reply.lend()
 
     # Ending
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Callable, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.net.stream import Stream
 from ovirt_imageio.origin.connection import BUFFER_SIZE, Peer
 from ovirt_imageio.relay.ends import fill
 
@@ -58,6 +59,12 @@ class Reply:
             with contextlib.suppress(errors.Error):
                 self.read(DRAIN_LIMIT)
         self._release(self._peer, kind is None and self._is_persistent and self._is_done)
+
+    def lend(self) -> Stream:
+        """Return the bytes behind "101 Switching Protocols"; the connection is closed with the reply."""
+        assert self.status == 101
+        self._is_persistent = False
+        return self._peer.stream
 
     @property
     def socket(self) -> Optional[socket.socket]:
@@ -118,7 +125,7 @@ class Reply:
             # Old daemons refuse HEAD with a body, which we would take for the next answer.
             self._is_persistent = self._is_persistent and self.status < 400
             return 0
-        if self.status in (204, 304):
+        if self.status in (101, 204, 304):
             return 0
         if self._is_chunked:
             return None
@@ -163,7 +170,8 @@ def read_head(peer: Peer) -> tuple[int, int, dict[str, str]]:
         match = STATUS_LINE.fullmatch(lines[0])
         if not match:
             raise peer.protocol_error(f"it began with {errors.quoted(lines[0])}")
-        if int(match[2]) >= 200:
+        # 101 is the last answer in HTTP.
+        if int(match[2]) >= 200 or int(match[2]) == 101:
             return int(match[2]), int(match[1]), parse_headers(peer, lines[1:])
 
 

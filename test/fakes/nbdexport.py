@@ -152,7 +152,9 @@ class Exporting:
 
     def _serve(self, sock: socket.socket) -> None:
         with sock, contextlib.closing(self._open_disk()) as disk:
-            offer = Offer(disk.size(), self._flags, contexts=self._contexts, can_extend=self._can_extend)
+            offer = Offer(
+                disk.size(), self._flags, contexts=dict(enumerate(self._contexts)), can_extend=self._can_extend
+            )
             try:
                 disk.attach(SocketChannel(sock), offer, self.watch)
             except Exception as error:

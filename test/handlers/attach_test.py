@@ -7,14 +7,17 @@ import logging
 import socket
 import struct
 from collections.abc import Iterator
+from types import MappingProxyType
 
 import pytest
 from fakes.clock import FakeClock
+from fakes.imageserver import ProxyServer
 from fakes.nbdclient import chunk, fails, handshake, receive, request
 from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.geometry.extent import DirtyExtent
+from ovirt_imageio.nbd import gate
 from ovirt_imageio.nbd.wire import Command
 
 SIZE = 64 * 1024
@@ -199,7 +202,7 @@ def test_what_breaks_the_protocol_is_told_to_the_operator(server):
 
 def test_dirty_extents(image_server, tmp_path):
     class Changed(MemoryBackend):
-        bitmaps = ("qemu:dirty-bitmap:changed",)
+        contexts = MappingProxyType({0: "base:allocation", 1: "qemu:dirty-bitmap:changed"})
 
     changed = [DirtyExtent(0, 512, True, False), DirtyExtent(512, SIZE - 512, False, False)]
     with image_server(tmp_path) as server:
@@ -214,6 +217,24 @@ def test_dirty_extents(image_server, tmp_path):
             _, _, kind, length = struct.unpack(">QIII", receive(sock, 20))
             assert kind == 4
             assert receive(sock, length)[4:].startswith(b"qemu:dirty-bitmap:")
+
+
+def test_a_proxy_lets_bytes_pass(tmp_path, monkeypatch):
+    gates = []
+    real = gate.Gate.run
+
+    def counted(self: gate.Gate) -> None:
+        gates.append(self)
+        real(self)
+
+    monkeypatch.setattr(gate.Gate, "run", counted)
+    with ProxyServer(tmp_path) as server:
+        server.add("read", DISK)
+        with attached(server, "read") as sock:
+            sock.sendall(request(Command.READ, 7, 512, 1024))
+            assert chunk(sock) == (1, 1, 7, struct.pack(">Q", 512) + DISK[512:1536])
+            leave(sock)
+    assert len(gates) == 1
 
 
 def test_the_ticket_is_in_no_log(server, caplog):

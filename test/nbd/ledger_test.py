@@ -25,7 +25,7 @@ READ, WRITE, DISCONNECT, FLUSH, ZERO, STATUS = 0, 1, 2, 3, 6, 7
 
 def open_ledger(mode: Mode = Mode.STRUCTURED, flags: ExportFlag = FLAGS) -> Ledger:
     contexts = {} if mode is Mode.SIMPLE else CONTEXTS
-    return Ledger(Rules(Offer(SIZE, flags, contexts=("base:allocation",)), Agreement(mode, contexts)), mode)
+    return Ledger(Rules(Offer(SIZE, flags, contexts={0: "base:allocation"}), Agreement(mode, contexts)), mode)
 
 
 def ask(command: int, cookie: int, offset: int = 0, length: int = 512, mode: Mode = Mode.STRUCTURED) -> bytes:

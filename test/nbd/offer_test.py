@@ -16,7 +16,7 @@ from ovirt_imageio.nbd.wire import ExportFlag, Info, Mode, Option, Reply
 
 FLAGS = ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH | ExportFlag.SEND_WRITE_ZEROES
 CONTEXTS = ("base:allocation", "qemu:dirty-bitmap:one", "qemu:dirty-bitmap:two")
-OFFER = Offer(size=2**40, flags=FLAGS, names=frozenset({"", "disk"}), contexts=CONTEXTS)
+OFFER = Offer(size=2**40, flags=FLAGS, names=frozenset({"", "disk"}), contexts=dict(enumerate(CONTEXTS)))
 
 GREETING = b"NBDMAGICIHAVEOPT\x00\x03"
 # Fixed new style, no zeroes.
@@ -253,7 +253,7 @@ def converse(what: Offer, name: str, dirty: bool = False) -> tuple[handshake.Exp
 
 @pytest.mark.parametrize("can_extend", [True, False])
 def test_our_client_agrees(can_extend):
-    what = Offer(4096, FLAGS, contexts=CONTEXTS, can_extend=can_extend)
+    what = Offer(4096, FLAGS, contexts=dict(enumerate(CONTEXTS)), can_extend=can_extend)
     export, agreed = converse(what, "", dirty=True)
     assert isinstance(agreed, Agreement)
     assert (export.size, export.flags, export.mode) == (4096, FLAGS, agreed.mode)

@@ -38,7 +38,7 @@ class Silent:
 
 def make(data: bytes = b"", is_writable: bool = True) -> Attach:
     disk = MemoryBackend(bytearray(4096))
-    return Attach(disk, Silent(data), make_offer(disk, 4096, [""], is_writable=is_writable, is_dirty=False))
+    return Attach(disk, Silent(data), make_offer(disk, 4096, [""], is_writable=is_writable))
 
 
 def test_ranges_are_told_once():
@@ -150,16 +150,15 @@ def test_ranges_are_told_while_they_are_made():
 
 def test_offer():
     disk = MemoryBackend(bytearray(4096))
-    offer = make_offer(disk, 1000, ["", "secret"], is_writable=False, is_dirty=True)
+    offer = make_offer(disk, 1000, ["", "secret"], is_writable=False)
     assert offer.size == 1000
     assert offer.flags & ExportFlag.READ_ONLY
     # Readers are many, a writer of this disk is alone.
     assert offer.flags & ExportFlag.CAN_MULTI_CONN
-    assert offer.contexts == ("base:allocation",)
+    assert offer.contexts == {0: "base:allocation"}
     assert "secret" not in repr(offer)
-    disk.bitmaps = ["qemu:dirty-bitmap:one"]
-    offer = make_offer(disk, 4096, [""], is_writable=True, is_dirty=True)
+    disk.contexts = {0: "base:allocation", 3: "qemu:dirty-bitmap:one"}
+    offer = make_offer(disk, 4096, [""], is_writable=True)
     assert not offer.flags & (ExportFlag.READ_ONLY | ExportFlag.CAN_MULTI_CONN)
     assert offer.flags & ExportFlag.SEND_WRITE_ZEROES
-    assert offer.contexts == ("base:allocation", "qemu:dirty-bitmap:one")
-    assert make_offer(disk, 4096, [""], is_writable=True, is_dirty=False).contexts == ("base:allocation",)
+    assert offer.contexts == disk.contexts
