@@ -136,7 +136,8 @@ def test_url_is_not_decoded(tmp_path):
     backend = open_backend(
         f"file://{tmp_path}/100%25", writable=False, sparse=False, dirty=True, options=Options(max_connections=3)
     )
-    backend.close()
+    with contextlib.closing(backend):
+        assert backend.size() == 4
 
 
 @pytest.mark.parametrize("url", ["file:", "file://", "file:relative/path", "file://server", "file:///disk\0"])

@@ -8,6 +8,7 @@ import threading
 import weakref
 
 import pytest
+from backends.contract import pattern
 from fakes.garbage import uncollected
 from fakes.waiting import DEADLINE
 
@@ -138,13 +139,14 @@ def test_send_to_nobody(pair):
 
 def test_send_large(pair):
     peer, far = pair
-    data = bytes(3 * 1024 * 1024)
+    data = pattern(3 * 1024 * 1024)
     thread = threading.Thread(target=peer.send, args=(memoryview(data),))
     thread.start()
-    count = 0
-    while count < len(data):
-        count += len(far.recv(1024 * 1024))
+    received = bytearray()
+    while len(received) < len(data):
+        received += far.recv(1024 * 1024)
     thread.join()
+    assert received == data
 
 
 def test_send_unless_heard(pair):
