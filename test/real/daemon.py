@@ -149,12 +149,14 @@ args = ("{folder}/daemon.log",)
     return folder / "etc"
 
 
-def start(folder: Path, arguments: Sequence[str] = (), *, root: Path = ROOT, **options: Any) -> subprocess.Popen[bytes]:
-    """Start the program in `root`, with the configuration in the folder; nothing is awaited.
+def start(
+    folder: Path, arguments: Sequence[str] = (), *, root: Path = ROOT, wrapper: Sequence[str] = (), **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start the program in `root`, by a wrapper, with the configuration in the folder; nothing is awaited.
 
     Of the options `environ` has variables for the program; None takes one away.
     """
-    command = [sys.executable, "-m", "ovirt_imageio.service.cli", "-c", str(folder / "etc"), *arguments]
+    command = [*wrapper, sys.executable, "-m", "ovirt_imageio.service.cli", "-c", str(folder / "etc"), *arguments]
     variables = {**os.environ, "PYTHONPATH": str(root), "PYTHONWARNINGS": "error", **options.pop("environ", {})}
     environ = {name: value for name, value in variables.items() if value is not None}
     return subprocess.Popen(command, env=environ, cwd=root, **options)
