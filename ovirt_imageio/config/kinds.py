@@ -6,7 +6,8 @@ values are used for.
 
 from __future__ import annotations
 
-import os.path
+import os
+from collections.abc import Mapping
 from configparser import RawConfigParser
 from typing import Union
 
@@ -14,6 +15,7 @@ __all__ = [
     "LONGEST",
     "Value",
     "parse_choice",
+    "parse_file",
     "parse_integer",
     "parse_level",
     "parse_seconds",
@@ -27,6 +29,9 @@ Value = Union[str, int, float, bool]
 SOCKET_NAME_LIMIT = 107
 # A day: nothing that waits needs more, and a typo of too many digits is found.
 LONGEST = 24 * 3600
+
+# Where systemd puts the files of LoadCredential=.
+CREDENTIALS = "$CREDENTIALS_DIRECTORY"
 
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -66,6 +71,17 @@ def parse_choice(text: str, choices: tuple[str, ...]) -> str:
     if text.lower() not in choices:
         raise ValueError(" or ".join(choices))
     return text.lower()
+
+
+def parse_file(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return a path; one that begins with $CREDENTIALS_DIRECTORY is a file that systemd handed to the service.
+
+    See LoadCredential= in systemd.exec(5). Without systemd it stays as it is: a program that only looks at the
+    configuration has no use for the file.
+    """
+    first, slash, rest = text.partition("/")
+    folder = environ.get(CREDENTIALS[1:])
+    return f"{folder}/{rest}" if first == CREDENTIALS and slash and folder else text
 
 
 def parse_socket(text: str) -> str:

@@ -15,6 +15,7 @@ from ovirt_imageio.config.kinds import (
     LONGEST,
     Value,
     parse_choice,
+    parse_file,
     parse_integer,
     parse_level,
     parse_seconds,
@@ -51,6 +52,11 @@ def _parsed(parse: Parser) -> Mapping[str, Any]:
 def text(default: str = "") -> str:
     """Declare a key that takes any text."""
     return field(default=default, metadata=_parsed(str))
+
+
+def file_name() -> str:
+    """Declare a key that takes the path of a file."""
+    return field(default="", metadata=_parsed(parse_file))
 
 
 def integer(default: int, low: int = 0, high: int = 2**31 - 1) -> int:
@@ -108,9 +114,9 @@ class TLS:
     """What the remote listener shows to its clients."""
 
     enable: bool = switch(True)
-    key_file: str = text()
-    cert_file: str = text()
-    ca_file: str = text()
+    key_file: str = file_name()
+    cert_file: str = file_name()
+    ca_file: str = file_name()
     enable_tls1_1: bool = switch(False)
 
 
@@ -126,7 +132,7 @@ class BackendHttp:
     """Images that another daemon serves: the proxy."""
 
     # Empty means [tls] ca_file.
-    ca_file: str = text()
+    ca_file: str = file_name()
     buffer_size: int = _buffer_size()
     connect_timeout: float = seconds(10.0, low=0.1)
     read_timeout: float = seconds(60.0, low=0.1)
@@ -196,8 +202,8 @@ class Sessions:
     """Sessions that begin with a token signed by the engine."""
 
     enable: bool = switch(False)
-    engine_cert_file: str = text()
-    engine_ca_cert_file: str = text()
+    engine_cert_file: str = file_name()
+    engine_ca_cert_file: str = file_name()
     allow_sha1: bool = switch(False)
     allowed_skew_seconds: int = integer(0, high=LONGEST)
 

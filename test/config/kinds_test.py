@@ -73,6 +73,26 @@ def test_nul_in_the_middle():
         kinds.parse_socket("/run/s\0ck")
 
 
+@pytest.mark.parametrize(
+    "text, path",
+    [
+        ("/etc/key.pem", "/etc/key.pem"),
+        ("", ""),
+        ("$CREDENTIALS_DIRECTORY/key.pem", "/run/credentials/unit/key.pem"),
+        # Only as the first part of a path.
+        ("$CREDENTIALS_DIRECTORY", "$CREDENTIALS_DIRECTORY"),
+        ("/x/$CREDENTIALS_DIRECTORY/key.pem", "/x/$CREDENTIALS_DIRECTORY/key.pem"),
+        ("$HOME/key.pem", "$HOME/key.pem"),
+    ],
+)
+def test_file(text, path):
+    assert kinds.parse_file(text, {"CREDENTIALS_DIRECTORY": "/run/credentials/unit", "HOME": "/root"}) == path
+
+
+def test_credential_without_systemd():
+    assert kinds.parse_file("$CREDENTIALS_DIRECTORY/key.pem", {}) == "$CREDENTIALS_DIRECTORY/key.pem"
+
+
 def test_long_socket():
     assert kinds.parse_socket("/" * 107)
     with pytest.raises(ValueError, match="at most 107 bytes"):

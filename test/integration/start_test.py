@@ -327,6 +327,24 @@ def test_authorities_that_only_root_may_read(public_folder, temporary_user):
     assert f"[backend_http] ca_file = '{folder}/ca.pem': expected a file that we can read" in said
 
 
+def test_credentials(tmp_path):
+    """Keys that systemd handed over, so that the daemon needs no right to read them where they are."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    made = certificates.certificate()
+    text = "[tls]\n"
+    for key in ("key_file", "cert_file", "ca_file"):
+        shutil.copy(getattr(made, key), credentials / key)
+        text += f"{key} = $CREDENTIALS_DIRECTORY/{key}\n"
+    with daemon.running(tmp_path, text, environ={"CREDENTIALS_DIRECTORY": str(credentials)}) as own:
+        connection = own.connect()
+        connection.request("GET", "/info")
+        assert connection.getresponse().status == 200
+        connection.close()
+    daemon.write_config(tmp_path, text)
+    assert "[tls] cert_file = '$CREDENTIALS_DIRECTORY/cert_file': expected a file" in fail(tmp_path)
+
+
 def test_relative_sockets(tmp_path):
     """In the current folder of the daemon; clients are told the whole path."""
     text = "[control]\nsocket = control.sock\n[local]\nsocket = local.sock\n"
