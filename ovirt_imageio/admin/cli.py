@@ -119,7 +119,7 @@ def add_conf_dir(parser: argparse.ArgumentParser, default: str) -> None:
 
 def add_arguments_of_add(parser: argparse.ArgumentParser) -> None:
     """Add what add-ticket takes."""
-    defaults = document.Request()
+    defaults = document.DiskChoice()
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("filename", nargs="?", metavar="JSON", help="a file with the ticket, or - for standard input")
     what.add_argument("--file", metavar="PATH", help="make a ticket for this file or block device; print its URL")
@@ -160,7 +160,7 @@ def add_ticket(client: api.Client, args: argparse.Namespace) -> None:
         client.add_ticket(document.read(args.filename))
         return
     config = api.load_config(args.conf_dir)
-    wanted = document.Request(args.file, args.url, args.size, args.read)
+    wanted = document.DiskChoice(args.file, args.url, args.size, args.read)
     if args.timeout is not None:
         wanted = wanted._replace(timeout=args.timeout)
     ticket = document.make(wanted)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Optional
 
 from ovirt_imageio.config import Config
 
-__all__ = ["Mistake", "Request", "hint", "make", "read", "transfer_url"]
+__all__ = ["DiskChoice", "Mistake", "hint", "make", "read", "transfer_url"]
 
 # No ticket is larger; a mistyped name of a disk image must not fill the memory.
 MAX_TICKET = 1024 * 1024
@@ -33,7 +33,7 @@ class Mistake(Exception):
     """The user gave something that cannot be used."""
 
 
-class Request(NamedTuple):
+class DiskChoice(NamedTuple):
     """What a person asks for: the disk at a path or at a URL."""
 
     path: Optional[str] = None
@@ -62,18 +62,18 @@ def read(filename: str) -> Any:
         raise Mistake(f"{name} is not JSON: {e}") from e
 
 
-def make(request: Request) -> dict[str, Any]:
+def make(choice: DiskChoice) -> dict[str, Any]:
     """Return a ticket with a random id for what was asked for. Raises Mistake."""
-    path = request.path or path_of(request.url or "")
+    path = choice.path or path_of(choice.url or "")
     if path is not None:
         url = Path(os.path.abspath(path)).as_uri()
-        size = size_of(path) if request.size is None else request.size
+        size = size_of(path) if choice.size is None else choice.size
         name = os.path.basename(os.path.abspath(path))
     else:
-        assert request.url
-        if request.size is None:
+        assert choice.url
+        if choice.size is None:
             raise Mistake("Only of files is the size known: add --size, such as --size 10g")
-        url, size = request.url, request.size
+        url, size = choice.url, choice.size
         # Not more of it: the URL of an image on another server ends with its secret.
         name = urllib.parse.urlsplit(url).scheme
     return {
@@ -82,16 +82,16 @@ def make(request: Request) -> dict[str, Any]:
         "transfer_id": f"{name}-{secrets.token_hex(2)}",
         "url": url,
         "size": size,
-        "ops": ["read"] if request.read_only else ["write"],
-        "timeout": request.timeout,
+        "ops": ["read"] if choice.read_only else ["write"],
+        "timeout": choice.timeout,
         "sparse": True,
         **({"filename": name} if path is not None else {}),
     }
 
 
-def hint(request: Request) -> Optional[str]:
+def hint(choice: DiskChoice) -> Optional[str]:
     """Return what the user should know about the disk, None if there is nothing to tell."""
-    path = request.path or path_of(request.url or "")
+    path = choice.path or path_of(choice.url or "")
     try:
         with open(path or os.devnull, "rb") as file:
             is_qcow2 = file.read(len(QCOW2)) == QCOW2

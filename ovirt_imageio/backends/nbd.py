@@ -241,11 +241,11 @@ class NBDBackend(Backend):
 
     # --- The connection ----------------------------------------------------------------------------------------------
 
-    def _request(self, operation: str) -> Request:
+    def _request(self, operation: str) -> RequestScope:
         """Return what gives a connection in a with block, and turns what goes wrong with it into errors of ours."""
         if self._is_closed:
             raise errors.ClosedBackend(self.name)
-        return Request(operation, self._connected, self.writes)
+        return RequestScope(operation, self._connected, self.writes)
 
     def _check_change(self, nbd: Client, operation: str, offset: int, length: int) -> None:
         """Raise unless this connection may be used to change a range of the disk; from now on it has writes."""
@@ -303,7 +303,7 @@ def aligned(export: Export, offset: int, length: int) -> tuple[int, int]:
     return head, end - offset + head if length else 0
 
 
-class Request:
+class RequestScope:
     """A with block that has a connection; errors of the NBD client in it become ours.
 
     A class, and no generator: small requests are many.

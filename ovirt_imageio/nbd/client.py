@@ -24,7 +24,7 @@ from ovirt_imageio.nbd import handshake, wire
 from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
 from ovirt_imageio.nbd.handshake import Agreement, Export
-from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
+from ovirt_imageio.nbd.replies import Data, Done, Hole, Replies, SentCommand
 from ovirt_imageio.nbd.stream import GATHER, ServerStream
 from ovirt_imageio.nbd.wire import CommandFlag
 from ovirt_imageio.net import connect as connections
@@ -103,9 +103,9 @@ class Client:
     def read(self, offset: int, view: memoryview) -> None:
         """Fill view with the bytes at offset."""
         if self._is_one_piece(offset, len(view)):
-            return self.run_one(Command(wire.Command.READ, offset, len(view), view))
+            return self.run_one(SentCommand(wire.Command.READ, offset, len(view), view))
         self.run(
-            Command(wire.Command.READ, offset + start, length, view[start : start + length])
+            SentCommand(wire.Command.READ, offset + start, length, view[start : start + length])
             for start, length in self.pieces(offset, len(view))
         )
 
@@ -114,10 +114,10 @@ class Client:
         self._check_writable(wire.Command.WRITE)
         flags = CommandFlag.FUA if fua and self.export.can_fua else CommandFlag.NONE
         if self._is_one_piece(offset, len(view)):
-            self.run_one(Command(wire.Command.WRITE, offset, len(view), view, flags))
+            self.run_one(SentCommand(wire.Command.WRITE, offset, len(view), view, flags))
         else:
             self.run(
-                Command(wire.Command.WRITE, offset + start, length, view[start : start + length], flags)
+                SentCommand(wire.Command.WRITE, offset + start, length, view[start : start + length], flags)
                 for start, length in self.pieces(offset, len(view))
             )
         if fua and not self.export.can_fua:
@@ -129,17 +129,17 @@ class Client:
         if self.export.can_zero:
             flags = CommandFlag.NONE if punch_hole else CommandFlag.NO_HOLE
             steps = blocks.pieces(0, length, MAX_ZERO)
-            self.run(Command(wire.Command.WRITE_ZEROES, offset + start, size, None, flags) for start, size in steps)
+            self.run(SentCommand(wire.Command.WRITE_ZEROES, offset + start, size, None, flags) for start, size in steps)
         else:
             self.run(
-                Command(wire.Command.WRITE, offset + start, size, ZEROES[:size])
+                SentCommand(wire.Command.WRITE, offset + start, size, ZEROES[:size])
                 for start, size in self.pieces(offset, length)
             )
 
     def flush(self) -> None:
         """Make what was written survive a power failure; a server that does not offer it has nothing to flush."""
         if self.export.can_flush:
-            self.run_one(Command(wire.Command.FLUSH, 0, 0))
+            self.run_one(SentCommand(wire.Command.FLUSH, 0, 0))
 
     def block_status(self, offset: int, length: int) -> dict[int, memoryview]:
         """Return the extents at offset, packed as they came, by the number of their context.
@@ -149,7 +149,7 @@ class Client:
         assert 0 < length <= self.max_status
         if not self.export.contexts:
             raise Unsupported(str(wire.Command.BLOCK_STATUS))
-        command = Command(wire.Command.BLOCK_STATUS, offset, length)
+        command = SentCommand(wire.Command.BLOCK_STATUS, offset, length)
         self.run_one(command)
         return command.extents
 
@@ -186,7 +186,7 @@ class Client:
 
     # --- What requests are made of -----------------------------------------------------------------------------------
 
-    def run(self, commands: Iterable[Command]) -> None:
+    def run(self, commands: Iterable[SentCommand]) -> None:
         """Run commands, a window of them at a time; when one fails, wait for those under way and raise its error."""
         try:
             for command in commands:
@@ -199,7 +199,7 @@ class Client:
             self._recover(e)
             raise
 
-    def run_one(self, command: Command) -> None:
+    def run_one(self, command: SentCommand) -> None:
         """Run a command while no other is under way."""
         assert not self._replies
         try:
@@ -209,11 +209,11 @@ class Client:
             self._recover(e)
             raise
 
-    def submit(self, command: Command) -> None:
+    def submit(self, command: SentCommand) -> None:
         """Send a command. Its reply is expected from now on; see `advance`."""
         self._stream.send(self.start(command), command.view if command.kind == wire.Command.WRITE else None)
 
-    def start(self, command: Command) -> bytes:
+    def start(self, command: SentCommand) -> bytes:
         """Return the header of a command, whose reply is expected from now on; the caller sends it, and its payload."""
         assert command.offset + command.length <= self.export.size
         if not self._is_alive:
@@ -244,7 +244,7 @@ class Client:
         """Move a part of what Data announced, up to `limit` bytes, into a pipe; return how many bytes that are."""
         return self._stream.receive_pipe(pipe, limit)
 
-    def submit_pipe(self, command: Command, pipe: Pipe) -> None:
+    def submit_pipe(self, command: SentCommand, pipe: Pipe) -> None:
         """Send a write whose bytes are in a pipe. Its reply is expected from now on."""
         self._stream.send_pipe(self.start(command), pipe)
 
@@ -258,7 +258,7 @@ class Client:
             for start, size in blocks.pieces(0, len(view), PIECE):
                 view[start : start + size] = ZEROES[:size]
 
-    def finish(self) -> Command:
+    def finish(self) -> SentCommand:
         """Wait until one of the commands under way has ended, and return it; raise if it failed."""
         step = self.advance()
         while not isinstance(step, Done):

@@ -28,7 +28,7 @@ from ovirt_imageio.nbd.wire import Chunk, Command, CommandFlag, Mode
 from ovirt_imageio.net.stream import Data, Stream
 from ovirt_imageio.relay import Progress, Sink, Source
 
-__all__ = ["Channel", "Data", "Disk", "Inbox", "Watch", "answer", "negotiate", "serve"]
+__all__ = ["Channel", "Data", "ExportedDisk", "Inbox", "Watch", "answer", "negotiate", "serve"]
 
 # What is received at once: many small requests, or the beginning of a long one.
 INBOX = 256 * 1024
@@ -63,7 +63,7 @@ class Channel(Protocol):
         """Send all parts."""
 
 
-class Disk(Protocol):
+class ExportedDisk(Protocol):
     """What is exported: backends are such disks."""
 
     zero_step: int
@@ -109,7 +109,7 @@ class Watch(Protocol):
         """Requests are under way at somebody else; tells whether one of them changes the disk."""
 
 
-def serve(channel: Channel, disk: Disk, what: Offer, watch: Watch) -> None:
+def serve(channel: Channel, disk: ExportedDisk, what: Offer, watch: Watch) -> None:
     """Serve a disk until the client leaves.
 
     Raises nbd.errors.ClientFault when the client breaks the protocol or leaves amid a request, and what channel and
@@ -121,9 +121,9 @@ def serve(channel: Channel, disk: Disk, what: Offer, watch: Watch) -> None:
         answer(inbox, channel, disk, what, agreement, watch)
 
 
-def answer(inbox: Inbox, channel: Channel, disk: Disk, what: Offer, agreement: Agreement, watch: Watch) -> None:
+def answer(inbox: Inbox, channel: Channel, disk: ExportedDisk, what: Offer, agreement: Agreement, watch: Watch) -> None:
     """Serve a disk to a client with whom the negotiation is over."""
-    Session(inbox, Replies(channel, agreement.mode), disk, what, agreement, watch).run()
+    Transmission(inbox, Outbox(channel, agreement.mode), disk, what, agreement, watch).run()
 
 
 def negotiate(inbox: Inbox, channel: Channel, what: Offer) -> Optional[Agreement]:
@@ -240,7 +240,7 @@ class Payload:
         """Never called: there is no socket."""
 
 
-class Replies:
+class Outbox:
     """What goes to the client: how a reply looks in the mode that was agreed, gathered in the outbox."""
 
     def __init__(self, channel: Channel, mode: Mode) -> None:
@@ -330,7 +330,7 @@ class Answer:
 
     socket: Optional[sockets.socket] = None
 
-    def __init__(self, replies: Replies, request: Request, is_simple: bool) -> None:
+    def __init__(self, replies: Outbox, request: Request, is_simple: bool) -> None:
         self._replies = replies
         self._request = request
         self._is_simple = is_simple
@@ -351,14 +351,14 @@ class Answer:
         """Never called: there is no socket."""
 
 
-class Session:
+class Transmission:
     """The transmission phase of one client."""
 
     def __init__(
         self,
         inbox: Inbox,
-        replies: Replies,
-        disk: Disk,
+        replies: Outbox,
+        disk: ExportedDisk,
         what: Offer,
         agreement: Agreement,
         watch: Watch,

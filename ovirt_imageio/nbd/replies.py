@@ -26,7 +26,7 @@ from ovirt_imageio.nbd.errors import ProtocolError, RequestFailed, printable
 from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.wire import Chunk, Mode
 
-__all__ = ["Command", "Data", "Done", "Hole", "Replies", "Step"]
+__all__ = ["Data", "Done", "Hole", "Replies", "SentCommand", "Step"]
 
 # How many pieces of one read may wait for their neighbours. Servers answer nearly in order; a hostile one could send
 # every other byte, and make us keep a million numbers.
@@ -47,8 +47,8 @@ SIMPLE_KINDS = {
 }
 
 
-class Command:
-    """A request under way: what was asked for, and what came back so far."""
+class SentCommand:
+    """A command that was sent: what was asked for, and what came back so far."""
 
     __slots__ = (
         *("_covered", "cookie", "error", "error_count", "extents"),
@@ -119,7 +119,7 @@ class Command:
 class Data(NamedTuple):
     """The next `length` bytes of the connection stand at `start` of the range of `command`."""
 
-    command: Command
+    command: SentCommand
     start: int
     length: int
 
@@ -127,7 +127,7 @@ class Data(NamedTuple):
 class Hole(NamedTuple):
     """`length` bytes at `start` of the range of `command` are zeroes; nothing follows on the connection."""
 
-    command: Command
+    command: SentCommand
     start: int
     length: int
 
@@ -135,7 +135,7 @@ class Hole(NamedTuple):
 class Done(NamedTuple):
     """The command has ended."""
 
-    command: Command
+    command: SentCommand
 
 
 Step = Union[memoryview, Data, Hole, Done]
@@ -147,7 +147,7 @@ class Replies:
 
     def __init__(self, export: Export) -> None:
         self._export = export
-        self._pending: dict[int, Command] = {}
+        self._pending: dict[int, SentCommand] = {}
         # How many bytes are to be read by all of them.
         self.payload = 0
         # How many of them may have a simple reply.
@@ -160,7 +160,7 @@ class Replies:
         """How many commands are under way."""
         return len(self._pending)
 
-    def add(self, command: Command) -> None:
+    def add(self, command: SentCommand) -> None:
         """Expect the reply of a command, and give it its cookie."""
         command.cookie = self._next_cookie
         self._next_cookie = (self._next_cookie + 1) & 0xFFFF_FFFF_FFFF_FFFF
@@ -184,7 +184,7 @@ class Replies:
             yield simple if is_short else header
             found = int.from_bytes(header[:4], "big")
             if found == wire.SIMPLE_REPLY_MAGIC and is_short:
-                command: Optional[Command] = yield from self._simple(simple)
+                command: Optional[SentCommand] = yield from self._simple(simple)
             elif found == magic:
                 if is_short and rest:
                     yield rest
@@ -197,13 +197,13 @@ class Replies:
                 self.payload -= command.payload
                 yield Done(command)
 
-    def _find(self, cookie: int) -> Command:
+    def _find(self, cookie: int) -> SentCommand:
         try:
             return self._pending[cookie]
         except KeyError:
             raise ProtocolError(f"a reply to request {cookie}, which is not under way") from None
 
-    def _simple(self, header: memoryview) -> Generator[Data, None, Command]:
+    def _simple(self, header: memoryview) -> Generator[Data, None, SentCommand]:
         """Understand a simple reply."""
         _, code, cookie = wire.SIMPLE_REPLY.unpack(header)
         command = self._find(cookie)
@@ -216,7 +216,7 @@ class Replies:
             yield Data(command, 0, command.length)
         return command
 
-    def _chunk(self, header: memoryview) -> Generator[Union[memoryview, Data, Hole], None, Optional[Command]]:
+    def _chunk(self, header: memoryview) -> Generator[Union[memoryview, Data, Hole], None, Optional[SentCommand]]:
         """Understand one chunk of a structured reply; return its command if it was the last one."""
         if self._export.mode is Mode.EXTENDED:
             _, flags, kind, cookie, offset, length = wire.EXTENDED_REPLY.unpack(header)
@@ -244,7 +244,7 @@ class Replies:
             self._check_complete(command)
         return command if is_last else None
 
-    def _data(self, command: Command, kind: int, length: int) -> Steps:
+    def _data(self, command: SentCommand, kind: int, length: int) -> Steps:
         """Understand a chunk of the bytes that were asked for."""
         if kind == Chunk.OFFSET_HOLE:
             if length != wire.HOLE.size:
@@ -267,7 +267,7 @@ class Replies:
     def _status_kind(self) -> Chunk:
         return Chunk.BLOCK_STATUS_EXT if self._export.mode is Mode.EXTENDED else Chunk.BLOCK_STATUS
 
-    def _status(self, command: Command, length: int) -> Steps:
+    def _status(self, command: SentCommand, length: int) -> Steps:
         """Understand a chunk of extents; they stay packed until somebody wants them."""
         extended = self._export.mode is Mode.EXTENDED
         prefix = wire.STATUS_EXT.size if extended else wire.CONTEXT_ID.size
@@ -286,7 +286,7 @@ class Replies:
         command.extents[context] = packed
         yield packed
 
-    def _error(self, command: Command, kind: int, length: int) -> Steps:
+    def _error(self, command: SentCommand, kind: int, length: int) -> Steps:
         """Understand an error chunk, also one of a kind that is newer than we are."""
         if not wire.ERROR.size <= length <= wire.ERROR.size + wire.MAX_STRING + wire.ERROR_OFFSET.size:
             raise ProtocolError(f"an error of {length} bytes in the reply to {command}")
@@ -303,7 +303,7 @@ class Replies:
                 raise ProtocolError(f"an error at {offset} in the reply to {command}")
         command.fail(code, printable(bytes(payload[wire.ERROR.size : wire.ERROR.size + size])))
 
-    def _check_complete(self, command: Command) -> None:
+    def _check_complete(self, command: SentCommand) -> None:
         """Raise ProtocolError if the last chunk came before all that was promised."""
         if command.error is not None:
             return

@@ -22,7 +22,7 @@ from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.client import PIECE, WINDOW, Client
 from ovirt_imageio.nbd.errors import ConnectionDead
-from ovirt_imageio.nbd.replies import Command, Data, Done, Hole
+from ovirt_imageio.nbd.replies import Data, Done, Hole, SentCommand
 from ovirt_imageio.relay import Pipe, Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import ZEROES
 
@@ -116,9 +116,9 @@ class Sending:
         self._sink = sink
         self._progress = progress
         # What was asked for, in the order in which it must leave; the slots of those that need one.
-        self._window: deque[Command] = deque()
-        self._slots: dict[Command, memoryview] = {}
-        self._finished: set[Command] = set()
+        self._window: deque[SentCommand] = deque()
+        self._slots: dict[SentCommand, memoryview] = {}
+        self._finished: set[SentCommand] = set()
         # How much of the first command has left.
         self._sent = 0
         self._can_splice = False
@@ -147,7 +147,7 @@ class Sending:
         """Keep the window full; return False when there is nothing to wait for."""
         while len(self._window) < WINDOW and self._position < self._end:
             size = self._client.next_piece(self._position, self._end - self._position)
-            command = Command(wire.Command.READ, self._position, size)
+            command = SentCommand(wire.Command.READ, self._position, size)
             self._client.submit(command)
             self._window.append(command)
             self._position += size
@@ -218,11 +218,11 @@ class Sending:
             command.view = slot[: command.length]
         self._client.store(step)
 
-    def _stored(self, command: Command, start: int, length: int) -> memoryview:
+    def _stored(self, command: SentCommand, start: int, length: int) -> memoryview:
         assert command.view is not None
         return command.view[start : start + length]
 
-    def _finish(self, command: Command) -> None:
+    def _finish(self, command: SentCommand) -> None:
         """Note that a command has ended, and send what it held up."""
         if command.error is not None:
             raise command.error
@@ -246,8 +246,8 @@ class Receiving:
         self._client = client
         self._progress = progress
         # The writes under way, in order, with their slots; those that have ended before an earlier one.
-        self._window: deque[tuple[Command, Optional[memoryview]]] = deque()
-        self._finished: set[Command] = set()
+        self._window: deque[tuple[SentCommand, Optional[memoryview]]] = deque()
+        self._finished: set[SentCommand] = set()
         self._done = 0
         self._can_splice = False
 
@@ -275,7 +275,7 @@ class Receiving:
             self._wait()
             raise
         if count:
-            command = Command(wire.Command.WRITE, offset, count, slot[:count])
+            command = SentCommand(wire.Command.WRITE, offset, count, slot[:count])
             self._window.append((command, slot))
             self._client.submit(command)
         else:
@@ -301,7 +301,7 @@ class Receiving:
         # The end of the stream: the source knows better what that means.
         self._can_splice = count > 0
         if count:
-            command = Command(wire.Command.WRITE, offset, count)
+            command = SentCommand(wire.Command.WRITE, offset, count)
             self._window.append((command, None))
             try:
                 self._client.submit_pipe(command, pipe)

@@ -19,22 +19,22 @@ def disk(tmp_path):
 
 
 def test_path_and_url_are_the_same(disk):
-    for request in (document.Request(path=str(disk)), document.Request(url=disk.as_uri())):
+    for request in (document.DiskChoice(path=str(disk)), document.DiskChoice(url=disk.as_uri())):
         ticket = document.make(request)
         assert (ticket["url"], ticket["size"], ticket["filename"]) == (disk.as_uri(), 1000, "disk.raw")
 
 
 def test_relative_path(disk, monkeypatch):
     monkeypatch.chdir(disk.parent)
-    assert document.make(document.Request(path="disk.raw"))["url"] == disk.as_uri()
+    assert document.make(document.DiskChoice(path="disk.raw"))["url"] == disk.as_uri()
 
 
 def test_size_that_was_given(disk):
-    assert document.make(document.Request(path=str(disk), size=512))["size"] == 512
+    assert document.make(document.DiskChoice(path=str(disk), size=512))["size"] == 512
 
 
 def test_secret_in_a_url_is_in_nothing_else():
-    ticket = document.make(document.Request(url="https://host/images/secret", size=512))
+    ticket = document.make(document.DiskChoice(url="https://host/images/secret", size=512))
     assert "secret" not in ticket["transfer_id"]
     assert "filename" not in ticket
 

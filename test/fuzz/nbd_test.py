@@ -18,7 +18,7 @@ from ovirt_imageio.nbd import handshake, status, wire
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, ProtocolError, Refused, RequestFailed
 from ovirt_imageio.nbd.handshake import Export, Receive
-from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
+from ovirt_imageio.nbd.replies import Data, Done, Hole, Replies, SentCommand
 from ovirt_imageio.nbd.stream import ServerStream
 from ovirt_imageio.nbd.wire import Chunk, Info, Mode, Option, Reply
 
@@ -175,8 +175,8 @@ def receive(mode, data):
     export = Export("", 2**40, 0, mode, CONTEXTS)
     replies = Replies(export)
     guard = memoryview(bytearray(b"?" * 3 * LENGTH))
-    reads = [Command(wire.Command.READ, OFFSET, LENGTH, guard[LENGTH : 2 * LENGTH]) for _ in range(2)]
-    commands = [*reads, Command(wire.Command.BLOCK_STATUS, OFFSET, LENGTH), Command(wire.Command.FLUSH, 0, 0)]
+    reads = [SentCommand(wire.Command.READ, OFFSET, LENGTH, guard[LENGTH : 2 * LENGTH]) for _ in range(2)]
+    commands = [*reads, SentCommand(wire.Command.BLOCK_STATUS, OFFSET, LENGTH), SentCommand(wire.Command.FLUSH, 0, 0)]
     for command in commands if mode is not Mode.SIMPLE else [*reads, commands[-1]]:
         replies.add(command)
     with contextlib.suppress(EOFError, ProtocolError):

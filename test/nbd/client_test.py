@@ -310,7 +310,7 @@ def test_settled_throws_away_what_is_under_way():
     with connected(serving(disk)) as nbd:
         with pytest.raises(ZeroDivisionError), nbd.settled():
             for start in (0, MIB):
-                nbd.submit(client.Command(Command.READ, start, 1000))
+                nbd.submit(client.SentCommand(Command.READ, start, 1000))
             raise ZeroDivisionError
         assert nbd.is_alive
         view = buffer(1000)
@@ -321,7 +321,7 @@ def test_settled_throws_away_what_is_under_way():
 def test_an_interrupt_of_the_keyboard_closes():
     with connected(serving(bytearray(SIZE))) as nbd:
         with pytest.raises(KeyboardInterrupt), nbd.settled():
-            nbd.submit(client.Command(Command.READ, 0, 1000))
+            nbd.submit(client.SentCommand(Command.READ, 0, 1000))
             raise KeyboardInterrupt
         assert not nbd.is_alive
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ovirt_imageio.nbd import replies, wire
 from ovirt_imageio.nbd.errors import ProtocolError
 from ovirt_imageio.nbd.handshake import Export
-from ovirt_imageio.nbd.replies import Command, Data, Done, Hole, Replies
+from ovirt_imageio.nbd.replies import Data, Done, Hole, Replies, SentCommand
 from ovirt_imageio.nbd.wire import Chunk, ExportFlag, Mode
 
 CONTEXTS = {1: "base:allocation", 2: "qemu:allocation-depth"}
@@ -33,7 +33,7 @@ class Session:
 
     def add(self, kind, length=0, offset=OFFSET):
         view = memoryview(bytearray(b"?" * length)) if kind == wire.Command.READ else None
-        command = Command(kind, offset, length, view)
+        command = SentCommand(kind, offset, length, view)
         self.replies.add(command)
         return command
 
@@ -308,7 +308,7 @@ def bad_chunks(session, command):
     }
 
 
-@pytest.mark.parametrize("name", bad_chunks(Session(), Command(wire.Command.READ, OFFSET, 4)))
+@pytest.mark.parametrize("name", bad_chunks(Session(), SentCommand(wire.Command.READ, OFFSET, 4)))
 def test_bad_chunk(session, name):
     command = session.add(wire.Command.READ, 4)
     with pytest.raises(ProtocolError):
@@ -398,7 +398,7 @@ def bad_status(session, command):
     }
 
 
-@pytest.mark.parametrize("name", bad_status(Session(), Command(wire.Command.BLOCK_STATUS, OFFSET, 1000)))
+@pytest.mark.parametrize("name", bad_status(Session(), SentCommand(wire.Command.BLOCK_STATUS, OFFSET, 1000)))
 def test_bad_status(session, name):
     command = session.add(wire.Command.BLOCK_STATUS, 1000)
     with pytest.raises(ProtocolError):
