@@ -67,7 +67,7 @@ def upload(
     The other arguments are those of download(), too: help(ovirt_imageio.client) has them. What is beyond the end of a
     smaller image becomes zero on the server. Raises the errors of ovirt_imageio.client.
     """
-    options = transfer.Options(
+    options = transfer.TransferOptions(
         secure,
         progress,
         proxy_url,
@@ -120,7 +120,7 @@ def download(
     image is left behind; with `resume` it is left, and a file beside it tells that it is not complete. Raises the
     errors of ovirt_imageio.client.
     """
-    options = transfer.Options(
+    options = transfer.TransferOptions(
         secure,
         progress,
         proxy_url,

@@ -235,11 +235,11 @@ def transfer_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {**server_arguments(options), **{name: getattr(options, name) for name in names}}
 
 
-def stream_options(options: argparse.Namespace, progress: Counter) -> transfer.Options:
+def stream_options(options: argparse.Namespace, progress: Counter) -> transfer.TransferOptions:
     """Return the options of a transfer through a pipe."""
     arguments = transfer_arguments(options)
     del arguments["cafile"]
-    return transfer.Options(progress=progress, **arguments)
+    return transfer.TransferOptions(progress=progress, **arguments)
 
 
 if __name__ == "__main__":

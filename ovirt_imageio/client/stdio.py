@@ -22,7 +22,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.copy import lanes, plan
 from ovirt_imageio.client.errors import SizeMismatch, translated
-from ovirt_imageio.client.transfer import DOWNLOAD_GAP, Options, spare_after
+from ovirt_imageio.client.transfer import DOWNLOAD_GAP, TransferOptions, spare_after
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.relay import Progress, Sink, buffers
@@ -35,7 +35,7 @@ PIECE = 1024**2
 
 
 def upload(
-    stream: io.BufferedIOBase, url: str, cafile: Optional[str], options: Options, disk_is_zero: bool = False
+    stream: io.BufferedIOBase, url: str, cafile: Optional[str], options: TransferOptions, disk_is_zero: bool = False
 ) -> None:
     """Upload what a stream has until it ends; the rest of the image becomes zero.
 
@@ -52,7 +52,7 @@ def upload(
         options.copy(tasks, functools.partial(lanes.UploadLane, lambda: source, remote.open), 1, None, name="upload")
 
 
-def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options: Options) -> None:
+def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options: TransferOptions) -> None:
     """Write the whole image to a stream."""
     with translated(), contextlib.ExitStack() as stack:
         remote = options.remote(url, cafile)

@@ -31,7 +31,7 @@ from ovirt_imageio.origin.pipeline import Pipeline
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.node import is_block_device
 
-__all__ = ["DOWNLOAD_GAP", "Download", "Options", "Upload", "spare_after"]
+__all__ = ["DOWNLOAD_GAP", "Download", "TransferOptions", "Upload", "spare_after"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ DOWNLOAD_GAP = 128 * 1024
 
 
 @dataclass
-class Options:
+class TransferOptions:
     """What upload and download have in common; the package describes it."""
 
     secure: bool = True
@@ -125,7 +125,7 @@ class Upload:
     filename: str
     url: str
     cafile: Optional[str]
-    options: Options
+    options: TransferOptions
     member: Optional[str] = None
     backing_chain: bool = True
     disk_is_zero: bool = False
@@ -209,7 +209,7 @@ class Download:
     url: str
     filename: str
     cafile: Optional[str]
-    options: Options
+    options: TransferOptions
     format: str = "qcow2"
     incremental: bool = False
     backing_file: Optional[str] = None

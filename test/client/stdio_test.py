@@ -10,7 +10,7 @@ from fakes.origin import DiskOrigin, ScriptedOrigin
 from ovirt_imageio import client
 from ovirt_imageio.client import stdio
 from ovirt_imageio.client.copy import lanes, pace
-from ovirt_imageio.client.transfer import Options
+from ovirt_imageio.client.transfer import TransferOptions
 
 PIECE = stdio.PIECE
 SIZES = [0, 1, 511, 4096, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5]
@@ -40,7 +40,7 @@ def test_upload(size):
     data = pattern(size)
     counts = []
     with DiskOrigin(b"x" * (size + 2 * PIECE)) as origin:
-        stdio.upload(Slow(data), origin.url, None, Options(progress=counts.append))
+        stdio.upload(Slow(data), origin.url, None, TransferOptions(progress=counts.append))
         assert origin.data == data + bytes(2 * PIECE)
     assert sum(counts) == size + 2 * PIECE
 
@@ -48,16 +48,16 @@ def test_upload(size):
 def test_empty_stream_zeroes_nothing():
     with DiskOrigin(b"x" * 10) as origin:
         with pytest.raises(client.InvalidValue, match="expected a raw disk"):
-            stdio.upload(io.BytesIO(), origin.url, None, Options())
+            stdio.upload(io.BytesIO(), origin.url, None, TransferOptions())
         assert origin.data == b"x" * 10
     with DiskOrigin() as origin:
-        stdio.upload(io.BytesIO(), origin.url, None, Options())
+        stdio.upload(io.BytesIO(), origin.url, None, TransferOptions())
 
 
 def test_upload_sends_no_zeroes():
     data = bytes(PIECE) + b"a" * PIECE + bytes(5 * PIECE) + b"b" * 10
     with DiskOrigin(b"x" * len(data)) as origin:
-        stdio.upload(io.BytesIO(data), origin.url, None, Options())
+        stdio.upload(io.BytesIO(data), origin.url, None, TransferOptions())
         assert origin.data == data
         assert [message for message in origin.messages if message["op"] == "zero"] == [
             {"op": "zero", "offset": 0, "size": PIECE, "flush": False},
@@ -84,7 +84,7 @@ def test_long_zeroes_are_told_in_time():
 def test_upload_to_a_disk_that_is_zero():
     data = bytes(PIECE) + b"a" * PIECE + bytes(PIECE)
     with DiskOrigin(bytes(len(data))) as origin:
-        stdio.upload(io.BytesIO(data), origin.url, None, Options(), disk_is_zero=True)
+        stdio.upload(io.BytesIO(data), origin.url, None, TransferOptions(), disk_is_zero=True)
         assert origin.data == data
         assert [message["op"] for message in origin.messages] == ["flush"]
 
@@ -93,7 +93,7 @@ def test_upload_to_a_disk_that_is_zero():
 def test_stream_is_too_long(size):
     with DiskOrigin(bytes(size)) as origin:
         with pytest.raises(client.SizeMismatch, match=f"only {size}"):
-            stdio.upload(io.BytesIO(pattern(size + 1)), origin.url, None, Options())
+            stdio.upload(io.BytesIO(pattern(size + 1)), origin.url, None, TransferOptions())
         assert len(origin.data) == size
 
 
@@ -122,7 +122,7 @@ def test_upload_after_a_lost_connection():
         take(wire, 99)
 
     with ScriptedOrigin(lose, go_on) as origin:
-        stdio.upload(io.BytesIO(data), origin.url, None, Options(retries=3))
+        stdio.upload(io.BytesIO(data), origin.url, None, TransferOptions(retries=3))
     assert b"".join(got[offset] for offset in sorted(got)) == data[min(got) :]
     assert max(got) == 2 * PIECE
 
@@ -141,7 +141,7 @@ def test_only_what_may_be_lost_is_kept():
 def test_download(size):
     stream, counts = Slow(), []
     with DiskOrigin(pattern(size)) as origin:
-        stdio.download(origin.url, None, stream, Options(progress=counts.append))
+        stdio.download(origin.url, None, stream, TransferOptions(progress=counts.append))
     assert stream.getvalue() == pattern(size)
     assert sum(counts) == size
 
@@ -159,7 +159,7 @@ def test_download_fetches_no_zeroes():
             {"start": 6 * PIECE, "length": 512, "zero": False, "hole": False},
             {"start": 6 * PIECE + 512, "length": 4 * PIECE - 512, "zero": True, "hole": False},
         ]
-        stdio.download(origin.url, None, stream, Options())
+        stdio.download(origin.url, None, stream, TransferOptions())
         ranges = [headers.get("range") for method, path, headers in origin.requests if "extents" not in path]
     assert stream.getvalue() == data
     assert [text for text in ranges if text] == ["bytes=2097152-3145727", "bytes=6291456-6291967"]
@@ -182,7 +182,7 @@ def test_download_after_a_lost_connection():
 
     stream = io.BytesIO()
     with ScriptedOrigin(lose, go_on) as origin:
-        stdio.download(origin.url, None, stream, Options(retries=3))
+        stdio.download(origin.url, None, stream, TransferOptions(retries=3))
     assert stream.getvalue() == data
 
 
@@ -192,4 +192,4 @@ def test_reader_left():
             raise BrokenPipeError(32, "Broken pipe")
 
     with DiskOrigin(pattern(10)) as origin, pytest.raises(BrokenPipeError):
-        stdio.download(origin.url, None, Left(), Options(retries=3))
+        stdio.download(origin.url, None, Left(), TransferOptions(retries=3))

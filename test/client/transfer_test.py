@@ -10,12 +10,12 @@ from fakes.origin import DiskOrigin
 from ovirt_imageio import errors
 from ovirt_imageio.client import errors as client_errors
 from ovirt_imageio.client.resume import decode, encode
-from ovirt_imageio.client.transfer import Download, Options, Upload, check_size
+from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size
 from ovirt_imageio.origin.image import Image
 
 DATA = bytes(range(256)) * 4096
 SMALL = len(DATA) // 2
-DEFAULT = Options()
+DEFAULT = TransferOptions()
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def image(tmp_path):
     return str(path)
 
 
-def upload(image: str, origin: DiskOrigin, options: Options = DEFAULT, **arguments) -> None:
+def upload(image: str, origin: DiskOrigin, options: TransferOptions = DEFAULT, **arguments) -> None:
     Upload(image, origin.url, None, options, format="raw", **arguments).run()
 
 
-def download(origin: DiskOrigin, path: str, options: Options = DEFAULT, **arguments) -> None:
+def download(origin: DiskOrigin, path: str, options: TransferOptions = DEFAULT, **arguments) -> None:
     Download(origin.url, path, None, options, **{"format": "raw", **arguments}).run()
 
 
@@ -39,12 +39,12 @@ def download(origin: DiskOrigin, path: str, options: Options = DEFAULT, **argume
 )
 def test_wrong_options(wrong, name):
     with pytest.raises(errors.InvalidValue, match=name):
-        Options(**wrong)
+        TransferOptions(**wrong)
 
 
 @pytest.mark.parametrize(("limit", "wanted", "workers"), [(8, 4, 4), (1, 4, 1), (8, 0, 1), (8, -1, 1)])
 def test_workers(limit, wanted, workers):
-    assert Options(max_workers=wanted).workers(limit) == workers
+    assert TransferOptions(max_workers=wanted).workers(limit) == workers
 
 
 def test_upload(image):
@@ -81,9 +81,9 @@ def test_size_that_does_not_fit(image):
 def test_verify_needs_a_whole_disk(image, tmp_path):
     with DiskOrigin(DATA) as origin:
         with pytest.raises(client_errors.InvalidArgument, match="backing_chain"):
-            upload(image, origin, Options(verify=True), backing_chain=False)
+            upload(image, origin, TransferOptions(verify=True), backing_chain=False)
         with pytest.raises(client_errors.InvalidArgument, match="backing_file"):
-            download(origin, str(tmp_path / "copy"), Options(verify=True), format="qcow2", incremental=True)
+            download(origin, str(tmp_path / "copy"), TransferOptions(verify=True), format="qcow2", incremental=True)
         assert origin.requests == []
 
 
@@ -112,7 +112,7 @@ def test_existing_file_is_kept_when_qemu_refuses(tmp_path, wrong, resume):
     path = tmp_path / "copy"
     path.write_bytes(b"precious")
     with DiskOrigin(DATA) as origin, pytest.raises(errors.StorageError):
-        download(origin, str(path), Options(resume=resume), **wrong)
+        download(origin, str(path), TransferOptions(resume=resume), **wrong)
     assert path.read_bytes() == b"precious"
     assert [item.name for item in tmp_path.iterdir()] == ["copy"]
 
@@ -151,10 +151,10 @@ def test_failed_download_that_may_be_resumed_is_marked(tmp_path):
     with DiskOrigin(DATA) as origin:
         origin.refusals[("GET", "")] = (403, "No such ticket", {})
         with pytest.raises(errors.OriginError):
-            download(origin, str(tmp_path / "copy"), Options(resume=True))
+            download(origin, str(tmp_path / "copy"), TransferOptions(resume=True))
         assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "copy.resume"]
         origin.refusals.clear()
-        download(origin, str(tmp_path / "copy"), Options(resume=True))
+        download(origin, str(tmp_path / "copy"), TransferOptions(resume=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
 
 
@@ -167,13 +167,13 @@ def test_file_that_was_cut_is_not_resumed(tmp_path, left):
     with DiskOrigin(data) as origin:
         origin.refusals[("GET", "")] = (403, "No such ticket", {})
         with pytest.raises(errors.OriginError):
-            download(origin, str(path), Options(resume=True))
+            download(origin, str(path), TransferOptions(resume=True))
         origin.refusals.clear()
         journal = decode(state.read_bytes())
         journal.done.add(0, len(data))
         state.write_bytes(encode(journal))
         path.write_bytes(data[:left])
-        download(origin, str(path), Options(resume=True))
+        download(origin, str(path), TransferOptions(resume=True))
     assert path.read_bytes() == data
     assert not state.exists()
 
@@ -184,12 +184,12 @@ def test_state_file_where_the_caller_wants_it(tmp_path):
     with DiskOrigin(DATA) as origin:
         origin.refusals[("GET", "")] = (403, "No such ticket", {})
         with pytest.raises(errors.OriginError):
-            download(origin, str(tmp_path / "copy"), Options(resume=str(state)))
+            download(origin, str(tmp_path / "copy"), TransferOptions(resume=str(state)))
     assert state.exists()
 
 
 def test_state_file_may_be_a_path_object(tmp_path):
-    journal = Options(resume=tmp_path / "elsewhere").journal("image", {})
+    journal = TransferOptions(resume=tmp_path / "elsewhere").journal("image", {})
     assert journal is not None
     assert journal.path == str(tmp_path / "elsewhere")
 

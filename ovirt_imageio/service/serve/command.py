@@ -27,8 +27,8 @@ from ovirt_imageio.qemu.nbd import QemuNbd
 from ovirt_imageio.service import process
 from ovirt_imageio.service.listeners import Listeners
 from ovirt_imageio.service.serve import certificate, greeting, images, reach
-from ovirt_imageio.service.serve.images import Image
-from ovirt_imageio.service.serve.progress import Progress, Traffic
+from ovirt_imageio.service.serve.images import ServedImage
+from ovirt_imageio.service.serve.progress import Traffic, TrafficDisplay
 from ovirt_imageio.service.signals import Signals
 from ovirt_imageio.terminal import output
 
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
             for image, ticket in zip(found, tickets)
         ]
         show(options, offers, trust(options, config), where)
-        progress = None if options.json else Progress(traffic, output.say, output.width(sys.stdout))
+        progress = None if options.json else TrafficDisplay(traffic, output.say, output.width(sys.stdout))
         status = watch(signals, listeners, servers, progress)
         process.drain(listeners, signals, GRACE, tell)
     if not options.json:
@@ -100,7 +100,9 @@ def start_log(is_verbose: bool) -> None:
         logging.basicConfig(level=logging.WARNING, format="ovirt-imageio: %(message)s")
 
 
-def open_image(image: Image, options: argparse.Namespace, scope: contextlib.ExitStack, servers: list[QemuNbd]) -> str:
+def open_image(
+    image: ServedImage, options: argparse.Namespace, scope: contextlib.ExitStack, servers: list[QemuNbd]
+) -> str:
     """Return the URL of the image for a ticket; start the server that it needs, until the scope ends."""
     if image.is_file:
         return f"file://{urllib.parse.quote(image.path)}"
@@ -152,7 +154,7 @@ def bind(config: Config, traffic: Traffic, is_port_chosen: bool) -> Listeners:
         return Listeners(dataclasses.replace(config, remote=dataclasses.replace(config.remote, port=0)), traffic)
 
 
-def make_ticket(options: argparse.Namespace, image: Image, url: str) -> dict[str, Any]:
+def make_ticket(options: argparse.Namespace, image: ServedImage, url: str) -> dict[str, Any]:
     """Return the ticket for the image."""
     return {
         "uuid": options.ticket_id or str(uuid.uuid4()),
@@ -196,7 +198,9 @@ def show(
     output.say(greeting.greet(offers, known, is_public=where.is_public, read_only=options.read_only, tools=tools))
 
 
-def watch(signals: Signals, listeners: Listeners, servers: list[QemuNbd], progress: Optional[Progress] = None) -> int:
+def watch(
+    signals: Signals, listeners: Listeners, servers: list[QemuNbd], progress: Optional[TrafficDisplay] = None
+) -> int:
     """Show how it goes until it is over; return the exit status."""
     try:
         while signals.wait(INTERVAL) is None:

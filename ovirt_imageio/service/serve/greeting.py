@@ -14,7 +14,7 @@ import sys
 from typing import NamedTuple, Optional
 
 from ovirt_imageio import units
-from ovirt_imageio.service.serve.images import Image
+from ovirt_imageio.service.serve.images import ServedImage
 
 __all__ = ["Offer", "Tools", "Trust", "greet", "record"]
 
@@ -22,7 +22,7 @@ __all__ = ["Offer", "Tools", "Trust", "greet", "record"]
 class Offer(NamedTuple):
     """An image, and its URLs: the first one works from wherever a client may be."""
 
-    image: Image
+    image: ServedImage
     urls: list[str]
 
 
@@ -160,7 +160,7 @@ def choice(tools: Tools, text: str) -> str:
     return text if tools.has_curl and tools.ovirt_img else ""
 
 
-def copy_of(image: Image, suffix: Optional[str]) -> str:
+def copy_of(image: ServedImage, suffix: Optional[str]) -> str:
     """Return a name for a copy: one that pastes in the folder of the image must not write over what is served."""
     stem, own_suffix = os.path.splitext(image.name)
     return f"{stem}-copy{own_suffix if suffix is None else suffix}"

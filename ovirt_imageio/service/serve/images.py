@@ -13,7 +13,7 @@ from ovirt_imageio import errors, units
 from ovirt_imageio.qemu import img
 from ovirt_imageio.service.serve import demo
 
-__all__ = ["Image", "Wanted", "find"]
+__all__ = ["ServedImage", "Wanted", "find"]
 
 log = logging.getLogger("serve")
 
@@ -26,7 +26,7 @@ RAW_SUFFIXES = (".raw", ".img", ".iso")
 FILE = "file"
 
 
-class Image(NamedTuple):
+class ServedImage(NamedTuple):
     """One disk, or one file."""
 
     path: str
@@ -57,7 +57,7 @@ class Wanted(NamedTuple):
     as_file: bool = False
 
 
-def find(wanted: Wanted) -> list[Image]:
+def find(wanted: Wanted) -> list[ServedImage]:
     """Return what to serve; an image that does not exist is created if it may be. Raises errors.Error."""
     if os.path.isdir(wanted.path):
         return in_folder(wanted)
@@ -96,26 +96,26 @@ def check_access(wanted: Wanted) -> None:
         raise errors.InvalidValue("image", path, f"a file that you may {'write' if can_read else 'read'}; {hint}")
 
 
-def look(wanted: Wanted) -> Image:
+def look(wanted: Wanted) -> ServedImage:
     """Return the image that exists."""
     info = img.info(wanted.path, wanted.format)
-    return Image(os.path.abspath(wanted.path), info["format"], info["virtual-size"])
+    return ServedImage(os.path.abspath(wanted.path), info["format"], info["virtual-size"])
 
 
-def is_misnamed(image: Image, wanted: Wanted) -> bool:
+def is_misnamed(image: ServedImage, wanted: Wanted) -> bool:
     """Tell whether the name promises a format that the image does not have: it may be damaged, or something else."""
     return image.format == "raw" and suffix(image.path) in SUFFIXES and not wanted.format
 
 
-def as_file(path: str) -> Image:
+def as_file(path: str) -> ServedImage:
     """Return the file itself."""
     size = os.stat(path).st_size
     if not os.path.isfile(path) or not size:
         raise errors.InvalidValue("file", path, "a regular file that is not empty")
-    return Image(os.path.abspath(path), FILE, size)
+    return ServedImage(os.path.abspath(path), FILE, size)
 
 
-def in_folder(wanted: Wanted) -> list[Image]:
+def in_folder(wanted: Wanted) -> list[ServedImage]:
     """Return the images in a folder, by name; hidden ones, and those in folders below, are left out."""
     if wanted.size is not None or wanted.demo:
         raise errors.InvalidValue("image", wanted.path, "the name of an image to create, but it is a folder")

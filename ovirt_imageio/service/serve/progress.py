@@ -11,7 +11,7 @@ from typing import Any, Optional
 from ovirt_imageio import units
 from ovirt_imageio.service.metrics import Metrics
 
-__all__ = ["Progress", "Traffic"]
+__all__ = ["Traffic", "TrafficDisplay"]
 
 # Back to the first column, and clear the line.
 REWIND = "\r\x1b[K"
@@ -39,7 +39,7 @@ class Traffic(Metrics):
             self.received += count
 
 
-class Progress:
+class TrafficDisplay:
     """Shows what moves, as often as that makes sense.
 
     say: writes a text, with an end of its own. width: of the terminal; None where lines stay: there a line tells of

@@ -15,7 +15,7 @@ from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import QemuNbd
 from ovirt_imageio.service import cli
 from ovirt_imageio.service.serve import command, reach
-from ovirt_imageio.service.serve.images import Image, Wanted
+from ovirt_imageio.service.serve.images import ServedImage, Wanted
 from ovirt_imageio.service.serve.progress import Traffic
 
 MiB = 1024**2
@@ -107,7 +107,7 @@ def test_usual_port_is_taken():
 # --- The ticket ---
 
 
-IMAGE = Image("/images/my disk.qcow2", "qcow2", MiB)
+IMAGE = ServedImage("/images/my disk.qcow2", "qcow2", MiB)
 
 
 def test_ticket():

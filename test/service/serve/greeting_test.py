@@ -9,11 +9,11 @@ import pytest
 
 from ovirt_imageio.service.serve import greeting
 from ovirt_imageio.service.serve.greeting import Offer, Tools, Trust
-from ovirt_imageio.service.serve.images import Image
+from ovirt_imageio.service.serve.images import ServedImage
 
 MiB = 1024**2
 
-IMAGE = Image("/images/my disk.qcow2", "qcow2", MiB)
+IMAGE = ServedImage("/images/my disk.qcow2", "qcow2", MiB)
 URL = "https://localhost:1/images/x"
 TRUST = Trust("AB:CD", "sha256//KEY=", "/state/cert.pem")
 TOOLS = Tools(True, "ovirt-img")
@@ -89,7 +89,7 @@ def test_file():
 
 
 def test_several():
-    other = Image("/images/other.raw", "raw", MiB)
+    other = ServedImage("/images/other.raw", "raw", MiB)
     text = greet([Offer(IMAGE, [URL]), Offer(other, ["https://localhost:1/images/y"])])
     assert "Serving 2 images of /images" in text
     assert "other.raw (raw, 1.00 MiB)\n    https://localhost:1/images/y" in text

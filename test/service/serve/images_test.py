@@ -8,7 +8,7 @@ import pytest
 from ovirt_imageio import errors
 from ovirt_imageio.qemu import img
 from ovirt_imageio.service.serve import images
-from ovirt_imageio.service.serve.images import Image, Wanted
+from ovirt_imageio.service.serve.images import ServedImage, Wanted
 
 needs_qemu = pytest.mark.storage
 
@@ -29,7 +29,7 @@ MiB = 1024**2
 )
 def test_create(tmp_path, name, format, expected):
     path = str(tmp_path / name)
-    assert images.find(Wanted(path, format, MiB)) == [Image(path, expected, MiB)]
+    assert images.find(Wanted(path, format, MiB)) == [ServedImage(path, expected, MiB)]
 
 
 @needs_qemu
@@ -46,7 +46,7 @@ def test_demo(tmp_path):
 def test_existing_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     img.create("disk", "qcow2", MiB)
-    assert images.find(Wanted("disk", read_only=True)) == [Image(str(tmp_path / "disk"), "qcow2", MiB)]
+    assert images.find(Wanted("disk", read_only=True)) == [ServedImage(str(tmp_path / "disk"), "qcow2", MiB)]
 
 
 @needs_qemu
@@ -138,7 +138,10 @@ def folder(tmp_path):
 @needs_qemu
 def test_folder(folder, caplog):
     found = images.find(Wanted(str(folder)))
-    assert found == [Image(str(folder / "a.img"), "raw", 4096), Image(str(folder / "b.qcow2"), "qcow2", MiB)]
+    assert found == [
+        ServedImage(str(folder / "a.img"), "raw", 4096),
+        ServedImage(str(folder / "b.qcow2"), "qcow2", MiB),
+    ]
     [warning] = caplog.messages
     assert warning.endswith("cut.qcow2 is not served: it is not a qcow2 image")
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from ovirt_imageio.service.serve.progress import PLAIN_INTERVAL, Progress, Traffic
+from ovirt_imageio.service.serve.progress import PLAIN_INTERVAL, Traffic, TrafficDisplay
 
 MiB = 1024**2
 
@@ -35,7 +35,7 @@ def test_traffic(traffic):
 
 
 def test_terminal(traffic, stream, say):
-    progress = Progress(traffic, say, width=80)
+    progress = TrafficDisplay(traffic, say, width=80)
     progress.update(0, IDLE)
     progress.update(1, IDLE)
     traffic.bytes_moved("nbd", "write", 2 * MiB)
@@ -50,12 +50,12 @@ def test_terminal(traffic, stream, say):
 
 def test_narrow_terminal(traffic, stream, say):
     """A line that is too long would scroll with each update."""
-    Progress(traffic, say, width=20).update(0, IDLE)
+    TrafficDisplay(traffic, say, width=20).update(0, IDLE)
     assert stream.getvalue() == "\r\x1b[Kreceived 0 bytes, s"
 
 
 def test_plain(traffic, stream, say):
-    progress = Progress(traffic, say, width=None)
+    progress = TrafficDisplay(traffic, say, width=None)
     progress.update(0, IDLE)
     for second in range(1, int(PLAIN_INTERVAL) + 2):
         traffic.bytes_moved("nbd", "read", MiB)
@@ -72,7 +72,7 @@ def test_plain(traffic, stream, say):
 
 def test_small_transfers_without_a_terminal(traffic, stream, say):
     """They begin and end between two looks."""
-    progress = Progress(traffic, say, width=None)
+    progress = TrafficDisplay(traffic, say, width=None)
     traffic.bytes_moved("nbd", "read", MiB)
     progress.update(1, IDLE)
     traffic.bytes_moved("nbd", "write", MiB)
@@ -84,7 +84,7 @@ def test_small_transfers_without_a_terminal(traffic, stream, say):
 
 
 def test_nothing_moved(traffic, stream, say):
-    progress = Progress(traffic, say, width=None)
+    progress = TrafficDisplay(traffic, say, width=None)
     progress.update(0, IDLE)
     progress.finish()
     assert stream.getvalue() == ""
