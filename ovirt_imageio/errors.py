@@ -289,8 +289,12 @@ def storage_error(operation: str, error: OSError) -> StorageError:
 
 
 def quoted(value: Any) -> str:
-    """Return the repr of value, cut to a length that suits a message."""
+    """Return the repr of value, cut to a length that suits a message; user and password of a URL are not repeated."""
     text = repr(value)
+    start, end = text.find("//"), text.rfind("@")
+    # Up to the last one: a password that is not quoted may hold anything.
+    if 0 <= start < end:
+        text = f"{text[:start]}//(user){text[end:]}"
     return text if len(text) <= QUOTE_LIMIT else text[:QUOTE_LIMIT] + "..."
 
 

@@ -43,6 +43,23 @@ def test_a_system_error_becomes_ours_without_its_path(code, kind):
     assert str(error).endswith(" write: what the system says")
 
 
+@pytest.mark.parametrize(
+    "value,shown",
+    [
+        ("https://user:secret@host/x", "'https://(user)@host/x'"),
+        ("nbd://user@host/x", "'nbd://(user)@host/x'"),
+        ("ftp://user:se/cr@et@host/x", "'ftp://(user)@host/x'"),
+        ("https://host/x", "'https://host/x'"),
+        ("a@b", "'a@b'"),
+        ("a@b//c", "'a@b//c'"),
+        ({"url": "https://user:secret@host"}, "{'url': 'https://(user)@host'}"),
+    ],
+)
+def test_a_password_is_not_quoted(value, shown):
+    assert errors.quoted(value) == shown
+    assert shown in str(errors.InvalidValue("url", value, "a URL"))
+
+
 def test_a_hostile_value_is_quoted_in_part():
     text = str(errors.InvalidValue("size", "x" * 100_000, "an integer"))
     assert len(text) < 200

@@ -21,6 +21,7 @@ from ovirt_imageio.net.timeouts import is_timeout
 from ovirt_imageio.origin.connection import Data, Lost, Peer
 from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.origin.tunnel import open_tunnel
+from ovirt_imageio.origin.url import without_secrets
 
 __all__ = ["Origin", "Refused", "Upload"]
 
@@ -60,7 +61,7 @@ class Origin:
         try:
             self._port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as e:
-            raise errors.InvalidValue("port", parts.netloc, "a number") from e
+            raise errors.InvalidValue("port", without_secrets(url), "a number") from e
         self._netloc = parts.netloc
         self._path = parts.path
         self._connect_timeout = connect_timeout

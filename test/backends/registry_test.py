@@ -49,6 +49,17 @@ def test_bad_urls(url):
         registry.check_url(url)
 
 
+@pytest.mark.parametrize("scheme", ["ftp", "http", "https", "nbd", "nbds", "nbd+unix", "file"])
+@pytest.mark.parametrize("user", ["user:secret", "user:se/secret", "secret", "user:[secret", "user:secret#secret"])
+def test_refused_url_is_repeated_without_its_password(scheme, user):
+    # What looks like a port is not looked at before the disk is opened.
+    with pytest.raises(errors.InvalidValue) as e:
+        registry.check_url(f"{scheme}://{user}@host/x")
+        options = Options()
+        registry.open_backend(f"{scheme}://{user}@host/x", writable=False, sparse=False, dirty=False, options=options)
+    assert "secret" not in str(e.value)
+
+
 def test_open(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(b"x" * 4096)
