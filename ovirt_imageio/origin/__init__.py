@@ -8,6 +8,7 @@
     reply         the answer to a request
     answers       what is believed of an answer, and how a refusal is quoted
     listing       the extents that a server lists
+    upload        a PUT whose body is sent piece by piece, and how much of it counts
     server        connects, keeps an idle connection, repeats what may be repeated
     image         what is done with an image: read, write, zero, flush, extents, checksum
     pipeline      several such requests under way on one connection

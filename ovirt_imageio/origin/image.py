@@ -34,16 +34,14 @@ from ovirt_imageio.net.stream import Stream
 from ovirt_imageio.origin import abilities, answers
 from ovirt_imageio.origin.listing import read_extents
 from ovirt_imageio.origin.reply import Reply
-from ovirt_imageio.origin.server import Origin, Refused, Upload
+from ovirt_imageio.origin.server import Origin
+from ovirt_imageio.origin.upload import STEP, Body, Refused, Zeroes
 from ovirt_imageio.origin.url import bracketed, check_url
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 
 __all__ = ["Description", "Image", "content_range"]
 
 log = logging.getLogger("origin")
-
-# Bytes that pass through us: whole TLS records are gathered, and it still fits in the processor's cache.
-STEP = 256 * 1024
 
 # A body up to here is kept until it was answered, so that it can be sent again.
 REPEATABLE = 1024 * 1024
@@ -433,45 +431,6 @@ class Image:
         """Raise errors.OriginError with the origin's words, unless its status is an expected one."""
         if reply.status not in expected:
             raise answers.read_refusal(reply, operation, self._ticket_id)
-
-
-class Body:
-    """Counts a body while it is sent; leaving the context takes back what is not known to be `stored`."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.sent = 0
-        self.stored = 0
-        self._progress = progress
-
-    def __enter__(self) -> Body:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self.stored < self.sent:
-            self._progress(self.stored - self.sent)
-
-    def send(self, upload: Upload, source: Source, buffer: memoryview, length: int) -> None:
-        """Send what is in the buffer, then what the source has, up to `length` bytes."""
-        count = len(buffer)
-        while count:
-            upload.write(buffer[:count])
-            self.sent += count
-            self._progress(count)
-            count = fill(source, buffer[: min(STEP, length - self.sent)])
-
-
-class Zeroes:
-    """A source of zeroes that never ends."""
-
-    socket = None
-
-    def readinto(self, view: memoryview) -> int:
-        """Fill view."""
-        view[:] = bytes(len(view))
-        return len(view)
-
-    def advance(self, count: int) -> None:
-        """Never called: there is no socket."""
 
 
 def content_range(offset: int, length: int) -> dict[str, str]:

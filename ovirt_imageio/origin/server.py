@@ -21,18 +21,15 @@ from ovirt_imageio.net.timeouts import is_timeout
 from ovirt_imageio.origin.connection import Data, Lost, Peer
 from ovirt_imageio.origin.reply import Reply
 from ovirt_imageio.origin.tunnel import open_tunnel
+from ovirt_imageio.origin.upload import Upload
 from ovirt_imageio.origin.url import without_secrets
 
-__all__ = ["Origin", "Refused", "Upload"]
+__all__ = ["Origin"]
 
 log = logging.getLogger("origin")
 
 # Up to here one system call for head and body is cheaper than two.
 JOIN_LIMIT = 16 * 1024
-
-
-class Refused(Exception):
-    """The server answered, or left, before it had the whole body."""
 
 
 class Origin:
@@ -119,7 +116,7 @@ class Origin:
             if length is None:
                 headers = {**headers, "transfer-encoding": "chunked"}
             peer.send(self.head("PUT", suffix, headers, length))
-            return Upload(self, peer, is_chunked=length is None)
+            return Upload(peer, self.release, is_chunked=length is None)
         except BaseException:
             self.release(peer, False)
             raise
@@ -249,60 +246,6 @@ class Origin:
         if length is not None:
             lines.append(f"content-length: {length}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-
-
-class Upload:
-    """A PUT whose body is sent piece by piece: a sink. Leaving the context without `reply` gives it up."""
-
-    def __init__(self, origin: Origin, peer: Peer, *, is_chunked: bool = False) -> None:
-        self._origin = origin
-        self._peer: Optional[Peer] = peer
-        self._is_chunked = is_chunked
-
-    def __enter__(self) -> Upload:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._peer is not None:
-            self._origin.release(self._peer, False)
-
-    def write(self, view: memoryview) -> None:
-        """Send a piece of the body; raises Refused as soon as the server answers instead of listening."""
-        if self._is_chunked:
-            self._send(b"%x\r\n" % len(view))
-        self._send(view)
-        if self._is_chunked:
-            self._send(b"\r\n")
-
-    def end(self) -> None:
-        """Tell the server that the body is complete; raises Refused as write() does."""
-        if self._is_chunked:
-            self._send(b"0\r\n\r\n")
-
-    def reply(self) -> Reply:
-        """Return the reply."""
-        assert self._peer is not None
-        peer, self._peer = self._peer, None
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._origin.release, peer, False)
-            reply = Reply(peer, "PUT", self._origin.release)
-            stack.pop_all()
-            return reply
-
-    def cut(self) -> Reply:
-        """End the body too early, and return what the server says when it has dealt with what it got."""
-        assert self._peer is not None
-        self._peer.end_requests()
-        return self.reply()
-
-    def _send(self, data: Data) -> None:
-        assert self._peer is not None
-        try:
-            is_sent = self._peer.send_unless_heard(data)
-        except Lost as e:
-            raise Refused() from e
-        if not is_sent:
-            raise Refused()
 
 
 def connect_error(operation: str, error: Exception) -> errors.Error:
