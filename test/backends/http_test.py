@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 
 import pytest
 from backends.contract import Contract, Disk
 from fakes.origin import DiskOrigin
+from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Options
-from ovirt_imageio.backends.http import HttpBackend, look
+from ovirt_imageio.backends.http import HttpBackend, look, open_backend
 from ovirt_imageio.geometry.extent import DirtyExtent
 from ovirt_imageio.origin.image import Description, Image
 
@@ -81,6 +83,34 @@ def test_dirty_extents_need_a_ticket_for_them():
                     with pytest.raises(errors.UnsupportedContext):
                         backend.extents("dirty")
                     assert origin.requests == []
+
+
+@contextlib.contextmanager
+def tls_origin():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.certificate().cert_file, certificates.certificate().key_file)
+    with DiskOrigin(b"0123456789", context=context) as origin:
+        yield origin
+
+
+def open_with(url, ca_file):
+    return open_backend(url, writable=True, sparse=False, dirty=False, options=Options(ca_file=ca_file))
+
+
+def test_options_name_the_authority():
+    with tls_origin() as origin:
+        with contextlib.closing(open_with(origin.url, certificates.certificate().ca_file)) as backend:
+            assert backend.size() == 10
+        with pytest.raises(errors.BackendUntrusted, match="certificate"):
+            open_with(origin.url, certificates.self_signed("foreign").cert_file)
+
+
+def test_authority_that_cannot_be_read(tmp_path, caplog):
+    """That is a fault here, not one of the client, which learns nothing of files."""
+    with pytest.raises(errors.BackendUntrusted, match="cannot be verified") as e:
+        open_with("https://127.0.0.1:1/images/x", str(tmp_path / "missing.pem"))
+    assert "missing.pem" not in str(e.value)
+    assert "missing.pem" in caplog.text
 
 
 def test_closed():

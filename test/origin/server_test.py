@@ -15,8 +15,6 @@ from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import Options
-from ovirt_imageio.backends.http import open_backend
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Image
@@ -54,27 +52,6 @@ def trusting():
 def test_trusted():
     with tls_origin(good()) as origin, contextlib.closing(Image(origin.url, context=trusting())) as image:
         assert image.size() == 10
-
-
-def test_options_name_the_authority(tmp_path):
-    with tls_origin(good()) as origin:
-        options = Options(ca_file=good().ca_file)
-        with contextlib.closing(
-            open_backend(origin.url, writable=True, sparse=False, dirty=False, options=options)
-        ) as image:
-            assert image.size() == 10
-        options = Options(ca_file=foreign().cert_file)
-        with pytest.raises(errors.BackendUntrusted, match="certificate"):
-            open_backend(origin.url, writable=True, sparse=False, dirty=False, options=options)
-
-
-def test_authority_that_cannot_be_read(tmp_path, caplog):
-    """That is our fault, not that of the client, and nothing for his eyes."""
-    options = Options(ca_file=str(tmp_path / "missing.pem"))
-    with pytest.raises(errors.BackendUntrusted, match="cannot be verified") as e:
-        open_backend("https://127.0.0.1:1/images/x", writable=True, sparse=False, dirty=False, options=options)
-    assert "missing.pem" not in str(e.value)
-    assert "missing.pem" in caplog.text
 
 
 @pytest.mark.parametrize("certificate", [foreign, misnamed])
