@@ -18,7 +18,7 @@ from typing import Callable, Optional
 
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ClientFault, Disconnected
-from ovirt_imageio.nbd.export import Channel, Disk, Inbox, Watch, answer, negotiate
+from ovirt_imageio.nbd.export import Channel, ExportedDisk, Inbox, Watch, answer, negotiate
 from ovirt_imageio.nbd.handshake import Agreement
 from ovirt_imageio.nbd.ledger import Ledger, refusal
 from ovirt_imageio.nbd.offer import Offer
@@ -38,7 +38,7 @@ STEP = 1.0
 Connect = Callable[[Agreement], Optional[Client]]
 
 
-def attach(channel: Channel, disk: Disk, offer: Offer, watch: Watch, connect: Connect) -> None:
+def attach(channel: Channel, disk: ExportedDisk, offer: Offer, watch: Watch, connect: Connect) -> None:
     """Serve a disk to a client: by the server behind the disk if `connect` finds one, else by the disk itself.
 
     Raises nbd.errors.ClientFault if the client breaks the protocol, nbd.errors.ConnectionDead if the server does, and
