@@ -58,6 +58,7 @@ STRANGERS: dict[str, set[str]] = {
 
 # Tested with bytes and numbers alone.
 PURE = {
+    "auth.agenda",
     "auth.lease",
     "auth.observer",
     "auth.ticket",
@@ -99,6 +100,7 @@ PURE_LIBRARY = {
     "errno",
     "functools",
     "hashlib",
+    "heapq",
     "ipaddress",
     "itertools",
     "json",

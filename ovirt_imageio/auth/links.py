@@ -133,6 +133,11 @@ class Links:
         return not self._closing and not any(link.is_in_use for link in self._links.values())
 
     @property
+    def is_busy(self) -> bool:
+        """True if an operation runs, or a backend is being opened."""
+        return bool(self.running or self._opening)
+
+    @property
     def opened(self) -> int:
         """How many connections have used the disk and are still there."""
         return sum(link.was_opened for link in self._links.values())

@@ -70,6 +70,10 @@ class Progress:
         self._meter.sample(now, self._moved)
         return has_moved, has_moved or is_alive
 
+    def begin(self, now: float) -> None:
+        """Note that something begins to run, after a time in which there was nothing to look at."""
+        self._meter.sample(now, self._moved)
+
     def account(self, running: Running) -> bool:
         """Add what an operation moved since the last look, also when it failed; return True if it moved."""
         operation = running.operation

@@ -1,7 +1,8 @@
 """All tickets of the process: add, extend, authorize, remove, purge.
 
-A watchdog thread looks at them a few times per second: it accounts for progress, aborts what stands still beyond the
-end of its ticket, ends the grace of canceled writes, and purges tickets that expired long ago.
+A watchdog thread looks a few times per second at those on which something runs: it accounts for progress, aborts what
+stands still beyond the end of its ticket, and ends the grace of canceled writes. It purges tickets that expired long
+ago. Those that only lie there cost it nothing.
 
 Knows nothing of HTTP.
 """
@@ -12,13 +13,14 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth import ticket as tickets
+from ovirt_imageio.auth.agenda import Agenda
 from ovirt_imageio.auth.links import Connection
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, MAX_CONNECTIONS, OpenBackend, Transfer
@@ -84,8 +86,12 @@ class Store:
         self._versions = itertools.count(1)
         self._lock = threading.Lock()
         self._transfers: dict[str, Transfer] = {}
-        # Replaced transfers that still run: nobody can ask for them, but they must end.
-        self._replaced: list[Transfer] = []
+        # When to look whether a ticket is to be purged, by its id. Guarded as the dictionary.
+        self._purges = Agenda()
+        # Those on which something began to run since the last tick. Appending is atomic, and needs no lock.
+        self._woken: deque[Transfer] = deque()
+        # Those that tick() looks after, replaced ones too. Only its thread touches them.
+        self._attended: set[Transfer] = set()
         self._stopping = threading.Event()
         self._watchdog: Optional[threading.Thread] = None
 
@@ -120,7 +126,13 @@ class Store:
         """
         ticket = tickets.parse(document, url_id, self._default_inactivity_timeout, self._check_url)
         transfer = Transfer(
-            ticket, self._open_backend, self._clock, self._versions, self._observer, self._max_connections
+            ticket,
+            self._open_backend,
+            self._clock,
+            self._versions,
+            self._observer,
+            max_connections=self._max_connections,
+            attend=self._woken.append,
         )
         old = None
         while True:
@@ -128,8 +140,7 @@ class Store:
                 current = self._transfers.get(ticket.uuid)
                 if current is old:
                     self._transfers[ticket.uuid] = transfer
-                    if old is not None:
-                        self._replaced.append(old)
+                    self._plan_purge(transfer)
                     break
             old = current
             if old is not None:
@@ -149,6 +160,9 @@ class Store:
         changes = tickets.parse_changes(document)
         transfer = self._get(ticket_id)
         transfer.extend(changes)
+        with self._lock:
+            if self._transfers.get(ticket_id) is transfer:
+                self._plan_purge(transfer)
         log.info("EXTEND transfer=%s: %s", transfer.id, changes)
 
     def info(self, ticket_id: str) -> dict[str, Any]:
@@ -246,19 +260,25 @@ class Store:
         self.stop()
 
     def tick(self) -> None:
-        """Do what time asks for, once. Called by the watchdog."""
+        """Do what time asks for, once. Called by the watchdog, or, without it, by one thread at a time."""
+        while self._woken:
+            self._attended.add(self._woken.popleft())
+        self._attended = {transfer for transfer in self._attended if transfer.tick()}
+        now = self._clock()
         with self._lock:
-            self._replaced = [transfer for transfer in self._replaced if not transfer.is_drained]
-            replaced = tuple(self._replaced)
-        for transfer in replaced:
-            transfer.tick()
-        for transfer in self._snapshot():
-            if transfer.tick() >= self._purge_after:
-                # Whoever waited here for storage that hangs could abort nothing else meanwhile.
-                transfer.cancel(patience=0)
-                if self._forget(transfer):
-                    log.info("PURGE transfer=%s", transfer.id)
-                    self._observer.ticket_expired()
+            due = [self._transfers[ticket_id] for ticket_id in self._purges.pop_due(now)]
+        for transfer in due:
+            expires, is_running = transfer.find_expiry()
+            if is_running or now - expires < self._purge_after:
+                with self._lock:
+                    if self._transfers.get(transfer.ticket.uuid) is transfer:
+                        self._plan_purge(transfer)
+                continue
+            # A thread that waits here for storage that hangs could abort nothing else meanwhile.
+            transfer.cancel(patience=0)
+            if self._forget(transfer):
+                log.info("PURGE transfer=%s", transfer.id)
+                self._observer.ticket_expired()
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._tick_seconds):
@@ -273,6 +293,11 @@ class Store:
     def _snapshot(self) -> tuple[Transfer, ...]:
         with self._lock:
             return tuple(self._transfers.values())
+
+    def _plan_purge(self, transfer: Transfer) -> None:
+        """Look again when the ticket should be purged, if nothing happens until then."""
+        assert self._lock.locked()
+        self._purges.set(transfer.ticket.uuid, transfer.find_expiry()[0] + self._purge_after)
 
     def _find(self, ticket_id: str) -> Transfer:
         """Return the transfer of a ticket, for a client: it is not told what it may not know."""
@@ -293,6 +318,7 @@ class Store:
             if self._transfers.get(transfer.ticket.uuid) is not transfer:
                 return False
             del self._transfers[transfer.ticket.uuid]
+            self._purges.remove(transfer.ticket.uuid)
             return True
 
     def _forget_drained(self, transfer: Transfer, deadline: float, is_quiet: bool) -> None:

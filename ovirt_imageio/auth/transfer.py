@@ -73,6 +73,7 @@ class Transfer:
         versions: Optional[Iterator[int]] = None,
         observer: Optional[TicketObserver] = None,
         max_connections: int = MAX_CONNECTIONS,
+        attend: Callable[[Transfer], None] = lambda transfer: None,
     ) -> None:
         self.ticket = ticket
         self.id = ticket.transfer_id
@@ -80,10 +81,14 @@ class Transfer:
         self._clock = clock
         self._observer = observer or TicketObserver()
         self._max_connections = max_connections
+        # Called with our lock held: must not block, nor call us.
+        self._attend = attend
         # Guards everything below.
         self._lock = threading.Lock()
         self._news = News(self._lock, versions or itertools.count(1))
         self._state = State.OPEN
+        # True while tick() is called.
+        self._is_attended = False
         self._born = clock()
         self._lease = Lease.begin(ticket.timeout, self._born)
         self._inactivity_timeout = ticket.inactivity_timeout
@@ -152,6 +157,7 @@ class Transfer:
             self._links.running.add(running)
             self._lease.touch(now)
             self._writes += operation.is_change
+            self._ask_attention(now)
         clock = link.connection.clock
         operation.clock = clock
         try:
@@ -238,6 +244,7 @@ class Transfer:
                 self._advance(Event.CANCEL)
                 self._grace_ends = ends
             self._grace_ends = min(self._grace_ends, ends)
+            self._ask_attention(now)
             # Those that were asked to end already have time until the next tick, however often we are called.
             self._cut_canceled(now, lambda running: running.cut_reason is None)
             idle = self._links.take_backends(self._links.idle(), now)
@@ -254,10 +261,10 @@ class Transfer:
         with self._lock:
             return self._links.describe(self._clock())
 
-    def tick(self) -> float:
-        """Do what time asks for; called a few times per second.
+    def tick(self) -> bool:
+        """Do what time asks for; return whether it is to be called again soon.
 
-        Return for how many seconds the ticket is expired and nothing runs on it; negative while it lives.
+        Called a few times per second from when `attend` was called with us until this returns False.
         """
         with self._lock:
             now = self._clock()
@@ -272,7 +279,13 @@ class Transfer:
                 for running in self._links.running:
                     self._cut(running, reason)
                 self._cut_openings(reason)
-            return -1.0 if self._links.running else now - self._lease.expires
+            self._is_attended = self._state is State.CANCELING or self._links.is_busy
+            return self._is_attended
+
+    def find_expiry(self) -> tuple[float, bool]:
+        """Return when the ticket expires, and whether something runs on it still."""
+        with self._lock:
+            return self._lease.expires, bool(self._links.running)
 
     def describe_state(self) -> str:
         """Return "idle", "active", "expired" or "canceled"."""
@@ -299,6 +312,13 @@ class Transfer:
             raise errors.NoSuchTicket()
         if not self.ticket.can(right):
             raise errors.NotPermitted(right)
+
+    def _ask_attention(self, now: float) -> None:
+        """Let tick() be called while something runs."""
+        if not self._is_attended:
+            self._is_attended = True
+            self._progress.begin(now)
+            self._attend(self)
 
     def _make_room(self) -> None:
         """Let there be room for one more connection: cut what stands still. Raises errors.TooManyConnections."""
@@ -373,7 +393,9 @@ class Transfer:
     def _open(self, link: Link) -> None:
         with self._lock:
             self._require_open()
-            line = self._links.begin_opening(link, self._clock())
+            now = self._clock()
+            line = self._links.begin_opening(link, now)
+            self._ask_attention(now)
         try:
             with contextlib.ExitStack() as undo:
                 backend = self._open_backend(self.ticket, line)

@@ -151,6 +151,9 @@ class Meter:
     def sample(self, now: float, count: int) -> None:
         """Note that the counter stands at `count`."""
         samples = self._samples
+        if samples and now - samples[-1][0] >= self.WINDOW:
+            # Nobody looked for so long: what happened then is not the current rate.
+            samples.clear()
         while len(samples) > 1 and now - samples[1][0] >= self.WINDOW:
             samples.popleft()
         self._latest = (now, count)

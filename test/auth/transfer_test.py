@@ -775,14 +775,30 @@ def test_clock_that_goes_nowhere(transfer, runner, clock):
     run.operation.end()
 
 
-def test_tick_tells_how_long_it_is_expired(transfer, runner, clock):
-    assert transfer.tick() < 0
-    clock.advance(310)
-    assert transfer.tick() == 10
-    transfer.extend(Changes(timeout=5))
+def test_ticks_are_wanted_while_something_runs(make, clock, backends, runner):
+    attended = []
+    transfer = Transfer(make().ticket, backends, clock, attend=attended.append)
+    assert attended == []
+    connection, run = begin(runner, transfer)
+    assert attended == [transfer]
+    assert transfer.tick()
+    run.operation.end()
+    run.wait()
+    assert not transfer.tick()
+    with using(transfer, connection) as backend:
+        assert attended == [transfer]
+        # Nothing runs, but a canceled transfer waits for the end of the request.
+        transfer.cancel()
+        assert attended == [transfer, transfer]
+        assert transfer.tick()
+        assert backend.interrupted
+    assert not transfer.tick()
+
+
+def test_expiry(transfer, runner, clock):
+    assert transfer.find_expiry() == (1300, False)
     _, run = begin(runner, transfer)
-    clock.advance(1000)
-    assert transfer.tick() < 0
+    assert transfer.find_expiry() == (1300, True)
     run.operation.end()
 
 
