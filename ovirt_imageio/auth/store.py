@@ -261,9 +261,13 @@ class Store:
 
     def tick(self) -> None:
         """Do what time asks for, once. Called by the watchdog, or, without it, by one thread at a time."""
+        self._purge()
         while self._woken:
             self._attended.add(self._woken.popleft())
         self._attended = {transfer for transfer in self._attended if transfer.tick()}
+
+    def _purge(self) -> None:
+        """Forget the tickets that expired long ago. What is cut in this tick is seen to end first."""
         now = self._clock()
         with self._lock:
             due = [self._transfers[ticket_id] for ticket_id in self._purges.pop_due(now)]
