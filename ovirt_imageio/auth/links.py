@@ -31,6 +31,13 @@ class Connection(Protocol):
     def activity(self) -> int:
         """Return a number that changes when the client gives or takes something. Never blocks. Threads: any."""
 
+    @property
+    def is_aborted(self) -> bool:
+        """True after abort(). Threads: any."""
+
+    def has_left(self) -> bool:
+        """Return True if the client will send nothing more than what was sent already. Never blocks. Threads: any."""
+
     def abort(self) -> None:
         """Make whatever blocks on this connection fail at once. Never blocks, never calls back. Threads: any."""
 
@@ -150,6 +157,23 @@ class Links:
         """Return what has stood still the longest, at least so long, and was not cut yet."""
         stalled = [run for run in self.running if run.cut_reason is None and now - run.moved >= seconds]
         return min(stalled, key=lambda running: running.moved, default=None)
+
+    def find_older(self, operation: Operation) -> set[Running]:
+        """Return the changes under way that a newer one of the same range must wait for.
+
+        Those are changes that end without their clients, which have left, or done their part: a client that got no
+        answer sends its data again over another connection, and what was sent before must not land after it. Clients
+        that are there and write to the same range are on their own.
+        """
+        start, end = operation.offset, operation.offset + operation.length
+        return {
+            run
+            for run in self.running
+            if run.operation.is_change
+            and run.operation.offset < end
+            and start < run.operation.offset + run.operation.length
+            and (run.cut_reason is not None or not run.operation.needs_client or run.link.connection.has_left())
+        }
 
     def find(self, connection: Connection) -> Optional[Link]:
         """Return the link of a connection, if it has one."""

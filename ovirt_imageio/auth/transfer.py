@@ -51,6 +51,9 @@ MAX_CONNECTIONS = 128
 # What stood still for so many seconds gives way when there are too many.
 STALLED_SECONDS = 10.0
 
+# A change that waits for an older one looks this often whether its own client is still wanted.
+LOOK_SECONDS = 0.25
+
 # Opens the disk of a ticket; whatever waits for a server meanwhile holds the line.
 OpenBackend = Callable[[Ticket, Lifeline], Backend]
 
@@ -151,6 +154,8 @@ class Transfer:
         Raises what the operation raises; errors.OperationCanceled if it was cut.
         """
         with self._lock:
+            if operation.is_change:
+                self._await_older(operation, link)
             self._require_open()
             now = self._clock()
             running = Running(operation, link, now)
@@ -312,6 +317,18 @@ class Transfer:
             raise errors.NoSuchTicket()
         if not self.ticket.can(right):
             raise errors.NotPermitted(right)
+
+    def _await_older(self, operation: Operation, link: Link) -> None:
+        """Wait until the changes have ended that must not land after this one."""
+        older = self._links.find_older(operation)
+
+        def is_over() -> bool:
+            return self._state is not State.OPEN or not older & self._links.running
+
+        while not self._news.wait_for(is_over, LOOK_SECONDS):
+            # Nothing tells that the service stops.
+            if link.connection.is_aborted:
+                raise errors.OperationCanceled()
 
     def _ask_attention(self, now: float) -> None:
         """Let tick() be called while something runs."""

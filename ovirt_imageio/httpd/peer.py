@@ -28,7 +28,8 @@ class Peer:
     `clock` times what happens on the connection. `is_stopping` is set to stop it: the response that is being made will
     be the last one.
 
-    Threads: `abort`, `is_aborted`, `activity` and `is_stopping` any; everything else is the connection's own.
+    Threads: any for `abort`, `is_aborted`, `has_left`, `activity` and `is_stopping`; all else is the
+    connection's own.
     """
 
     def __init__(self, stream: Stream, client: str) -> None:
@@ -50,6 +51,10 @@ class Peer:
     def activity(self) -> int:
         """Return a number that changes when the client gives or takes something. Never blocks."""
         return self._stream.activity()
+
+    def has_left(self) -> bool:
+        """Return True if the client will send nothing more than what was sent already. Never blocks."""
+        return self._stream.has_left()
 
     def abort(self) -> None:
         """Shut the socket down, so that whatever blocks on it returns at once. Never blocks."""

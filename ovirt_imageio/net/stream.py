@@ -23,7 +23,7 @@ from typing import Optional, Protocol, Union
 
 from ovirt_imageio.net.lifeline import shut_down
 from ovirt_imageio.net.plain_socket import SMALL, Data, PlainSocket
-from ovirt_imageio.net.timeouts import is_ready, is_timeout, unsent
+from ovirt_imageio.net.timeouts import has_left, is_ready, is_timeout, unsent
 from ovirt_imageio.net.tls_socket import TLSSocket
 
 __all__ = ["RECEIVE", "Data", "Failures", "Stream", "describe"]
@@ -53,7 +53,7 @@ class Stream:
 
     Every failure of a method that receives or sends is raised as what `failures` returns for it.
 
-    Threads: one at a time, but for `interrupt`, `is_interrupted` and `activity`, any.
+    Threads: one at a time, but for `interrupt`, `is_interrupted`, `has_left` and `activity`, any.
     """
 
     __slots__ = (
@@ -305,6 +305,11 @@ class Stream:
         """Return a number that changes when the peer gives or takes something. Threads: any."""
         with self._lock:
             return self.received + self._sent - unsent(self.wire.sock)
+
+    def has_left(self) -> bool:
+        """Return True if the peer will send nothing more, though some of it may be to receive. Threads: any."""
+        with self._lock:
+            return has_left(self.wire.sock)
 
     def interrupt(self) -> None:
         """Make whatever blocks here fail at once, in both directions, now and later. Threads: any."""

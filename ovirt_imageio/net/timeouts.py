@@ -19,6 +19,7 @@ from typing import Optional
 
 __all__ = [
     "get_timeout",
+    "has_left",
     "is_ready",
     "is_timeout",
     "set_receive_timeout",
@@ -83,6 +84,15 @@ def unsent(sock: socket.socket) -> int:
     with contextlib.suppress(OSError, ValueError):
         fcntl.ioctl(sock, termios.TIOCOUTQ, count)
     return count[0]
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Return True if the peer will send nothing more, though some of it may still be to receive. Never blocks."""
+    if sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def is_ready(sock: socket.socket, seconds: float) -> bool:

@@ -56,6 +56,11 @@ class Operation(abc.ABC):
         return self._is_finishing
 
     @property
+    def needs_client(self) -> bool:
+        """False if what is left to do needs nothing more of the client."""
+        return not self.is_finishing
+
+    @property
     def is_changing(self) -> bool:
         """True if the disk would be left half written if it was cut now."""
         return self.is_change
@@ -147,6 +152,11 @@ class Zero(Operation):
     def __init__(self, backend: Backend, offset: int, length: int, flush: bool = False) -> None:
         super().__init__(backend, offset, length)
         self._flush = flush
+
+    @property
+    def needs_client(self) -> bool:
+        """False: it has said all."""
+        return False
 
     def run(self) -> None:
         """Zero the range in steps that leave cancel responsive."""

@@ -8,9 +8,9 @@ import weakref
 import pytest
 from fakes import nbdpeer
 from fakes.clock import FakeClock
-from fakes.connections import Backends, FakeConnection, Runner
+from fakes.connections import Backends, FakeConnection, Run, Runner, Steps
 from fakes.garbage import uncollected
-from fakes.waiting import DEADLINE
+from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.observer import TicketObserver
@@ -396,6 +396,98 @@ def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog)
     transfer.cancel()
     assert transfer.wait_drained(DEADLINE)
     assert "Cannot close a backend" in caplog.text
+
+
+# --- Older writes ---
+
+
+@pytest.fixture
+def newer(transfer, runner):
+    """Start a change of the first bytes over another connection, in a thread: it may have to wait."""
+
+    def newer(offset=0):
+        connection = FakeConnection()
+        run = Run(Steps(connection, offset))
+        thread = threading.Thread(target=run.run, args=(transfer, connection))
+        thread.start()
+        wait_until(lambda: f"connection {connection.id}" in str(transfer.describe_running()))
+        threads.append(thread)
+        return connection, run
+
+    threads = []
+    yield newer
+    for thread in threads:
+        thread.join(DEADLINE)
+
+
+def is_waiting(transfer, connection):
+    return f"a request (connection {connection.id})" in transfer.describe_running()
+
+
+@pytest.mark.parametrize("part", ["sent everything", "left", "cut"])
+def test_older_write_lands_before_a_newer_one(transfer, runner, newer, part):
+    old, older = begin(runner, transfer)
+    if part == "sent everything":
+        older.operation.finishing()
+    elif part == "left":
+        old.is_left = True
+    else:
+        next(iter(transfer._links.running)).cut("a test")
+    connection, newer_run = newer(1023)
+    assert is_waiting(transfer, connection)
+    assert not newer_run.operation.has_begun.is_set()
+    older.operation.end()
+    assert newer_run.operation.has_begun.wait(DEADLINE)
+    newer_run.operation.end()
+    assert newer_run.wait() is None
+
+
+def test_zeroes_land_before_a_newer_write(transfer, newer, runner):
+    """A request to zero has said all when it begins."""
+
+    class Zero(Steps):
+        needs_client = operations.Zero.needs_client
+
+    old = FakeConnection()
+    zero = Run(Zero(old, name="zero"))
+    thread = threading.Thread(target=zero.run, args=(transfer, old))
+    thread.start()
+    assert zero.operation.has_begun.wait(DEADLINE)
+    connection, newer_run = newer()
+    assert is_waiting(transfer, connection)
+    zero.operation.end()
+    assert newer_run.operation.has_begun.wait(DEADLINE)
+    newer_run.operation.end()
+    thread.join(DEADLINE)
+
+
+@pytest.mark.parametrize("offset, is_left", [(1024, True), (0, False)])
+def test_other_writes_do_not_wait(transfer, runner, newer, offset, is_left):
+    """For those of other ranges, and for those of clients that are there and have more to send."""
+    old, older = begin(runner, transfer)
+    old.is_left = is_left
+    _, run = newer(offset)
+    assert run.operation.has_begun.wait(DEADLINE)
+    run.operation.end()
+    older.operation.end()
+
+
+def test_waiting_write_is_canceled(transfer, runner, newer):
+    _, older = begin(runner, transfer)
+    older.operation.finishing()
+    _, run = newer()
+    transfer.cancel()
+    assert isinstance(run.wait(), errors.NoSuchTicket)
+    older.operation.end()
+
+
+def test_waiting_write_is_aborted(transfer, runner, newer):
+    _, older = begin(runner, transfer)
+    older.operation.finishing()
+    connection, run = newer()
+    connection.abort()
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    older.operation.end()
 
 
 # --- Too many connections ---

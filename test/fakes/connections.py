@@ -28,10 +28,14 @@ class FakeConnection:
         self.client = "local"
         self.timeout: Optional[float] = None
         self.is_aborted = False
+        self.is_left = False
         self.moved = 0
         self.needs: list[Callable[[], bool]] = []
         self.wakers: list[Callable[[], None]] = []
         self._closers: list[Callable[[], None]] = []
+
+    def has_left(self) -> bool:
+        return self.is_left
 
     def activity(self) -> int:
         return self.moved

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 
 import pytest
 from fakes.clock import FakeClock
-from fakes.waiting import wait_until
+from fakes.imageserver import ImageServer
+from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
@@ -570,3 +572,32 @@ def test_too_many_connections(image_server, tmp_path):
             first.close()
             # The server needs a moment to see that.
             wait_until(lambda: second.ask("GET", "/images/disk").status == 200)
+
+
+def test_upload_whose_client_left_does_not_undo_a_newer_one(tmp_path):
+    """A client that got no answer sends its data again, and hears that they are safe: that must hold."""
+    disk = bytearray(4)
+    is_writing, go_on = threading.Event(), threading.Event()
+
+    class Slow(MemoryBackend):
+        def write(self, offset, view):
+            if view == b"old!":
+                is_writing.set()
+                assert go_on.wait(DEADLINE)
+            super().write(offset, view)
+
+    with ImageServer(tmp_path) as server:
+        server.add("disk", lambda: Slow(disk), size=4, ops=["write"])
+        with server.connect() as first:
+            first.request("PUT", "/images/disk", b"old!")
+            assert is_writing.wait(DEADLINE)
+        answers = []
+        newer = threading.Thread(target=lambda: answers.append(server.request("PUT", "/images/disk", None, b"new!")))
+        newer.start()
+        wait_until(lambda: server.store.info("disk")["connections"] == 2)
+        assert disk == bytes(4)
+        go_on.set()
+        newer.join(DEADLINE)
+        assert answers[0].status == 200
+        wait_until(lambda: not server.store.info("disk")["active"])
+        assert disk == b"new!"

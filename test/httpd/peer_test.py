@@ -43,6 +43,13 @@ def test_activity(sockets, stream, peer):
     assert peer.activity() != before
 
 
+def test_has_left(sockets, peer):
+    assert not peer.has_left()
+    sockets[1].sendall(b"hello")
+    sockets[1].close()
+    assert peer.has_left()
+
+
 def test_abort(stream, peer):
     assert not peer.is_aborted
     peer.abort()

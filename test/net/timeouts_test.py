@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from ovirt_imageio.net.timeouts import get_timeout, is_ready, is_timeout, set_timeout, unsent
+from ovirt_imageio.net.timeouts import get_timeout, has_left, is_ready, is_timeout, set_timeout, unsent
 
 
 @pytest.fixture
@@ -70,3 +70,18 @@ def test_is_ready():
         ours.recv(1)
         theirs.close()
         assert is_ready(ours, 1000)
+
+
+def test_has_left():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not has_left(ours)
+        theirs.sendall(b"more")
+        assert not has_left(ours)
+        theirs.shutdown(socket.SHUT_WR)
+        # Though something is still to be received.
+        assert has_left(ours)
+        assert not has_left(theirs)
+        theirs.close()
+        assert has_left(ours)
+    assert has_left(ours)
