@@ -34,6 +34,7 @@ This module may import nothing of the package.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -63,6 +64,7 @@ __all__ = [
     "TooManyConnections",
     "TransferBusy",
     "UnsupportedContext",
+    "conceal",
     "printable",
     "quoted",
     "storage_error",
@@ -71,6 +73,9 @@ __all__ = [
 
 # A value is quoted in a message up to this many characters: enough to recognize it, too few to flood a log.
 QUOTE_LIMIT = 80
+
+# Fewer characters are guessed in no time.
+SHORTEST_SECRET = 8
 
 
 class Error(Exception):
@@ -296,6 +301,17 @@ def quoted(value: Any) -> str:
     if 0 <= start < end:
         text = f"{text[:start]}//(user){text[end:]}"
     return text if len(text) <= QUOTE_LIMIT else text[:QUOTE_LIMIT] + "..."
+
+
+def conceal(text: str, secret: str, shown: str) -> str:
+    """Return text with `shown` in place of a secret.
+
+    One that is too short to be a secret is replaced only where it is a word: it may be a part of many.
+    """
+    pattern = re.escape(secret)
+    if len(secret) < SHORTEST_SECRET:
+        pattern = rf"(?<!\w){pattern}(?!\w)"
+    return re.sub(pattern, lambda match: shown, text) if secret else text
 
 
 def printable(text: str) -> str:

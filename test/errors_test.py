@@ -14,6 +14,19 @@ def every_error() -> list[type[errors.Error]]:
     return [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.Error)]
 
 
+@pytest.mark.parametrize(
+    ("secret", "text", "expected"),
+    [
+        ("c0ffee00-1", "x c0ffee00-1 yc0ffee00-1z", "x * y*z"),
+        ("u", "use /images/u/extents: u", "use /images/*/extents: *"),
+        ("a.b", "a.b axb a.bc", "* axb a.bc"),
+        ("", "nothing", "nothing"),
+    ],
+)
+def test_conceal(secret, text, expected):
+    assert errors.conceal(text, secret, "*") == expected
+
+
 def test_the_tree_is_drawn_as_it_is():
     drawn = errors.__doc__ or ""
     for cls in every_error():

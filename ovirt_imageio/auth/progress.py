@@ -113,4 +113,4 @@ def describe_error(error: BaseException, secret: str) -> str:
     else:
         text = f"Internal error: {type(error).__name__}"
     # The words of an origin behind a proxy may hold anything.
-    return text.replace(secret, f"{short(secret)}...")
+    return errors.conceal(text, secret, f"{short(secret)}...")

@@ -347,4 +347,4 @@ def _without_secret(info: dict[str, Any]) -> dict[str, Any]:
     uuid = info.pop("uuid")
     prefix = tickets.short(uuid, LISTED_PREFIX)
     # The URL of a proxy's ticket holds the same id.
-    return {"uuid_prefix": prefix, **info, "url": info["url"].replace(uuid, f"{prefix}...")}
+    return {"uuid_prefix": prefix, **info, "url": errors.conceal(info["url"], uuid, f"{prefix}...")}

@@ -168,7 +168,7 @@ class _Fields:
 
     def error(self, name: str, value: Any, expected: str) -> errors.InvalidTicket:
         if self.uuid and self.uuid in repr(value):
-            value = str(value).replace(self.uuid, f"{short(self.uuid)}...")
+            value = errors.conceal(str(value), self.uuid, f"{short(self.uuid)}...")
         return errors.InvalidTicket(name, value, expected)
 
 

@@ -67,9 +67,7 @@ def read_refusal(reply: Reply, operation: str, secret: str) -> errors.StorageErr
     """Return the error for a reply that was not expected: it quotes the origin, but for the secret."""
     if reply.status < 400:
         return errors.StorageError(operation, f"the origin answered with the unexpected status {reply.status}")
-    text = reply.read(TEXT_LIMIT).decode("utf-8", "replace")
-    if secret:
-        text = text.replace(secret, "(ticket)")
+    text = errors.conceal(reply.read(TEXT_LIMIT).decode("utf-8", "replace"), secret, "(ticket)")
     # It may reach a terminal, or a log.
     reason = errors.printable(text) or f"The origin answered with status {reply.status}"
     unsatisfied = UNSATISFIED_RANGE.fullmatch(reply.headers.get("content-range", ""))
