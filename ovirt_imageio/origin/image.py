@@ -231,6 +231,10 @@ class Image:
     def check_range(self, reply: Reply, offset: int, length: int) -> None:
         """Raise unless the reply holds the range that was asked for."""
         self.check_reply(reply, "read", *((200, 206) if offset == 0 else (206,)))
+        encoding = reply.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            # Nobody asked for that, and as bytes of a disk it would be garbage.
+            raise errors.StorageError("read", f"the origin sends the data encoded, with {errors.quoted(encoding)}")
         if not answers.holds_range(reply, offset, length):
             raise errors.StorageError("read", "the origin sends another range than it was asked for")
 

@@ -73,12 +73,16 @@ class Decoder:
 
     def _next(self) -> str:
         """Return the next character that is not blank, "" at the end; it stays next."""
+        blanks = 0
         while True:
             while self._position < len(self._text):
                 character = self._text[self._position]
                 if character not in BLANKS:
                     return character
                 self._position += 1
+                blanks += 1
+            if blanks > OBJECT_LIMIT:
+                raise ValueError("there is nothing but white space")
             if not self._more():
                 return ""
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import ssl
+import tracemalloc
+from pathlib import Path
 
 import pytest
-from fakes.origin import DiskOrigin
+from fakes import liar
+from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.waiting import DEADLINE
 from real import certificates
 
 from ovirt_imageio import client
+from ovirt_imageio.client.copy import pace
 from ovirt_imageio.net.pinned import format_fingerprint
 from ovirt_imageio.net.tls import ServerContext
 
@@ -162,3 +168,105 @@ def test_fingerprint_is_trusted_everywhere(tmp_path):
         assert origin.data == b"b" * 4096
         client.download(origin.url, tmp_path / "copy.raw", None, fmt="raw", **trust)
     assert (tmp_path / "copy.raw").read_bytes() == b"b" * 4096
+
+
+# Scripts, one for each way to lie; fakes/liar.py is what they begin with.
+HOSTILE = sorted(Path(__file__).parent.joinpath("hostile").glob("*.py"))
+
+# More connections than a transfer makes, also when it tries again.
+CONNECTIONS = 20
+
+# What a download may take: buffers, and what Python itself needs.
+MOST_MEMORY = 64 * MiB
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"hostile_{path.stem}", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+@pytest.mark.storage
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+def test_server_that_lies(path, tmp_path, monkeypatch):
+    """A lie is found, in words, soon, with little memory, and without a file that looks like a disk."""
+    monkeypatch.setattr(pace, "BACKOFF", 0.001)
+    script = load(path)
+    copy, image = tmp_path / "copy.raw", tmp_path / "image.raw"
+    image.write_bytes(liar.DATA)
+    options = {"retries": 2, "read_timeout": getattr(script, "READ_TIMEOUT", DEADLINE)}
+    commands = {
+        "download": lambda url: client.download(url, copy, None, fmt="raw", **options),
+        "verify": lambda url: client.download(url, copy, None, fmt="raw", verify=True, **options),
+        "upload": lambda url: client.upload(image, url, None, format="raw", **options),
+    }
+    run = commands[getattr(script, "COMMAND", "download")]
+    tracemalloc.start()
+    try:
+        with ScriptedOrigin(*[script.Lie().serve] * CONNECTIONS) as origin:
+            if script.EXPECTED is None:
+                run(origin.url)
+                assert copy.read_bytes() == liar.DATA
+            else:
+                with pytest.raises(script.EXPECTED, match=script.MESSAGE):
+                    run(origin.url)
+                assert not copy.exists()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MOST_MEMORY
+    assert image.read_bytes() == liar.DATA
+
+
+@pytest.mark.parametrize("command", ["read", "extents", "checksum", "write", "zero"])
+def test_server_that_leaves_within_its_answer(command):
+    """At each byte of each answer: what was cut is never taken for the whole."""
+
+    class Cut(liar.Honest):
+        """Sends so many bytes, then leaves."""
+
+        def __init__(self, left):
+            self.left = left
+
+        def serve(self, wire):
+            send = wire.send
+
+            def send_some(data):
+                send(data[: max(0, self.left)])
+                self.left -= len(data)
+                if self.left < 0:
+                    liar.leave(wire)
+
+            wire.send = send_some
+            super().serve(wire)
+
+    def run(connection):
+        view = memoryview(bytearray(100))
+        if command == "read":
+            connection.read(1000, view)
+            return view.tobytes()
+        if command == "extents":
+            return [extent._asdict() for extent in connection.extents("zero")]
+        if command == "write":
+            return connection.write(0, view)
+        if command == "zero":
+            return connection.zero(0, 100)
+        return None
+
+    def attempt(left):
+        lie = Cut(left)
+        with ScriptedOrigin(*[lie.serve] * 3) as origin:
+            if command == "checksum":
+                found = client.checksum(origin.url)["checksum"]
+            else:
+                with client.ImageioClient(origin.url, read_timeout=DEADLINE) as connection:
+                    found = run(connection)
+        return found, left - lie.left
+
+    whole, length = attempt(10**6)
+    assert length > 100
+    for left in range(length):
+        with pytest.raises((client.BackendUnavailable, client.BackendUntrusted)):
+            attempt(left)
+    assert attempt(length)[0] == whole

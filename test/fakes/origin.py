@@ -326,6 +326,10 @@ class Wire:
         self._origin.stalled.set()
         self._origin.ending.wait(DEADLINE)
 
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait, and return True if the test ends."""
+        return self._origin.ending.wait(seconds)
+
     def close(self) -> None:
         self._file.close()
         self.socket.close()

@@ -434,6 +434,7 @@ def test_write_that_is_answered_early(status, error, text):
 @pytest.mark.parametrize(
     "answer",
     [
+        b"HTTP/1.1 206 X\r\nContent-Range: bytes 5-14/*\r\nContent-Encoding: z\r\nContent-Length: 10\r\n\r\n0123456789",
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789",
         b"HTTP/1.1 206 OK\r\nContent-Length: 9\r\n\r\n012345678",
         b"HTTP/1.1 206 OK\r\nContent-Length: 10\r\nContent-Range: bytes 0-9/100\r\n\r\n0123456789",

@@ -78,3 +78,14 @@ def test_memory_is_constant():
         assert tracemalloc.get_traced_memory()[1] < 100_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("head", [b"", b"[", b'[{"a": 1}', b'[{"a": 1},', b'[{"a": 1}]'])
+def test_endless_white_space(head):
+    def chunks():
+        yield head
+        while True:
+            yield b" " * 4096
+
+    with pytest.raises(ValueError, match="white space"):
+        list(objects(chunks()))

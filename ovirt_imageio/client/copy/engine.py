@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 # Tasks that wait: enough to keep workers busy, few enough to keep a long list of extents out of memory.
 QUEUE_LIMIT = 64
 
+# ... while the lister keeps the connection of a worker. That one starts with another connection when more wait: a list
+# may be longer than memory.
+LISTED_LIMIT = 100_000
+
 # More connections than this have not made transfers faster.
 MAX_WORKERS = 4
 
@@ -87,7 +91,7 @@ class Copier:
     `open_lane` makes the lane of a worker when it has its first task. A task that fails with an error from which
     the lane can recover is tried again, up to `retries` times without success in between. With a journal, what is done
     is flushed and noted now and then. `is_lister_shared`: what lists the tasks uses a connection that a worker will
-    need, so the queue grows without limit, and one worker starts when all is listed.
+    need, so one worker starts when all is listed, or when `listed_limit` tasks wait.
 
     Threads: `run` by one; it starts and ends all others.
     """
@@ -103,6 +107,7 @@ class Copier:
         journal: Optional[Recorder] = None,
         is_lister_shared: bool = False,
         checkpoint: Optional[int] = None,
+        listed_limit: int = LISTED_LIMIT,
         now: Callable[[], float] = time.monotonic,
         name: str = "copy",
     ) -> None:
@@ -114,7 +119,7 @@ class Copier:
         self._journal = journal
         self._checkpoint = CHECKPOINT if checkpoint is None else checkpoint
         self._now = now
-        self._queue: Queue[Task] = Queue(None if is_lister_shared else QUEUE_LIMIT)
+        self._queue: Queue[Task] = Queue(listed_limit if is_lister_shared else QUEUE_LIMIT)
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}/{number}", daemon=True) for number in range(workers)
         ]
@@ -130,7 +135,7 @@ class Copier:
             self._start(self._threads[len(self._late) :])
             with contextlib.suppress(Closed):
                 self._plan(tasks)
-                self._start(self._late)
+                self._start_late()
             self._join()
         except BaseException as error:  # KeyboardInterrupt too: nothing may be left behind.
             self.fail(error)
@@ -144,8 +149,14 @@ class Copier:
                 self.check()
                 self._reporter.update(task.size)
             else:
+                if self._queue.is_full:
+                    self._start_late()
                 self._queue.put(task)
         self._queue.complete()
+
+    def _start_late(self) -> None:
+        late, self._late = self._late, []
+        self._start(late)
 
     def _start(self, threads: list[threading.Thread]) -> None:
         for thread in threads:

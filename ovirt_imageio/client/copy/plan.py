@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent
 
-__all__ = ["COPY", "MAX_COPY", "MAX_ZERO", "SKIP", "ZERO", "Rules", "Task", "plan"]
+__all__ = ["COPY", "MAX_COPY", "MAX_PARTS", "MAX_ZERO", "SKIP", "ZERO", "Rules", "Task", "plan"]
 
 COPY = "copy"
 ZERO = "zero"
@@ -25,6 +25,9 @@ SKIP = "skip"
 # Long enough to make the cost of a request vanish, short enough for all workers to finish together, and for little to
 # be sent again after a connection was lost.
 MAX_COPY = 64 * 1024**2
+
+# A server may list extents of a byte; with blocks of 8 KiB this is no limit.
+MAX_PARTS = 4096
 
 # Longer ones, many at once, have brought storage to its knees.
 MAX_ZERO = 128 * 1024**2
@@ -98,7 +101,8 @@ class Run:
         """Can it grow by this data?"""
         if not self.parts:
             return False
-        return start - self.end <= rules.max_gap and start + length - self.parts[0][0] <= rules.max_copy
+        is_near = start - self.end <= rules.max_gap and start + length - self.parts[0][0] <= rules.max_copy
+        return is_near and len(self.parts) < MAX_PARTS
 
     def add(self, start: int, length: int) -> None:
         """Grow."""

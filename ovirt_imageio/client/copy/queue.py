@@ -39,7 +39,7 @@ class Queue(Generic[T]):
     def put(self, item: T) -> None:
         """Add work, when there is room. Raises Closed."""
         with self._lock:
-            if self._limit is not None and len(self._items) >= self._limit:
+            if self.is_full:
                 self._has_room.wait_for(self._is_half_empty)
             if self._is_closed:
                 raise Closed
@@ -78,6 +78,11 @@ class Queue(Generic[T]):
     def is_closed(self) -> bool:
         """Was it closed?"""
         return self._is_closed
+
+    @property
+    def is_full(self) -> bool:
+        """Would put() wait?"""
+        return self._limit is not None and len(self._items) >= self._limit
 
     def _is_half_empty(self) -> bool:
         return self._limit is None or len(self._items) <= self._limit // 2

@@ -97,6 +97,23 @@ def test_everything_is_done_once_then_flushed(workers, shared):
     assert all(lane.closed for lane in made)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_long_list_is_not_kept(workers):
+    """It waits for the worker that would have waited for its end."""
+    log: list = []
+    waiting: list[int] = []
+
+    def tasks():
+        for number in range(1000):
+            waiting.append(number - len(log))
+            yield task(number)
+
+    copier(lambda moved: ScriptedLane(log), workers, is_lister_shared=True, listed_limit=10).run(tasks())
+    assert sorted(item for item in log if item != "flush") == list(range(1000))
+    # Those in the queue, in the hands of the workers, and the one that is offered.
+    assert max(waiting) <= 10 + 1 + 3 * workers
+
+
 def test_order_of_one_worker():
     log: list = []
     copier(lambda moved: ScriptedLane(log)).run(task(number) for number in range(5))

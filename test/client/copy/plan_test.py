@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_imageio.client.copy.plan import COPY, MAX_COPY, MAX_ZERO, SKIP, ZERO, Rules, Task, plan
+from ovirt_imageio.client.copy.plan import COPY, MAX_COPY, MAX_PARTS, MAX_ZERO, SKIP, ZERO, Rules, Task, plan
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
 
 KiB = 1024
@@ -88,6 +88,13 @@ def test_gap_that_is_only_read_is_no_part():
     extents = zero_extents((10, DATA), (5, ZEROES), (10, DATA))
     found = sorted(plan(extents, Rules(max_gap=5)))
     assert found == [Task(COPY, 0, 25, ((0, 10), (15, 10))), Task(ZERO, 10, 5, ((10, 5),))]
+
+
+def test_copy_has_only_so_many_parts():
+    """Else a list of single bytes would be one task that fills the memory."""
+    extents = zero_extents(*[(1, DATA), (1, HOLE)] * (MAX_PARTS * 2))
+    found = [task for task in plan(extents, Rules(zero=False, max_gap=64 * KiB)) if task.action == COPY]
+    assert [len(task.parts) for task in found] == [MAX_PARTS] * 2
 
 
 def test_what_is_done_is_skipped():

@@ -63,3 +63,16 @@ def test_close_wakes_whoever_waits(method):
     queue.close()
     thread.join(DEADLINE)
     assert ended == [True]
+
+
+def test_is_full():
+    queue: Queue[int] = Queue(limit=2)
+    for number in range(2):
+        assert not queue.is_full
+        queue.put(number)
+    assert queue.is_full
+    queue.get()
+    assert not queue.is_full
+    unlimited: Queue[int] = Queue()
+    unlimited.put(1)
+    assert not unlimited.is_full

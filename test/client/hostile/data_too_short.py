@@ -1,0 +1,17 @@
+"""Send less than the range, in an answer that is complete."""
+
+from __future__ import annotations
+
+from fakes.liar import Honest
+
+from ovirt_imageio import client
+
+EXPECTED = client.StorageError
+MESSAGE = "another range"
+
+
+class Lie(Honest):
+    """See the module."""
+
+    def read(self, wire, first, last):
+        wire.answer(206, self.data[first:last], f"Content-Range: bytes {first}-{last}/{len(self.data)}\r\n")

@@ -1,0 +1,19 @@
+"""Never read an upload."""
+
+from __future__ import annotations
+
+from fakes.liar import Honest, stall
+
+from ovirt_imageio import client
+
+EXPECTED = client.BackendTimeout
+MESSAGE = "in time"
+COMMAND = "upload"
+READ_TIMEOUT = 0.2
+
+
+class Lie(Honest):
+    """See the module."""
+
+    def change(self, wire, method, length):
+        stall(wire)
