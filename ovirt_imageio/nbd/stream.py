@@ -95,7 +95,7 @@ class ServerStream:
         stream = self._stream
         if 0 < len(view) < GATHER and not stream.ahead and not stream.is_tls:
             self._begin_small(gather)
-        if stream.fill(view) < len(view):
+        if stream.fill(view, is_patient=True) < len(view):
             raise closed()
 
     def receive_pipe(self, pipe: Pipe, limit: int) -> int:

@@ -98,12 +98,14 @@ class PlainSocket:
         """Send some of data; return how much."""
         if self.timeout != self._told_send:
             self._prepare_send()
+        if self._flags:
+            return self.sock.send(data, self._flags)
         if len(data) <= SMALL:
             try:
-                return self.sock.send(data, self._flags)
+                return self.sock.send(data)
             except BlockingIOError:
                 pass  # A buffer without room for that is rare: the peer has one more time-out to show that it lives.
-        return self._retry_slow(functools.partial(self.sock.send, data, self._flags))
+        return self._retry_slow(functools.partial(self.sock.send, data))
 
     def send_parts(self, parts: Sequence[Data]) -> int:
         """Send some of the parts, one after the other, with one system call; return how many bytes.
@@ -147,6 +149,6 @@ class PlainSocket:
                 return send()
             except BlockingIOError:
                 left = unsent(self.sock)
-                if left >= before or self._flags:
+                if left >= before:
                     raise
                 before = left

@@ -15,6 +15,7 @@ Knows sockets and TLS; knows nothing of what is said.
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -23,7 +24,7 @@ from typing import Optional, Protocol, Union
 
 from ovirt_imageio.net.lifeline import shut_down
 from ovirt_imageio.net.plain_socket import SMALL, Data, PlainSocket
-from ovirt_imageio.net.timeouts import has_left, is_ready, is_timeout, unsent
+from ovirt_imageio.net.timeouts import has_left, is_timeout, unsent
 from ovirt_imageio.net.tls_socket import TLSSocket
 
 __all__ = ["RECEIVE", "Data", "Failures", "Stream", "describe"]
@@ -57,7 +58,7 @@ class Stream:
     """
 
     __slots__ = (
-        *("_channel", "_lock", "_sent"),
+        *("_channel", "_lock", "_readable", "_sent"),
         *("ahead", "failures", "is_ended", "is_interrupted", "is_tls", "received", "wire"),
     )
 
@@ -78,6 +79,8 @@ class Stream:
         # True if the peer will send nothing more.
         self.is_ended = False
         self.is_interrupted = False
+        # Made when somebody wants to look: most never do.
+        self._readable: Optional[select.poll] = None
 
     @property
     def timeout(self) -> Optional[float]:
@@ -123,7 +126,9 @@ class Stream:
             data = self._channel.recv(size, is_eager)
         except OSError as error:
             raise self.failure(error, is_sending=False) from error
-        self._note_received(len(data))
+        if not data:
+            self._note_end()
+        self.received += len(data)
         return data
 
     def readinto(self, view: memoryview) -> int:
@@ -137,25 +142,29 @@ class Stream:
             count = self._channel.recv_into(view)
         except OSError as error:
             raise self.failure(error, is_sending=False) from error
-        if len(view):
-            self._note_received(count)
+        if not count and len(view):
+            self._note_end()
+        self.received += count
         return count
 
-    def fill(self, view: memoryview) -> int:
+    def fill(self, view: memoryview, is_patient: bool = False) -> int:
         """Read until view is full; return how much was read, less than that only at the end.
 
-        This loop is where most bytes of NBD and of a proxy pass.
+        This loop is where most bytes of NBD and of a proxy pass. `is_patient`: the kernel does not wake us before all
+        of it is here. For a server on a Unix socket that is cheaper; over TCP it needs 30 % more of the processor, as
+        we sleep while there is something to do.
         """
         size = len(view)
         done = self.readinto(view) if self.ahead else 0
-        fill = self._channel.fill
+        receive = self._channel.fill if is_patient else self._channel.recv_into
         try:
             while done < size:
-                count = fill(view[done:])
-                self._note_received(count)
+                count = receive(view[done:])
                 if not count:
+                    self._note_end()
                     break
                 done += count
+                self.received += count
         except OSError as error:
             raise self.failure(error, is_sending=False) from error
         return done
@@ -187,13 +196,20 @@ class Stream:
             raise self.failure(error, is_sending=False) from error
         if data is None:
             return False
-        self._note_received(len(data))
+        if not data:
+            self._note_end()
+        self.received += len(data)
         self.ahead = data
         return True
 
     def is_ready(self) -> bool:
         """Return True if there is something to receive, or the peer has left. Over TLS it may be nothing for us."""
-        return self.pending() > 0 or is_ready(self.wire.sock, 0)
+        if self.pending():
+            return True
+        if self._readable is None:
+            self._readable = select.poll()
+            self._readable.register(self.wire.sock, select.POLLIN)
+        return bool(self._readable.poll(0))
 
     def pending(self) -> int:
         """How many bytes, at least, were taken from the socket and not asked for; over TLS it may be nothing for us."""
@@ -229,7 +245,9 @@ class Stream:
             return None
         except OSError as error:
             raise self.failure(error, is_sending=False) from error
-        self._note_received(count)
+        if not count:
+            self._note_end()
+        self.received += count
         return count
 
     # Sending.
@@ -334,12 +352,10 @@ class Stream:
         self.is_ended = True
         return self.failures.broken(is_sending, describe(error))
 
-    def _note_received(self, count: int) -> None:
-        self.received += count
-        if not count:
-            self.is_ended = True
-            if self.is_interrupted:
-                raise self.failures.interrupted()
+    def _note_end(self) -> None:
+        self.is_ended = True
+        if self.is_interrupted:
+            raise self.failures.interrupted()
 
 
 def describe(error: OSError) -> str:

@@ -7,13 +7,12 @@ Knows sockets; knows nothing of who waits.
 
 from __future__ import annotations
 
-import array
-import contextlib
 import errno
 import fcntl
 import select
 import socket
 import struct
+import sys
 import termios
 from typing import Optional
 
@@ -33,6 +32,9 @@ SHORTEST = 0.001
 
 TIMEVAL = struct.Struct("@ll")
 FOR_EVER = TIMEVAL.pack(0, 0)
+
+# An int for the kernel to fill in.
+NONE = bytes(struct.calcsize("@i"))
 
 
 def set_timeout(sock: socket.socket, seconds: Optional[float]) -> None:
@@ -80,10 +82,10 @@ def unsent(sock: socket.socket) -> int:
 
     A socket that is closed holds none.
     """
-    count = array.array("i", [0])
-    with contextlib.suppress(OSError, ValueError):
-        fcntl.ioctl(sock, termios.TIOCOUTQ, count)
-    return count[0]
+    try:
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, NONE), sys.byteorder)
+    except (OSError, ValueError):
+        return 0
 
 
 def has_left(sock: socket.socket) -> bool:

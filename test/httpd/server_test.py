@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from fakes import toy
+from fakes.ciphertext import by_hand, drip
 from fakes.raw_client import connect
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
@@ -89,6 +90,39 @@ def test_plain_http_on_tls(provider):
         assert (answer.status, answer.closes) == (400, True)
         assert "https" in answer.text
         assert client.is_closed()
+
+
+# How a client over TLS may be slow: its first bytes in the clear, and what is then dripped as one record.
+SLOW = {
+    "idle": (b"", b"GET /echo/a HTTP/1.1\r\n" + b"x: y\r\n" * 100),
+    "head": (b"GET /echo/a HTTP/1.1\r\n", b"x: y\r\n" * 100),
+    "body": (b"PUT /echo/a HTTP/1.1\r\ncontent-length: 9000\r\n\r\n", bytes(9000)),
+    "chunk": (b"PUT /echo/a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"2328\r\n" + bytes(9000)),
+    "rest of a body": (b"PUT /echo/a HTTP/1.1\r\ncontent-length: 9000\r\n\r\n" + bytes(10), bytes(8990)),
+}
+
+
+@pytest.mark.parametrize("first, record", SLOW.values(), ids=SLOW)
+def test_pieces_of_a_tls_record_are_no_progress(provider, trust, first, record):
+    """Each byte comes in time, and nobody can use them: the connection ends long before the record does."""
+    limits = Limits(idle_timeout=0.2, header_timeout=0.2, io_timeout=0.2, linger_timeout=0.01)
+    with toy.serving(tls=provider, limits=limits) as server, by_hand(("127.0.0.1", server.port), trust) as client:
+        if first:
+            client.send(client.encrypt(first))
+        data = client.encrypt(record)
+        assert drip(client, data, 0.05) < len(data)
+        wait_until(lambda: server.connections == 0)
+
+
+def test_flood_of_empty_tls_records(provider, trust):
+    limits = Limits(idle_timeout=0.5, header_timeout=0.5, io_timeout=0.5, linger_timeout=0.01)
+    with toy.serving(tls=provider, limits=limits) as server, by_hand(("127.0.0.1", server.port), trust) as client:
+        client.send(client.empty_records(5))
+        assert not client.is_closed()
+        with pytest.raises(OSError):
+            while True:
+                client.send(client.empty_records(1000))
+        wait_until(lambda: server.connections == 0)
 
 
 def test_silent_handshakes_bother_nobody(provider, trust):
