@@ -46,6 +46,9 @@ log = logging.getLogger("origin")
 # A body up to here is kept until it was answered, so that it can be sent again.
 REPEATABLE = 1024 * 1024
 
+# Seconds for a whole list from an origin that tells the size by nothing else: it has all of it before it begins.
+LIST_TIMEOUT = 300
+
 # How many seconds old a size may be. Small requests shall not pay for asking every time.
 SIZE_AGE = 1.0
 
@@ -186,8 +189,11 @@ class Image:
                 return size
         if "extents" in self.features:
             end = 0
-            for extent in self._list("zero", 0, None):
+            deadline = self._clock() + LIST_TIMEOUT
+            for extent in read_extents(self._ask_for_list("zero", "/extents?context=zero"), "zero"):
                 end = extent.start + extent.length
+                if self._clock() > deadline:
+                    raise errors.BackendTimeout("read the size", "the origin's list of extents does not end in time")
             if end:
                 return end
         # Very old, or maybe empty: only the head of a download tells. What is not read costs the connection.
@@ -372,23 +378,28 @@ class Image:
             length = self.size() - offset
         return iter([ZeroExtent(offset, length, False, False)] if length else [])
 
-    def _list(self, context: str, offset: int, length: Optional[int], size: Optional[int] = None) -> Iterator[Extent]:
-        """Ask for the extents of a range; `size` is that of the image, None if it is not known."""
+    def _list(self, context: str, offset: int, length: Optional[int], size: Optional[int]) -> Iterator[Extent]:
+        """Yield the extents of a range; `size` is that of the image, None if it is not known."""
         suffix = f"/extents?context={context}"
         if offset or length is not None:
             # Old origins list everything anyway.
             suffix += f"&offset={offset}" + (f"&length={length}" if length is not None else "")
+        reply = self._ask_for_list(context, suffix)
+        end = 2**63 if size is None else size
+        if length is not None:
+            end = min(end, offset + length)
+        extents = read_extents(reply, context, offset, None if size is None else end)
+        return merged(clipped(extents, offset, end))
+
+    def _ask_for_list(self, context: str, suffix: str) -> Reply:
+        """Return the reply that holds extents."""
         with contextlib.ExitStack() as stack:
             reply = stack.enter_context(self.origin.request("list extents", "GET", suffix))
             if reply.status == 404:
                 raise errors.UnsupportedContext(context, "the origin does not report them")
             self.check_reply(reply, "list extents", 200)
             stack.pop_all()
-        end = 2**63 if size is None else size
-        if length is not None:
-            end = min(end, offset + length)
-        extents = read_extents(reply, context, offset, None if size is None else end)
-        return merged(clipped(extents, offset, end))
+            return reply
 
     def checksum(self, algorithm: str, block_size: int) -> Optional[str]:
         """Let the origin compute it; None if it cannot. It may take as long as it likes: `interrupt` ends it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 
 import pytest
@@ -251,6 +252,21 @@ def test_image_that_grows_while_it_is_listed():
         with opened(origin) as image:
             assert list(image.extents()) == [ZeroExtent(0, 90, False, False)]
             assert list(image.extents("zero", 80, 50)) == [ZeroExtent(80, 10, False, False)]
+
+
+def test_list_without_end_tells_no_size():
+    clock = FakeClock()
+
+    def script(wire):
+        wire.options(features=["extents"])
+        wire.read_head()
+        wire.send(b"HTTP/1.1 200 OK\r\n\r\n[")
+        for start in itertools.count():
+            wire.send(b'{"start": %d, "length": 1, "zero": true}, ' % start)
+            clock.advance(1)
+
+    with ScriptedOrigin(script) as origin, opened(origin, clock=clock) as image, pytest.raises(errors.BackendTimeout):
+        image.size()
 
 
 def test_empty_list_does_not_tell_that_the_image_is_empty():
