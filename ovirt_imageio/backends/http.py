@@ -90,10 +90,10 @@ class HttpBackend(Backend):
         self._writable = writable
         self._dirty = dirty
         self._is_closed = False
-        self.max_readers = image.max_readers
-        self.max_writers = image.max_writers
-        self.block_size = image.block_size
-        self.contexts = {0: BASE_ALLOCATION, **({1: CHANGES} if dirty and image.has_dirty else {})}
+        self.max_readers = image.abilities.max_readers
+        self.max_writers = image.abilities.max_writers
+        self.block_size = image.abilities.block_size
+        self.contexts = {0: BASE_ALLOCATION, **({1: CHANGES} if dirty and image.abilities.has_dirty else {})}
 
     def size(self) -> int:
         """Return the size that the origin told; it grows with what is written here."""

@@ -81,12 +81,12 @@ class ImageioClient:
     @property
     def max_readers(self) -> int:
         """How many connections may read at once."""
-        return self._open().max_readers
+        return self._open().abilities.max_readers
 
     @property
     def max_writers(self) -> int:
         """How many connections may write at once."""
-        return self._open().max_writers
+        return self._open().abilities.max_writers
 
     def size(self) -> int:
         """Return the size of the image."""

@@ -142,7 +142,7 @@ class Upload:
             stack.callback(remote.close)
             first = remote.connect()
             remote.spare(first)
-            workers = options.workers(first.max_writers)
+            workers = options.workers(first.abilities.max_writers)
             image = local.find(self.filename, self.member, self.format)
             serving = local.served(image, connections=workers + 1, backing_chain=self.backing_chain)
             open_local = stack.enter_context(serving)
@@ -171,7 +171,7 @@ class Upload:
 
         Not where zeroing is more than that: it allocates a disk that is not sparse, and hides what is below a layer.
         """
-        if not there.is_sparse or not self.backing_chain or self.disk_is_zero:
+        if not there.abilities.is_sparse or not self.backing_chain or self.disk_is_zero:
             return []
         try:
             known = itertools.islice(there.extents("zero"), MAX_KNOWN)
@@ -225,7 +225,7 @@ class Download:
             stack.callback(remote.close)
             first = remote.connect()
             stack.callback(first.close)
-            workers = options.workers(first.max_readers)
+            workers = options.workers(first.abilities.max_readers)
             size = first.size()
             journal = self._journal(first, size)
             # Whether the server can tell is known before anything is created.

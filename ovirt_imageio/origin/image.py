@@ -90,7 +90,8 @@ class Image:
         line = line or Lifeline()
         # What must not appear in an error.
         self._ticket_id = urlsplit(url).path.rpartition("/")[2]
-        self._abilities = abilities.Abilities()
+        # What the origin told.
+        self.abilities = abilities.Abilities()
         self._size: Optional[int] = None
         self._size_told = 0.0
         self._clock = clock
@@ -110,7 +111,7 @@ class Image:
         found = self._options()
         if found.unix_socket is not None and self.origin.is_same_host:
             found = self._try_unix_socket(found.unix_socket) or found
-        self._abilities = found
+        self.abilities = found
         self._size = found.size
         self._size_told = self._clock()
 
@@ -132,42 +133,10 @@ class Image:
             self.origin.use_unix_socket(None)
             return None
 
-    # What the origin can do
-
     @property
     def features(self) -> frozenset[str]:
         """What the origin can beside GET and PUT."""
-        return self._abilities.features
-
-    @property
-    def can_pipeline(self) -> bool:
-        """True if the origin takes a request while it still answers the one before."""
-        return self._abilities.can_pipeline
-
-    @property
-    def has_dirty(self) -> bool:
-        """True if the origin knows which extents are dirty."""
-        return self._abilities.has_dirty
-
-    @property
-    def is_sparse(self) -> bool:
-        """True if the origin told that zeroing deallocates."""
-        return self._abilities.is_sparse
-
-    @property
-    def max_readers(self) -> int:
-        """How many connections may usefully read at once."""
-        return self._abilities.max_readers
-
-    @property
-    def max_writers(self) -> int:
-        """How many connections may safely write at once."""
-        return self._abilities.max_writers
-
-    @property
-    def block_size(self) -> int:
-        """Requests that are multiples of this, at multiples of this, cost the origin least."""
-        return self._abilities.block_size
+        return self.abilities.features
 
     # Reading
 
@@ -176,14 +145,14 @@ class Image:
 
         Others may write too: an origin that tells it at once is asked again after a while.
         """
-        is_old = self._abilities.size is not None and self._clock() - self._size_told > SIZE_AGE
+        is_old = self.abilities.size is not None and self._clock() - self._size_told > SIZE_AGE
         if self._size is None or is_old:
             self._size = self._find_size()
             self._size_told = self._clock()
         return self._size
 
     def _find_size(self) -> int:
-        if self._abilities.size is not None:
+        if self.abilities.size is not None:
             size = self._options().size
             if size is not None:
                 return size
@@ -281,7 +250,7 @@ class Image:
         while done < limit:
             piece = buffer[: limit - done]
             count = fill(source, piece)
-            if self._abilities.takes_chunks and count == REPEATABLE < limit - done:
+            if self.abilities.takes_chunks and count == REPEATABLE < limit - done:
                 return self._stream(source, piece, offset, limit, progress, is_chunked=True)
             if count:
                 self.write(offset + done, piece[:count])
@@ -370,7 +339,7 @@ class Image:
             raise errors.UnsupportedContext(context)
         if "extents" in self.features:
             # To find the size of an old one takes a list of its own, so what that would say is not asked for.
-            size = self._size if self._abilities.size is None else self.size()
+            size = self._size if self.abilities.size is None else self.size()
             return self._list(context, offset, length, size)
         if context != "zero":
             raise errors.UnsupportedContext(context)
@@ -416,7 +385,7 @@ class Image:
         """Return what the origin tells about the image."""
         size = self.size()
         return Description(
-            size, self._abilities.is_writable, self._abilities.has_dirty, self._find_filename() if size else None
+            size, self.abilities.is_writable, self.abilities.has_dirty, self._find_filename() if size else None
         )
 
     def _find_filename(self) -> Optional[str]:

@@ -33,7 +33,7 @@ def opened(origin, **options):
 
 def test_limits_are_those_of_the_origin():
     with DiskOrigin() as origin, opened(origin) as image:
-        assert (image.max_readers, image.max_writers, image.block_size) == (8, 4, 1)
+        assert (image.abilities.max_readers, image.abilities.max_writers, image.abilities.block_size) == (8, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_very_old_origins(status, answer):
     with DiskOrigin(b"0123456789") as origin:
         origin.options, origin.options_status = answer, status
         with opened(origin) as image:
-            assert (image.max_readers, image.max_writers) == (1, 1)
+            assert (image.abilities.max_readers, image.abilities.max_writers) == (1, 1)
             assert image.size() == 10
             image.write(2, memoryview(b"xy"))
             image.zero(5, 2)
@@ -63,7 +63,7 @@ def test_nonsense_is_ignored(answer):
     with DiskOrigin(b"0123456789") as origin:
         origin.options = answer
         with opened(origin) as image:
-            assert (image.max_readers, image.max_writers, image.size()) == (1, 1, 10)
+            assert (image.abilities.max_readers, image.abilities.max_writers, image.size()) == (1, 1, 10)
 
 
 def test_size_told_with_options():

@@ -67,7 +67,7 @@ class RemoteLane(abc.ABC):
         """Must one end before another one begins?"""
         if not self._pending:
             return False
-        if self._remote is None or not self._remote.can_pipeline:
+        if self._remote is None or not self._remote.abilities.can_pipeline:
             return True
         # The largest one is enough to know: a window of small ones is small.
         return len(self._pending) >= (MAX_PENDING if self._pending[-1].length < LARGE else 2)
