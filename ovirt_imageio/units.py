@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["GiB", "KiB", "MiB", "TiB", "duration", "parse_duration", "parse_size", "size"]
+__all__ = ["DAY", "GiB", "KiB", "MiB", "TiB", "duration", "parse_duration", "parse_size", "size"]
 
 KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB
 TiB = 1024 * GiB
 
-SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+DAY = 86400
+
+SECONDS = {"d": DAY, "h": 3600, "m": 60, "s": 1}
 
 SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 

@@ -13,7 +13,7 @@ from ovirt_imageio.auth.links import Running
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.ticket import short
 from ovirt_imageio.geometry.ranges import Ranges
-from ovirt_imageio.measure.clock import Meter
+from ovirt_imageio.measure.clock import RateMeter
 
 __all__ = ["Progress", "describe_error"]
 
@@ -32,7 +32,7 @@ class Progress:
         self._is_upload = is_upload
         self._ranges = Ranges()
         self._moved = 0
-        self._meter = Meter()
+        self._meter = RateMeter()
 
     @property
     def transferred(self) -> int:

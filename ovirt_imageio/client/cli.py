@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Optional, cast
 from ovirt_imageio import client
 from ovirt_imageio.client import meter, stdio, transfer
 from ovirt_imageio.client.options import PROGRAM, STREAM, make_parser, take_environment
-from ovirt_imageio.client.progress import Counter
+from ovirt_imageio.client.progress import ProgressCounter
 from ovirt_imageio.terminal import output
 
 __all__ = ["main"]
@@ -207,10 +207,10 @@ def refuse(options: argparse.Namespace, what: str, *names: str) -> None:
         options.parser.error(f"{what} is raw, not {options.format}")
 
 
-def progress_of(options: argparse.Namespace, phase: str) -> Counter:
+def progress_of(options: argparse.Namespace, phase: str) -> ProgressCounter:
     """Return what shows the progress: on standard error, but for programs on standard output, if that is free."""
     if options.quiet:
-        return Counter(phase)
+        return ProgressCounter(phase)
     if options.output == "json":
         is_taken = options.run is download and options.filename == STREAM
         return meter.Records(phase, sys.stderr if is_taken else sys.stdout)
@@ -235,7 +235,7 @@ def transfer_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return {**server_arguments(options), **{name: getattr(options, name) for name in names}}
 
 
-def stream_options(options: argparse.Namespace, progress: Counter) -> transfer.TransferOptions:
+def stream_options(options: argparse.Namespace, progress: ProgressCounter) -> transfer.TransferOptions:
     """Return the options of a transfer through a pipe."""
     arguments = transfer_arguments(options)
     del arguments["cafile"]

@@ -14,7 +14,7 @@ from collections import deque
 from typing import IO, Callable, Optional
 
 from ovirt_imageio import units
-from ovirt_imageio.client.progress import Counter
+from ovirt_imageio.client.progress import ProgressCounter
 from ovirt_imageio.terminal import output
 
 __all__ = ["Bar", "Lines", "Meter", "Records", "compose", "short_size"]
@@ -30,7 +30,7 @@ SHORTEST_BAR = 10
 LONGEST_BAR = 40
 
 
-class Meter(Counter):
+class Meter(ProgressCounter):
     """Shows on a stream what is done, every `interval` seconds while something moves.
 
     Threads: any.

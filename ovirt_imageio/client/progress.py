@@ -13,7 +13,7 @@ from typing import IO, Any, Callable, Optional, Protocol, Union
 
 from ovirt_imageio import errors, units
 
-__all__ = ["Counter", "Progress", "ProgressBar", "Reporter", "Updatable"]
+__all__ = ["Progress", "ProgressBar", "ProgressCounter", "Reporter", "Updatable"]
 
 
 class Updatable(Protocol):
@@ -58,7 +58,7 @@ def ignore(count: int) -> None:
     """Nobody wants to know."""
 
 
-class Counter:
+class ProgressCounter:
     """Counts what is done, and knows the phase; shows nothing.
 
     Threads: any.
@@ -119,7 +119,7 @@ class Counter:
                 self._is_closed = True
                 self._show_end(is_failure=False)
 
-    def __enter__(self) -> Counter:
+    def __enter__(self) -> ProgressCounter:
         return self
 
     def __exit__(self, kind: object, *exc_info: object) -> None:
@@ -159,7 +159,7 @@ class Counter:
         return json.dumps(record)
 
 
-class ProgressBar(Counter):
+class ProgressBar(ProgressCounter):
     """Shows progress on a terminal, or as JSON lines.
 
         with ProgressBar(phase="uploading image") as bar:

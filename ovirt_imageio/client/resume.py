@@ -25,6 +25,7 @@ from typing import Any, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.copy.plan import Task
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 from ovirt_imageio.geometry.ranges import Ranges
 
 __all__ = ["Journal", "State", "decode", "encode", "is_same", "samples"]
@@ -39,9 +40,6 @@ MAX_OFFSET = 2**63 - 1
 # How much is compared before a state is trusted: pieces that are spread over what is done, and the bytes of each.
 SAMPLES = 16
 SAMPLE_SIZE = 64 * 1024
-
-# What the system takes as an offset.
-MAX_SIZE = 2**63 - 1
 
 # More than any state has; a larger file is something else.
 MAX_FILE = 256 * 1024**2

@@ -8,6 +8,7 @@ from typing import Any, Optional, TypeVar, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.geometry import byteranges
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 from ovirt_imageio.httpd.request import Request
 
 __all__ = [
@@ -29,9 +30,6 @@ T = TypeVar("T")
 
 # Far more than any ticket or zero request needs.
 MAX_JSON = 1024 * 1024
-
-# Larger than any disk, and what the interfaces of the system can take.
-MAX_INTEGER = 2**63 - 1
 
 REQUIRED: Any = object()
 
@@ -97,7 +95,7 @@ def natural(request: Request, key: str, default: T) -> Union[int, T]:
     text = request.query.get(key)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_INTEGER):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_SIZE):
         raise errors.InvalidValue(key, text, "a number that is not negative")
     return int(text)
 
@@ -134,7 +132,7 @@ def member(message: Mapping[str, Any], key: str, values: Sequence[str]) -> str:
 def integer(message: Mapping[str, Any], key: str, default: int = REQUIRED) -> int:
     """Return the value of key, an integer that is not negative; True is none."""
     value = message.get(key, default)
-    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+    if type(value) is not int or not 0 <= value <= MAX_SIZE:
         raise errors.InvalidValue(key, None if value is REQUIRED else value, "an integer that is not negative")
     return value
 

@@ -1,6 +1,6 @@
 """How often, how long, how much and how fast.
 
-A Clock times what happens on one connection and prints itself when that closes; a Meter tells the current rate of
+A Clock times what happens on one connection and prints itself when that closes; a RateMeter tells the current rate of
 something that moves.
 
 May know nothing of the package but units.
@@ -15,7 +15,7 @@ from typing import Callable, Optional
 
 from ovirt_imageio import units
 
-__all__ = ["Clock", "Meter", "NullClock", "Stat"]
+__all__ = ["Clock", "NullClock", "RateMeter", "Stat"]
 
 
 class Stat:
@@ -132,7 +132,7 @@ class NullClock(Clock):
         return 0.0
 
 
-class Meter:
+class RateMeter:
     """The current rate of a counter that somebody looks at now and then.
 
     Threads: one at a time.

@@ -18,7 +18,7 @@ from typing import NamedTuple, Optional
 from ovirt_imageio.nbd import requests, wire
 from ovirt_imageio.nbd.errors import ClientFault, ProtocolError
 from ovirt_imageio.nbd.requests import Request, Rules
-from ovirt_imageio.nbd.wire import Chunk, Command, Mode
+from ovirt_imageio.nbd.wire import CHANGES, Chunk, Command, Mode
 
 __all__ = ["Ledger", "Moved", "Part", "refusal"]
 
@@ -33,9 +33,6 @@ MAX_ERROR = wire.MAX_STRING + 16
 
 # The word that begins each reply, and says how long its header is.
 MAGIC = struct.Struct(">I")
-
-
-CHANGES = frozenset([Command.WRITE, Command.WRITE_ZEROES, Command.FLUSH])
 
 
 class Moved(NamedTuple):

@@ -181,6 +181,10 @@ class Command(enum.IntEnum):
         return self.name.lower().replace("_", " ")
 
 
+# The commands that change a disk, or are about earlier changes.
+CHANGES = frozenset([Command.WRITE, Command.WRITE_ZEROES, Command.FLUSH])
+
+
 class CommandFlag(enum.IntFlag):
     """How it shall be done."""
 

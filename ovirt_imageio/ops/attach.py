@@ -14,12 +14,10 @@ from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.nbd.errors import ClientFault
 from ovirt_imageio.nbd.export import Channel
 from ovirt_imageio.nbd.offer import PREFERRED_BLOCK, Offer
-from ovirt_imageio.nbd.wire import Command, ExportFlag
+from ovirt_imageio.nbd.wire import CHANGES, Command, ExportFlag
 from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["Attach", "make_offer"]
-
-CHANGES = frozenset([Command.WRITE, Command.WRITE_ZEROES, Command.FLUSH])
 
 # What is moved: the other commands move nothing.
 MOVES = frozenset([Command.READ, Command.WRITE, Command.WRITE_ZEROES])

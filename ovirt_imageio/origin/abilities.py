@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-__all__ = ["MAX_INTEGER", "Abilities", "natural", "parse"]
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 
-# The largest offset that the system can have.
-MAX_INTEGER = 2**63 - 1
+__all__ = ["Abilities", "natural", "parse"]
 
 
 @dataclass(frozen=True)
@@ -62,4 +61,4 @@ def parse(answer: Mapping[str, Any], allow: str = "") -> Abilities:
 def natural(answer: Mapping[str, Any], name: str) -> Optional[int]:
     """Return a number of the answer, None if there is none."""
     value = answer.get(name)
-    return value if type(value) is int and 0 <= value <= MAX_INTEGER else None
+    return value if type(value) is int and 0 <= value <= MAX_SIZE else None

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.geometry.blocks import MAX_SIZE
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
 from ovirt_imageio.origin import jsonstream
-from ovirt_imageio.origin.abilities import MAX_INTEGER
 from ovirt_imageio.origin.reply import Reply
 
 __all__ = ["read_extents"]
@@ -57,7 +57,7 @@ def make_extent(item: Mapping[str, Any], context: str) -> Extent:
     start, length = item["start"], item["length"]
     if type(start) is not int or type(length) is not int or start < 0 or length < 0:
         raise ValueError("an extent is not made of numbers")
-    if start + length > MAX_INTEGER:
+    if start + length > MAX_SIZE:
         raise ValueError("an extent ends where no disk does")
     if context == "zero":
         return ZeroExtent(start, length, item["zero"] is True, item.get("hole") is True)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from ovirt_imageio import config, errors
+from ovirt_imageio import config, errors, units
 from ovirt_imageio.terminal import arguments, output
 from ovirt_imageio.version import __version__
 
@@ -23,7 +23,6 @@ __all__ = ["main"]
 
 log = logging.getLogger("server")
 
-DAY = 24 * 3600
 
 # A host and perhaps a port; IPv6 in brackets, but for "every address". A number alone may be meant as a port.
 LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.%]+)\]|(?P<host>(?!\d+$)[^\[\]:]*))(?::(?P<port>\d{1,5}))?")
@@ -111,7 +110,7 @@ def add_serve(commands: Any) -> None:
     parser.add_argument(
         "--timeout",
         type=duration,
-        default=DAY,
+        default=units.DAY,
         metavar="TIME",
         help="end when nobody used it so long, say 1h30m (default a day)",
     )

@@ -9,7 +9,7 @@ import pytest
 from fakes.clock import FakeClock
 
 from ovirt_imageio import errors
-from ovirt_imageio.client.progress import Counter, ProgressBar, Reporter
+from ovirt_imageio.client.progress import ProgressBar, ProgressCounter, Reporter
 
 
 def lines(output: io.StringIO) -> list[str]:
@@ -100,11 +100,11 @@ def test_no_phase_is_none():
 
 
 def test_counter_shows_nothing(capsys):
-    with Counter("phase") as counter:
+    with ProgressCounter("phase") as counter:
         counter.size = 10
         counter.update(5)
         counter.phase = "end"
-    with pytest.raises(ZeroDivisionError), Counter("phase"):
+    with pytest.raises(ZeroDivisionError), ProgressCounter("phase"):
         raise ZeroDivisionError
     assert capsys.readouterr() == ("", "")
 

@@ -4,7 +4,7 @@ import pytest
 from fakes.clock import FakeClock
 
 from ovirt_imageio import units
-from ovirt_imageio.measure.clock import Clock, Meter, NullClock
+from ovirt_imageio.measure.clock import Clock, NullClock, RateMeter
 
 
 @pytest.fixture
@@ -98,24 +98,24 @@ def test_null_clock():
 
 
 def test_meter_without_samples():
-    assert Meter().rate() == 0
+    assert RateMeter().rate() == 0
 
 
 def test_meter_with_one_sample():
-    meter = Meter()
+    meter = RateMeter()
     meter.sample(10, 5)
     assert meter.rate() == 0
 
 
 def test_meter_steady():
-    meter = Meter()
+    meter = RateMeter()
     for n in range(100):
         meter.sample(n / 4, n * 100)
     assert meter.rate() == 400
 
 
 def test_meter_forgets_the_past():
-    meter = Meter()
+    meter = RateMeter()
     meter.sample(0, 0)
     meter.sample(1, 1000)
     for n in range(1, 9):
@@ -125,7 +125,7 @@ def test_meter_forgets_the_past():
 
 def test_meter_looked_at_all_the_time():
     """Each rate is that of the last five seconds, however many looks fall into them."""
-    meter = Meter()
+    meter = RateMeter()
     for n in range(20_000):
         meter.sample(n / 1000, min(n, 15_000))
         if n in (10_000, 15_000):

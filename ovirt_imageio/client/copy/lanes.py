@@ -33,7 +33,7 @@ MAX_PENDING = 32
 LARGE = 1024**2
 
 # Below this, reading into a buffer is cheaper than what a backend does to stream.
-SMALL = 256 * 1024
+STREAM_MINIMUM = 256 * 1024
 
 OpenLocal = Callable[[], Backend]
 # Who cuts the line ends the wait for a server.
@@ -139,7 +139,7 @@ class UploadLane(RemoteLane):
     ) -> None:
         super().__init__(open_local, open_remote, moved)
         self._detect_zeroes = detect_zeroes
-        self._frame = Frame(self.BLOCK if detect_zeroes else SMALL)
+        self._frame = Frame(self.BLOCK if detect_zeroes else STREAM_MINIMUM)
 
     def begin(self, task: Task) -> None:
         """Send the request of a task; its answer is still to come."""
@@ -192,7 +192,7 @@ class DownloadLane(RemoteLane):
 
     def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress) -> None:
         super().__init__(open_local, open_remote, moved)
-        self._buffer = buffers.aligned(SMALL)
+        self._buffer = buffers.aligned(STREAM_MINIMUM)
 
     def begin(self, task: Task) -> None:
         """Ask for data; zeroes are written here."""
@@ -221,7 +221,7 @@ class DownloadLane(RemoteLane):
         position = task.start
         for start, length in task.parts:
             self._drop(reply, start - position)
-            if length <= SMALL:
+            if length <= STREAM_MINIMUM:
                 view = self._buffer[:length]
                 reply.fill(view)
                 local.write(start, view)

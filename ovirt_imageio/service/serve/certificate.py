@@ -19,17 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ovirt_imageio import errors
+from ovirt_imageio import errors, units
 from ovirt_imageio.net import x509
 from ovirt_imageio.net.pinned import format_fingerprint
 
 __all__ = ["Certificate", "ensure", "fingerprint", "pin", "state_dir"]
 
-DAY = 24 * 3600
 # Browsers refuse more than 398 days.
-LIFETIME = 365 * DAY
+LIFETIME = 365 * units.DAY
 # One that is older is replaced, so that nobody gets one that ends tomorrow.
-RENEWED_AFTER = 300 * DAY
+RENEWED_AFTER = 300 * units.DAY
 
 # A configuration of our own: the one of the system may add what we say here.
 OPENSSL_CONFIG = """\
@@ -104,7 +103,17 @@ def make(directory: Path, names: Sequence[str]) -> None:
     alternatives = ",".join(map(alternative, names))
     # A common name has room for 64 characters; nobody looks at it.
     config.write_text(OPENSSL_CONFIG.format(name=names[0][:64], alternatives=alternatives))
-    command = ["openssl", "req", "-x509", "-config", str(config), "-days", str(LIFETIME // DAY), "-sha256", "-nodes"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-config",
+        str(config),
+        "-days",
+        str(LIFETIME // units.DAY),
+        "-sha256",
+        "-nodes",
+    ]
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     command += ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
     hint = "install openssl, or give --cert and --key"

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             listeners.store.add(ticket)
         listeners.start()
         offers = [
-            greeting.Offer(image, transfer_urls(config, where, listeners.remote.port, ticket["uuid"]))
+            greeting.Share(image, transfer_urls(config, where, listeners.remote.port, ticket["uuid"]))
             for image, ticket in zip(found, tickets)
         ]
         show(options, offers, trust(options, config), where)
@@ -188,7 +188,7 @@ def trust(options: argparse.Namespace, config: Config) -> Optional[greeting.Trus
 
 
 def show(
-    options: argparse.Namespace, offers: list[greeting.Offer], known: Optional[greeting.Trust], where: reach.Reach
+    options: argparse.Namespace, offers: list[greeting.Share], known: Optional[greeting.Trust], where: reach.Reach
 ) -> None:
     """Print what people, or scripts, need to know."""
     if options.json:

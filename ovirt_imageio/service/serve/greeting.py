@@ -16,10 +16,10 @@ from typing import NamedTuple, Optional
 from ovirt_imageio import units
 from ovirt_imageio.service.serve.images import ServedImage
 
-__all__ = ["Offer", "Tools", "Trust", "greet", "record"]
+__all__ = ["Share", "Tools", "Trust", "greet", "record"]
 
 
-class Offer(NamedTuple):
+class Share(NamedTuple):
     """An image, and its URLs: the first one works from wherever a client may be."""
 
     image: ServedImage
@@ -62,7 +62,7 @@ def find_ovirt_img() -> Optional[str]:
     return None
 
 
-def record(offers: list[Offer], trust: Optional[Trust]) -> str:
+def record(offers: list[Share], trust: Optional[Trust]) -> str:
     """Return everything in one line of JSON."""
     images = [
         {
@@ -87,7 +87,7 @@ def record(offers: list[Offer], trust: Optional[Trust]) -> str:
     )
 
 
-def greet(offers: list[Offer], trust: Optional[Trust], *, is_public: bool, read_only: bool, tools: Tools) -> str:
+def greet(offers: list[Share], trust: Optional[Trust], *, is_public: bool, read_only: bool, tools: Tools) -> str:
     """Return what the user needs to know, with commands to paste. trust: None without TLS."""
     first = offers[0]
     lines = [*list_images(offers), ""]
@@ -105,7 +105,7 @@ def greet(offers: list[Offer], trust: Optional[Trust], *, is_public: bool, read_
     return "\n".join([*lines, ""])
 
 
-def list_images(offers: list[Offer]) -> list[str]:
+def list_images(offers: list[Share]) -> list[str]:
     """Return what is served, and where."""
     if not offers[1:]:
         image, urls = offers[0]
@@ -118,7 +118,7 @@ def list_images(offers: list[Offer]) -> list[str]:
     return lines
 
 
-def downloads(offer: Offer, trust: Optional[Trust], is_public: bool, tools: Tools) -> list[str]:
+def downloads(offer: Share, trust: Optional[Trust], is_public: bool, tools: Tools) -> list[str]:
     """Return the commands that download an image."""
     image, url = offer.image, shlex.quote(offer.urls[0])
     if image.is_file:
@@ -141,7 +141,7 @@ def downloads(offer: Offer, trust: Optional[Trust], is_public: bool, tools: Tool
     return [f"Download the disk{choice(tools, ', as raw bytes, or only its data as qcow2')}:", "", *commands, ""]
 
 
-def uploads(offer: Offer, trust: Optional[Trust], is_public: bool, tools: Tools) -> list[str]:
+def uploads(offer: Share, trust: Optional[Trust], is_public: bool, tools: Tools) -> list[str]:
     """Return the commands that upload what was downloaded."""
     image, url = offer.image, shlex.quote(offer.urls[0])
     commands = []

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ovirt_imageio.service.serve import greeting
-from ovirt_imageio.service.serve.greeting import Offer, Tools, Trust
+from ovirt_imageio.service.serve.greeting import Share, Tools, Trust
 from ovirt_imageio.service.serve.images import ServedImage
 
 MiB = 1024**2
@@ -19,7 +19,7 @@ TRUST = Trust("AB:CD", "sha256//KEY=", "/state/cert.pem")
 TOOLS = Tools(True, "ovirt-img")
 
 
-OFFERS = (Offer(IMAGE, [URL]),)
+OFFERS = (Share(IMAGE, [URL]),)
 
 
 def greet(offers=OFFERS, trust=TRUST, *, is_public=False, read_only=False, tools=TOOLS):
@@ -48,7 +48,7 @@ def test_this_machine():
 def test_other_machines():
     """They have no CA file, and more than one way to get here."""
     urls = ["https://192.0.2.1:1/images/x", "https://[2001:db8::1]:1/images/x"]
-    text = greet([Offer(IMAGE, urls)], is_public=True)
+    text = greet([Share(IMAGE, urls)], is_public=True)
     assert "also at:       https://[2001:db8::1]:1/images/x" in text
     assert "Only this machine" not in text
     assert commands(text)[:2] == [
@@ -81,22 +81,22 @@ def test_what_is_not_installed():
 
 
 def test_file():
-    text = greet([Offer(IMAGE._replace(format="file"), [URL])])
+    text = greet([Share(IMAGE._replace(format="file"), [URL])])
     assert commands(text) == [
         "curl --fail --cacert /state/cert.pem -o 'my disk-copy.qcow2' https://localhost:1/images/x"
     ]
-    assert "Download" not in greet([Offer(IMAGE._replace(format="file"), [URL])], tools=Tools(False, "ovirt-img"))
+    assert "Download" not in greet([Share(IMAGE._replace(format="file"), [URL])], tools=Tools(False, "ovirt-img"))
 
 
 def test_several():
     other = ServedImage("/images/other.raw", "raw", MiB)
-    text = greet([Offer(IMAGE, [URL]), Offer(other, ["https://localhost:1/images/y"])])
+    text = greet([Share(IMAGE, [URL]), Share(other, ["https://localhost:1/images/y"])])
     assert "Serving 2 images of /images" in text
     assert "other.raw (raw, 1.00 MiB)\n    https://localhost:1/images/y" in text
 
 
 def test_record():
-    text = greeting.record([Offer(IMAGE, [URL, "https://[::1]:1/images/x"])], TRUST)
+    text = greeting.record([Share(IMAGE, [URL, "https://[::1]:1/images/x"])], TRUST)
     assert "\n" not in text
     assert json.loads(text) == {
         "pid": os.getpid(),
@@ -117,7 +117,7 @@ def test_record():
 
 
 def test_record_without_tls():
-    found = json.loads(greeting.record([Offer(IMAGE, [URL])], None))
+    found = json.loads(greeting.record([Share(IMAGE, [URL])], None))
     assert (found["fingerprint"], found["ca_file"]) == (None, None)
 
 
