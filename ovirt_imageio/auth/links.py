@@ -102,6 +102,10 @@ class Running:
         last, self._activity = self._activity, self.link.connection.activity()
         return last is not None and last != self._activity
 
+    def ends_alone(self) -> bool:
+        """Return True if it ends without its client, which has left, or done its part."""
+        return self.cut_reason is not None or not self.operation.needs_client or self.link.connection.has_left()
+
     def cut(self, reason: str) -> None:
         """Stop it. The first call lets it notice, so that its client can be told why; the second does not wait.
 
@@ -158,13 +162,8 @@ class Links:
         stalled = [run for run in self.running if run.cut_reason is None and now - run.moved >= seconds]
         return min(stalled, key=lambda running: running.moved, default=None)
 
-    def find_older(self, operation: Operation) -> set[Running]:
-        """Return the changes under way that a newer one of the same range must wait for.
-
-        Those are changes that end without their clients, which have left, or done their part: a client that got no
-        answer sends its data again over another connection, and what was sent before must not land after it. Clients
-        that are there and write to the same range are on their own.
-        """
+    def find_overlapping(self, operation: Operation) -> set[Running]:
+        """Return the changes under way, or waiting, of the range that an operation wants to change."""
         start, end = operation.offset, operation.offset + operation.length
         return {
             run
@@ -172,7 +171,6 @@ class Links:
             if run.operation.is_change
             and run.operation.offset < end
             and start < run.operation.offset + run.operation.length
-            and (run.cut_reason is not None or not run.operation.needs_client or run.link.connection.has_left())
         }
 
     def find(self, connection: Connection) -> Optional[Link]:

@@ -154,11 +154,10 @@ class Transfer:
         Raises what the operation raises; errors.OperationCanceled if it was cut.
         """
         with self._lock:
-            if operation.is_change:
-                self._await_older(operation, link)
             self._require_open()
             now = self._clock()
             running = Running(operation, link, now)
+            older = self._links.find_overlapping(operation) if operation.is_change else set()
             self._links.running.add(running)
             self._lease.touch(now)
             self._writes += operation.is_change
@@ -166,6 +165,8 @@ class Transfer:
         clock = link.connection.clock
         operation.clock = clock
         try:
+            if older:
+                self._await_older(older, running)
             with clock.run(operation.name) as stat:
                 try:
                     operation.run()
@@ -318,18 +319,6 @@ class Transfer:
         if not self.ticket.can(right):
             raise errors.NotPermitted(right)
 
-    def _await_older(self, operation: Operation, link: Link) -> None:
-        """Wait until the changes have ended that must not land after this one."""
-        older = self._links.find_older(operation)
-
-        def is_over() -> bool:
-            return self._state is not State.OPEN or not older & self._links.running
-
-        while not self._news.wait_for(is_over, LOOK_SECONDS):
-            # Nothing tells that the service stops.
-            if link.connection.is_aborted:
-                raise errors.OperationCanceled()
-
     def _ask_attention(self, now: float) -> None:
         """Let tick() be called while something runs."""
         if not self._is_attended:
@@ -407,6 +396,25 @@ class Transfer:
 
     # --- Without the lock --------------------------------------------------------------------------------------------
 
+    def _await_older(self, older: set[Running], running: Running) -> None:
+        """Wait until those changes have ended that would land after a newer one of the same range.
+
+        A client that got no answer sends its data again over another connection. Clients that are all there, and change
+        the same range at once, are on their own.
+        """
+
+        def is_over() -> bool:
+            left = older & self._links.running
+            return running.cut_reason is not None or not any(run.ends_alone() for run in left)
+
+        with self._lock:
+            while not self._news.wait_for(is_over, LOOK_SECONDS):
+                # Nothing tells that the service stops.
+                if running.link.connection.is_aborted:
+                    break
+        if running.cut_reason is not None or running.link.connection.is_aborted:
+            raise errors.OperationCanceled()
+
     def _open(self, link: Link) -> None:
         with self._lock:
             self._require_open()
@@ -447,9 +455,7 @@ class Transfer:
             self._observer.operation_finished(running.backend_name, running.operation.name, error)
             is_over = self._state is not State.OPEN or running.cut_reason is not None
             link = running.link
-            is_spoiled = is_over or (
-                error is not None and link.backend is not None and _is_spoiling(error, link.backend)
-            )
+            is_spoiled = is_over or (error is not None and _is_spoiling(error, link.backend))
             if is_spoiled:
                 link.writes.note_break()
             backends = self._links.take_backends([link], self._clock()) if is_spoiled else []

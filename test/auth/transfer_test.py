@@ -403,25 +403,21 @@ def test_close_that_fails_is_survived(transfer, connection, monkeypatch, caplog)
 
 @pytest.fixture
 def newer(transfer, runner):
-    """Start a change of the first bytes over another connection, in a thread: it may have to wait."""
+    """Start a change over another connection, in a thread: it may have to wait."""
 
     def newer(offset=0):
         connection = FakeConnection()
         run = Run(Steps(connection, offset))
         thread = threading.Thread(target=run.run, args=(transfer, connection))
         thread.start()
-        wait_until(lambda: f"connection {connection.id}" in str(transfer.describe_running()))
         threads.append(thread)
+        wait_until(lambda: f"connection {connection.id}," in str(transfer.describe_running()))
         return connection, run
 
     threads = []
     yield newer
     for thread in threads:
         thread.join(DEADLINE)
-
-
-def is_waiting(transfer, connection):
-    return f"a request (connection {connection.id})" in transfer.describe_running()
 
 
 @pytest.mark.parametrize("part", ["sent everything", "left", "cut"])
@@ -433,8 +429,7 @@ def test_older_write_lands_before_a_newer_one(transfer, runner, newer, part):
         old.is_left = True
     else:
         next(iter(transfer._links.running)).cut("a test")
-    connection, newer_run = newer(1023)
-    assert is_waiting(transfer, connection)
+    _, newer_run = newer(1023)
     assert not newer_run.operation.has_begun.is_set()
     older.operation.end()
     assert newer_run.operation.has_begun.wait(DEADLINE)
@@ -453,8 +448,8 @@ def test_zeroes_land_before_a_newer_write(transfer, newer, runner):
     thread = threading.Thread(target=zero.run, args=(transfer, old))
     thread.start()
     assert zero.operation.has_begun.wait(DEADLINE)
-    connection, newer_run = newer()
-    assert is_waiting(transfer, connection)
+    _, newer_run = newer()
+    assert not newer_run.operation.has_begun.is_set()
     zero.operation.end()
     assert newer_run.operation.has_begun.wait(DEADLINE)
     newer_run.operation.end()
@@ -477,8 +472,24 @@ def test_waiting_write_is_canceled(transfer, runner, newer):
     older.operation.finishing()
     _, run = newer()
     transfer.cancel()
-    assert isinstance(run.wait(), errors.NoSuchTicket)
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert not run.operation.has_begun.is_set()
     older.operation.end()
+
+
+def test_several_writes_land_in_order(transfer, runner, newer):
+    """A client may give up more than once."""
+    _, first = begin(runner, transfer)
+    first.operation.finishing()
+    connection, second = newer()
+    connection.is_left = True
+    _, third = newer()
+    first.operation.end()
+    assert second.operation.has_begun.wait(DEADLINE)
+    assert not third.operation.has_begun.is_set()
+    second.operation.end()
+    assert third.operation.has_begun.wait(DEADLINE)
+    third.operation.end()
 
 
 def test_waiting_write_is_aborted(transfer, runner, newer):
