@@ -45,6 +45,8 @@ class Upload:
 
     def write(self, view: memoryview) -> None:
         """Send a piece of the body; raises Refused as soon as the server answers instead of listening."""
+        if not len(view):
+            return  # An empty chunk would be the last one.
         if self._is_chunked:
             self._send(b"%s%x\r\n" % (self._chunk_end, len(view)))
             self._chunk_end = b"\r\n"

@@ -66,6 +66,7 @@ def test_known_length(plain):
     [
         ([], b"0\r\n\r\n"),
         ([b"a"], b"1\r\na\r\n0\r\n\r\n"),
+        ([b"", b"a", b""], b"1\r\na\r\n0\r\n\r\n"),
         ([b"x" * 16, b"yz"], b"10\r\n" + b"x" * 16 + b"\r\n2\r\nyz\r\n0\r\n\r\n"),
     ],
 )
