@@ -206,7 +206,7 @@ class Links:
         return [link for link in self._links.values() if link.is_in_use and link not in busy]
 
     def begin_opening(self, link: Link, now: float) -> Lifeline:
-        """Note that the backend of a link is being opened, by somebody who holds the line that is returned."""
+        """Note that the backend of a link is being opened, by a thread that holds the line which is returned."""
         line = Lifeline()
         self._opening[link] = line, now
         return line

@@ -21,9 +21,10 @@ from typing import Any, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.auth import ticket as tickets
 from ovirt_imageio.auth.agenda import Agenda
+from ovirt_imageio.auth.cutter import MAX_CONNECTIONS
 from ovirt_imageio.auth.links import Connection
 from ovirt_imageio.auth.observer import TicketObserver
-from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, MAX_CONNECTIONS, OpenBackend, Transfer
+from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, OpenBackend, Transfer
 from ovirt_imageio.auth.use import Use
 
 __all__ = ["Store"]
@@ -178,7 +179,7 @@ class Store:
     ) -> dict[str, Any]:
         """Return the state of a ticket as soon as its version differs from `since`, at the latest after `seconds`.
 
-        Without `since`: when anything changes from now on. Once is_over() is true nobody waits any more. Raises
+        Without `since`: when anything changes from now on. Once is_over() is true the wait ends. Raises
         errors.NotFound.
         """
         transfer = self._get(ticket_id)
@@ -214,7 +215,7 @@ class Store:
         """Cancel a ticket, wait for what still runs on it, and forget it; harmless if it does not exist.
 
         Raises errors.TransferBusy if something still runs after `timeout` seconds: the ticket stays, canceled, for
-        another try. With timeout 0 nobody waits, and nothing is raised.
+        another try. With timeout 0 there is no wait, and nothing is raised.
         """
         transfer = self._transfers.get(ticket_id)
         if transfer is None:
@@ -247,7 +248,7 @@ class Store:
             self._watchdog.join()
             self._watchdog = None
         cancel_all(self._snapshot(), 0, self._close_patience)
-        # The second cut waits for nobody.
+        # The second cut does not wait for what was asked to end.
         self.tick()
 
     def __enter__(self) -> Store:

@@ -41,7 +41,7 @@ PREFIX_LENGTH = 18
 
 @dataclass(frozen=True)
 class Ticket:
-    """What somebody was permitted to do. Its uuid is the secret; log `transfer_id` instead."""
+    """What the holder of its id may do. The uuid is the secret; log `transfer_id` instead."""
 
     uuid: str = field(repr=False)
     size: int
@@ -56,7 +56,7 @@ class Ticket:
     dirty: bool = False
 
     def can(self, operation: str) -> bool:
-        """True if the ticket permits to "read" or "write". Who may write may read what was written."""
+        """True if the ticket permits to "read" or "write". What may be written may be read, too."""
         return operation in self.ops or (operation == "read" and "write" in self.ops)
 
     def describe(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def parse(
     """Return the ticket that a decoded JSON document describes.
 
     url_id is the id under which it was sent; inactivity_timeout the default for a document without one; check_url
-    raises errors.InvalidValue for a URL that nobody can serve. Keys that we do not know are ignored: newer senders may
+    raises errors.InvalidValue for a URL that cannot be served. Keys that we do not know are ignored: newer senders may
     have more. Raises errors.InvalidTicket.
     """
     fields = _Fields(document)
@@ -95,7 +95,7 @@ def parse(
         url=_url(fields, check_url),
         ops=_ops(fields),
         timeout=fields.integer("timeout", MAX_SECONDS),
-        # A socket that tolerates no pause at all serves nobody: 0 asks for the default.
+        # A socket that tolerates no pause at all serves no client: 0 asks for the default.
         inactivity_timeout=fields.integer("inactivity_timeout", MAX_SECONDS, 0) or inactivity_timeout,
         transfer_id=fields.text("transfer_id", MAX_ID_LENGTH, "") or f"(ticket/{short(uuid)})",
         filename=fields.text("filename", MAX_FILENAME_LENGTH, "") or None,

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.auth.cutter import MAX_CONNECTIONS, Cutter
 from ovirt_imageio.auth.lease import TRANSITIONS, Event, Lease, State
 from ovirt_imageio.auth.links import Connection, Link, Links, Running
 from ovirt_imageio.auth.news import News
@@ -37,19 +38,12 @@ from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.ops.operations import Operation
 
-__all__ = ["CLOSE_PATIENCE", "MAX_CONNECTIONS", "Connection", "OpenBackend", "Transfer"]
+__all__ = ["CLOSE_PATIENCE", "Connection", "OpenBackend", "Transfer"]
 
 log = logging.getLogger("auth")
 
-# Closing a disk takes no time, unless its storage hangs: then nobody waits any longer for that.
+# Closing a disk takes no time, unless its storage hangs: then no thread waits any longer for that.
 CLOSE_PATIENCE = 2.0
-
-# Far more than a client gains from. Each may keep buffers, of ours and of the kernel, for as long as its client likes:
-# with 900 that stood still a good one moved 0.2 to 16 MiB/s instead of 200 to 500.
-MAX_CONNECTIONS = 128
-
-# What stood still for so many seconds gives way when there are too many.
-STALLED_SECONDS = 10.0
 
 # A change that waits for an older one looks this often whether its own client is still wanted.
 LOOK_SECONDS = 0.25
@@ -96,10 +90,9 @@ class Transfer:
         self._lease = Lease.begin(ticket.timeout, self._born)
         self._inactivity_timeout = ticket.inactivity_timeout
         self._links = Links()
-        # When writes are cut too, once canceled.
-        self._grace_ends = 0.0
+        self._cutter = Cutter(self._links, self.id)
         self._progress = Progress(self._observer, is_upload=ticket.can("write"))
-        # Who saw the disk with one tag may go on with what it has while the tag is the same.
+        # A client that saw the disk with one tag may go on with what it has while the tag is the same.
         self._tag = secrets.token_hex(8)
         self._writes = 0
 
@@ -119,8 +112,10 @@ class Transfer:
         with self._lock:
             self._authorize(right)
             found = self._links.find(connection)
-            if found is None:
-                self._make_room()
+            if found is None and len(self._links) >= self._max_connections:
+                now = self._clock()
+                self._observe(now)
+                self._cutter.make_room(now, self._max_connections)
             link = found or self._links.add(connection)
             assert not link.is_in_use, "a connection serves one request at a time"
             link.is_in_use = True
@@ -224,7 +219,7 @@ class Transfer:
     def wait_change(self, since: Optional[int], seconds: float, is_over: Callable[[], bool]) -> None:
         """Wait until the version differs from `since` (None: from what it is now), at most so many seconds.
 
-        is_over is asked now and then whether there is still somebody who waits.
+        is_over is asked now and then whether the wait is of no use any more.
         """
         with self._lock:
             self._news.wait_change(since, seconds, lambda: self._observe(self._clock()), is_over)
@@ -244,15 +239,13 @@ class Transfer:
         """
         with self._lock:
             now = self._clock()
-            ends = now + grace
             if self._state is State.OPEN:
                 log.debug("CANCEL transfer=%s running=%d", self.id, len(self._links.running))
                 self._advance(Event.CANCEL)
-                self._grace_ends = ends
-            self._grace_ends = min(self._grace_ends, ends)
             self._ask_attention(now)
             # Those that were asked to end already have time until the next tick, however often we are called.
-            self._cut_canceled(now, lambda running: running.cut_reason is None)
+            self._cutter.end_grace(now + grace)
+            self._cutter.cut_canceled(now)
             idle = self._links.take_backends(self._links.idle(), now)
             self._settle()
         self._close_apart(idle, patience)
@@ -276,15 +269,9 @@ class Transfer:
             now = self._clock()
             self._observe(now)
             if self._state is State.CANCELING:
-                self._cut_canceled(now, lambda running: True)
-                for link in self._links.between_operations():
-                    if link.backend is not None:
-                        link.backend.interrupt()
+                self._cutter.cut_canceled_again(now)
             elif self._lease.is_expired(now):
-                reason = "it stood still until its ticket expired"
-                for running in self._links.running:
-                    self._cut(running, reason)
-                self._cut_openings(reason)
+                self._cutter.cut_expired()
             self._is_attended = self._state is State.CANCELING or self._links.is_busy
             return self._is_attended
 
@@ -326,20 +313,6 @@ class Transfer:
             self._progress.begin(now)
             self._attend(self)
 
-    def _make_room(self) -> None:
-        """Let there be room for one more connection: cut what stands still. Raises errors.TooManyConnections."""
-        if len(self._links) < self._max_connections:
-            return
-        now = self._clock()
-        self._observe(now)
-        stalled = self._links.find_stalled(now, STALLED_SECONDS)
-        if stalled is None:
-            raise errors.TooManyConnections(self._max_connections)
-        reason = "it stood still, and its ticket has no more connections to spare"
-        self._cut(stalled, reason)
-        # At once: who stands still will not notice.
-        stalled.cut(reason)
-
     def _require_open(self) -> None:
         if self._state is not State.OPEN:
             raise errors.NoSuchTicket()
@@ -357,29 +330,8 @@ class Transfer:
         if has_moved:
             self._news.note_change()
 
-    def _cut_canceled(self, now: float, is_due: Callable[[Running], bool]) -> None:
-        reason = "its ticket was canceled"
-        self._cut_openings(reason)
-        for running in self._links.running:
-            has_grace = running.operation.is_changing and now < self._grace_ends
-            if not running.operation.is_finishing and not has_grace and is_due(running):
-                self._cut(running, reason)
-
-    def _cut(self, running: Running, reason: str) -> None:
-        if running.cut_reason is None:
-            log.info(
-                "CUT transfer=%s connection=%d: %s: %s", self.id, running.link.connection.id, running.operation, reason
-            )
-        running.cut(reason)
-
-    def _cut_openings(self, reason: str) -> None:
-        for link, line in self._links.opening():
-            if not line.is_cut:
-                log.info("CUT transfer=%s connection=%d: opening the disk: %s", self.id, link.connection.id, reason)
-            line.cut()
-
     def _info(self, now: float) -> dict[str, Any]:
-        # Whoever removes a ticket without waiting asks until it is not active, then removes it for good.
+        # A manager that removes a ticket without waiting asks until it is not active, then removes it for good.
         is_active = bool(self._links.running) or self._state is State.CANCELING
         return {
             **self.ticket.describe(),
@@ -442,7 +394,7 @@ class Transfer:
                 self._links.end_opening(link)
 
     def _finish(self, running: Running, error: Optional[BaseException]) -> None:
-        """Account for an operation that ended, and close its backend if nobody should use that again."""
+        """Account for an operation that ended, and close its backend if no other one should use that."""
         with self._lock:
             self._progress.finish(running)
             self._links.running.discard(running)

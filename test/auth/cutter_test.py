@@ -1,0 +1,97 @@
+"""What is cut, when, and why."""
+
+import logging
+
+import pytest
+from fakes.connections import FakeBackend, FakeConnection, Steps
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth.cutter import STALLED_SECONDS, Cutter
+from ovirt_imageio.auth.links import Links, Running
+
+
+class Bench:
+    """Operations that do not run on the links of a transfer."""
+
+    def __init__(self):
+        self.links = Links()
+        self.cutter = Cutter(self.links, "transfer-1")
+
+    def add(self, name="read", now=0, is_finishing=False):
+        link = self.links.add(FakeConnection())
+        link.is_in_use = True
+        link.backend = FakeBackend()
+        running = Running(Steps(link.connection, name=name), link, now)
+        running.operation._is_finishing = is_finishing
+        self.links.running.add(running)
+        return running
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def is_cut(*runs):
+    return [running.cut_reason is not None for running in runs]
+
+
+def is_interrupted(*runs):
+    return [running.link.connection.is_aborted for running in runs]
+
+
+def test_canceled(bench, caplog):
+    caplog.set_level(logging.INFO)
+    runs = bench.add("read"), bench.add("write"), bench.add("checksum"), bench.add("write", is_finishing=True)
+    bench.cutter.end_grace(10)
+    bench.cutter.cut_canceled(5)
+    assert is_cut(*runs) == [True, False, True, False]
+    # A download cannot be told any more; what was asked to end gets time, however often it is canceled.
+    bench.cutter.cut_canceled(6)
+    assert is_interrupted(*runs) == [True, False, False, False]
+    assert "CUT transfer=transfer-1 connection=" in caplog.text
+    assert caplog.text.count("its ticket was canceled") == 2
+
+
+def test_end_of_the_grace(bench):
+    write, finishing = bench.add("write"), bench.add("write", is_finishing=True)
+    bench.cutter.end_grace(10)
+    bench.cutter.end_grace(20)
+    bench.cutter.cut_canceled_again(9)
+    assert is_cut(write, finishing) == [False, False]
+    bench.cutter.cut_canceled_again(10)
+    assert (is_cut(write, finishing), is_interrupted(write)) == ([True, False], [False])
+    bench.cutter.cut_canceled_again(11)
+    assert is_interrupted(write, finishing) == [True, False]
+
+
+def test_requests_without_operation_are_interrupted(bench):
+    link = bench.links.add(FakeConnection())
+    link.is_in_use = True
+    bench.cutter.end_grace(0)
+    bench.cutter.cut_canceled_again(0)
+    link.backend = FakeBackend()
+    bench.cutter.cut_canceled_again(0)
+    assert link.backend.interrupted == 1
+
+
+def test_openings_are_cut(bench):
+    line = bench.links.begin_opening(bench.links.add(FakeConnection()), 0)
+    bench.cutter.cut_expired()
+    assert line.is_cut
+
+
+def test_expired(bench):
+    runs = bench.add("read"), bench.add("write")
+    bench.cutter.cut_expired()
+    assert [running.cut_reason for running in runs] == ["it stood still until its ticket expired"] * 2
+
+
+def test_the_longest_stall_makes_room(bench):
+    old, older, young = (bench.add(now=now) for now in (2, 1, 3))
+    bench.cutter.make_room(STALLED_SECONDS + 2, 3)
+    assert is_interrupted(old, older, young) == [False, True, False]
+    bench.cutter.make_room(STALLED_SECONDS + 2, 3)
+    assert is_interrupted(old, older, young) == [True, True, False]
+    with pytest.raises(errors.TooManyConnections, match="limit of 3 connections"):
+        bench.cutter.make_room(STALLED_SECONDS + 2, 3)
