@@ -103,7 +103,7 @@ install:  ## install everything below DESTDIR
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS)
 	sed -i '1s|^#!.*|#!$(PYTHON_PATH)|' $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))
 	install -m 644 conf/README $(DESTDIR)/etc/ovirt-imageio/README
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system data/ovirt-imageio.service
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system data/ovirt-imageio.service data/ovirt-imageio.socket
 	sed -i 's|/usr/bin/ovirt|$(PREFIX)/bin/ovirt|' $(DESTDIR)$(PREFIX)/lib/systemd/system/ovirt-imageio.service
 	install -D -m 644 data/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ovirt-imageio.conf
 	install -D -m 644 data/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ovirt-imageio.conf

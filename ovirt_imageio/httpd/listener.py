@@ -16,7 +16,7 @@ from typing import Union
 
 from ovirt_imageio import errors
 
-__all__ = ["Address", "ListenError", "Listener", "TcpAddress", "UnixAddress", "listen"]
+__all__ = ["Address", "ListenError", "Listener", "TcpAddress", "UnixAddress", "adopt", "listen"]
 
 # Connections that the kernel holds until we accept them: a burst of clients, not the limit of connections.
 BACKLOG = 1024
@@ -74,13 +74,16 @@ class ListenError(errors.Error):
 class Listener:
     """Listening sockets, and the address that they really have.
 
+    owns_file: the file of a Unix socket goes when it is closed.
+
     Threads: one at a time.
     """
 
-    def __init__(self, address: Address, sockets_: list[sockets.socket]) -> None:
+    def __init__(self, address: Address, sockets_: list[sockets.socket], *, owns_file: bool = True) -> None:
         self.address = address
         self.sockets = sockets_
-        self._inode = file_id(address.path) if isinstance(address, UnixAddress) and not address.is_abstract else None
+        has_file = owns_file and isinstance(address, UnixAddress) and not address.is_abstract
+        self._inode = file_id(address.path) if has_file and isinstance(address, UnixAddress) else None
 
     def close(self) -> None:
         """Stop listening; harmless when repeated. The file of a Unix socket goes, if it is still ours."""
@@ -98,6 +101,18 @@ def listen(address: Address) -> Listener:
     if isinstance(address, TcpAddress):
         return listen_tcp(address)
     return listen_unix(address)
+
+
+def adopt(sockets_: list[sockets.socket]) -> Listener:
+    """Return a listener for stream sockets that listen already, and that another process has as well."""
+    for sock in sockets_:
+        sock.setblocking(False)
+    first = sockets_[0]
+    name = first.getsockname()
+    if first.family == sockets.AF_UNIX:
+        path = name if isinstance(name, str) else os.fsdecode(name)
+        return Listener(UnixAddress(path), sockets_, owns_file=False)
+    return Listener(TcpAddress(name[0], name[1]), sockets_)
 
 
 def listen_tcp(address: TcpAddress) -> Listener:

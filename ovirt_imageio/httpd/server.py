@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.httpd.connection import Connection, Handler
@@ -49,8 +49,8 @@ class Server:
         server.start()
         server.stop(grace=10)
 
-    address: a TcpAddress or UnixAddress. The attribute `address` has what is really used, say the port that the kernel
-    picked.
+    address: a TcpAddress, a UnixAddress, or a Listener that has its sockets already. The attribute `address` tells what
+    is really used, say the port that the kernel picked.
     application: called with each request and its response, in the thread of the connection.
     tls: returns the context for a handshake, None for plain HTTP.
 
@@ -61,7 +61,7 @@ class Server:
 
     def __init__(
         self,
-        address: Address,
+        address: Union[Address, Listener],
         application: Handler,
         *,
         tls: Optional[TlsProvider] = None,
@@ -78,7 +78,7 @@ class Server:
         # Guarded by the lock. A thread leaves when its connection is closed.
         self._threads: dict[threading.Thread, Optional[Connection]] = {}
         self._is_stopping = False
-        self._listener: Listener = listen(address)
+        self._listener: Listener = address if isinstance(address, Listener) else listen(address)
         self.address = self._listener.address
         self._waker, self._wakeup = sockets.socketpair()
         self._acceptor = threading.Thread(target=self._accept, name=name, daemon=True)

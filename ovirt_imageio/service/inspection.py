@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config, find_contradictions
 from ovirt_imageio.httpd.listener import Address, ListenError, TcpAddress, UnixAddress, listen
-from ovirt_imageio.service import listeners, logs, privileges, trust
+from ovirt_imageio.service import logs, places, privileges, trust
 
 __all__ = ["find_mistakes", "is_running"]
 
@@ -96,9 +96,9 @@ def unusable_logs(config: Config) -> Iterator[errors.Error]:
 def unusable_addresses(config: Config) -> Iterator[errors.Error]:
     """Yield the addresses that somebody has, or that are not for this user; TCP is tried, a socket needs a folder."""
     if config.remote.port != 0:
-        yield from unusable(listeners.remote_address(config))
+        yield from unusable(places.remote_address(config))
     if config.metrics.enable and config.metrics.port != 0:
-        yield from unusable(listeners.metrics_address(config))
+        yield from unusable(places.metrics_address(config))
     for section, address in addresses_on_this_host(config):
         if isinstance(address, TcpAddress):
             yield from unusable(address) if address.port > 0 else ()
@@ -122,12 +122,12 @@ def addresses_on_this_host(config: Config) -> Iterator[tuple[str, Address]]:
     if config.local.enable:
         yield "local", UnixAddress(config.local.socket)
     if config.control.enable:
-        yield "control", listeners.control_address(config)
+        yield "control", places.control_address(config)
 
 
 def is_running(config: Config) -> bool:
     """Tell whether a process answers where this configuration has its control listener: it has the ports, too."""
-    address = listeners.control_address(config)
+    address = places.control_address(config)
     try:
         if isinstance(address, TcpAddress):
             socket.create_connection((address.host, address.port), CONNECT_TIMEOUT).close()

@@ -14,7 +14,8 @@ import contextlib
 import functools
 import threading
 import time
-import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Optional
 
 from ovirt_imageio.auth.observer import TicketObserver
@@ -24,18 +25,18 @@ from ovirt_imageio.backends import http, registry
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.config import Config
 from ovirt_imageio.httpd.limits import Limits
-from ovirt_imageio.httpd.listener import Address, TcpAddress, UnixAddress
+from ovirt_imageio.httpd.listener import Listener
 from ovirt_imageio.httpd.observer import Observer
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.tls import ServerContext
-from ovirt_imageio.service import routes, trust
+from ovirt_imageio.service import places, routes, trust
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
 from ovirt_imageio.sessions.sessions import Sessions
 
-__all__ = ["Listeners", "control_address", "metrics_address", "remote_address"]
+__all__ = ["Listeners"]
 
 
 # How long a request for control may take to be answered when all transfers are over.
@@ -50,12 +51,17 @@ class Listeners:
         ...
         listeners.stop(grace=10)
 
+    given: sockets that somebody else opened for us, by the name of the listener; they are used instead of the addresses
+    in the configuration.
+
     Raises errors.ConfigError or httpd's ListenError; then nothing stays behind.
 
     Threads: start and stop by one; `store` any.
     """
 
-    def __init__(self, config: Config, metrics: Optional[Metrics] = None) -> None:
+    def __init__(
+        self, config: Config, metrics: Optional[Metrics] = None, given: Mapping[str, Listener] = MappingProxyType({})
+    ) -> None:
         metrics = metrics or Metrics()
         self._lock = threading.Lock()
         self._is_stopping = threading.Event()
@@ -65,9 +71,9 @@ class Listeners:
         options = backend_options(config)
         self.store = open_store(config, options, metrics)
         metrics.watch(self.store)
-        local_name = config.local.socket or f"\0{uuid.uuid4()}"
+        where = places.find(config, given)
         # Clients of the remote listener that are on this host are told about the local one.
-        offered = local_name if config.local.enable else None
+        offered = places.path_of(where["local"]) if "local" in where else None
         local = routes.images(self.store, metrics, offered)
         remote = local
         if config.sessions.enable:
@@ -76,12 +82,11 @@ class Listeners:
         control = routes.control(self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout)
         with contextlib.ExitStack() as scope:
             bind = functools.partial(open_server, scope, limits=limits(config), observer=metrics)
-            self.remote = bind("remote.service", remote_address(config), remote, tls=self._tls)
-            # No mode keeps anybody out, as an abstract name has none: a ticket is needed.
-            self.local = bind("local.service", UnixAddress(local_name, 0o666), local) if config.local.enable else None
-            self.control = bind("control.service", control_address(config), control) if config.control.enable else None
+            self.remote = bind("remote.service", where["remote"], remote, tls=self._tls)
+            self.local = bind("local.service", where["local"], local) if "local" in where else None
+            self.control = bind("control.service", where["control"], control) if "control" in where else None
             numbers = routes.numbers(metrics, self._is_stopping.is_set)
-            self.metrics = bind("metrics.service", metrics_address(config), numbers) if config.metrics.enable else None
+            self.metrics = bind("metrics.service", where["metrics"], numbers) if "metrics" in where else None
             self._scope = scope.pop_all()
 
     def start(self) -> None:
@@ -146,24 +151,6 @@ class Listeners:
         return [server for server in (self.remote, self.local) if server is not None]
 
 
-def remote_address(config: Config) -> Address:
-    """Return where clients on the network find us."""
-    return TcpAddress(config.remote.host, config.remote.port)
-
-
-def control_address(config: Config) -> Address:
-    """Return where those find us who manage tickets. Nobody is asked who he is: they must be on this host."""
-    control = config.control
-    if control.transport == "tcp":
-        return TcpAddress("localhost", control.port, prefer_ipv4=control.prefer_ipv4)
-    return UnixAddress(control.socket, mode=0o660)
-
-
-def metrics_address(config: Config) -> Address:
-    """Return where Prometheus finds us."""
-    return TcpAddress(config.metrics.host, config.metrics.port)
-
-
 def limits(config: Config) -> Limits:
     """Return what one client, and all of a listener, may use."""
     remote = config.remote
@@ -222,7 +209,7 @@ def open_sessions(config: Config, options: Options, store: Store) -> Sessions:
 def open_server(
     scope: contextlib.ExitStack,
     name: str,
-    address: Address,
+    address: places.Place,
     application: Application,
     *,
     limits: Limits,

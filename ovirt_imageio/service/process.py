@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config
-from ovirt_imageio.service import logs, privileges, trust
+from ovirt_imageio.service import activation, logs, privileges, trust
 from ovirt_imageio.service.listeners import Listeners
 from ovirt_imageio.service.notify import Notifier
 from ovirt_imageio.service.signals import Signals
@@ -58,7 +58,7 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
         for warning in config.warnings:
             log.warning("%s", warning)
         raise_file_limit()
-        listeners = Listeners(config)
+        listeners = Listeners(config, given=activation.inherited())
         scope.callback(listeners.stop)
         drop_privileges(config)
         check_authorities(config)

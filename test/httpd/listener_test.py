@@ -222,3 +222,28 @@ def test_random_abstract(opened):
     assert first.address.path != second.address.path
     assert first.address.is_abstract
     assert unix_connect(first.address.path)
+
+
+# --- Sockets that are there already ---
+
+
+def test_adopted_tcp():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        adopted = listener.adopt([sock])
+        assert adopted.address == TcpAddress(*sock.getsockname())
+        assert not sock.getblocking()
+        adopted.close()
+        assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize("name", ["sock", "\0adopted"])
+def test_adopted_unix(tmp_path, name):
+    """Its file belongs to another process, which may listen on."""
+    path = name if name.startswith("\0") else str(tmp_path / name)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen()
+        adopted = listener.adopt([sock])
+        assert adopted.address == UnixAddress(path)
+        adopted.close()
+    assert os.path.exists(tmp_path / "sock") == (name == "sock")

@@ -1,5 +1,6 @@
 """What keeps the daemon from starting is told in one line; what does not, does not."""
 
+import contextlib
 import dataclasses
 import os
 import pwd
@@ -15,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from fakes import ports
 from real import certificates, daemon
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -187,6 +189,45 @@ def test_systemd_may_be_left_out(tmp_path):
         environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         with daemon.running(tmp_path, text, environ=environ), pytest.raises(BlockingIOError):
             manager.recv(1000)
+
+
+# As systemd.exec(5) says: the first descriptor is 3, and the process has the id.
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="remote")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.fixture
+def activated(tmp_path):
+    """A socket that listens, and the wrapper of a daemon that gets it."""
+    with socket.create_server(("localhost", 0)) as listening:
+        descriptor = listening.fileno()
+        wrapper = [sys.executable, "-c", ACTIVATE, str(descriptor)]
+        yield listening, {"wrapper": wrapper, "pass_fds": [descriptor]}
+
+
+def test_sockets_of_systemd(tmp_path, activated):
+    """A client that comes while the service restarts waits, and is not refused."""
+    listening, options = activated
+    with daemon.running(tmp_path, **options) as own:
+        assert own.port == listening.getsockname()[1]
+        assert own.stop() == 0
+        with contextlib.closing(own.connect()) as waiting:
+            raw = socket.create_connection(listening.getsockname(), timeout=daemon.DEADLINE)
+            with raw, daemon.running(tmp_path, **options):
+                waiting.sock = own.tls.wrap_socket(raw, server_hostname="localhost")
+                waiting.request("GET", "/info")
+                assert waiting.getresponse().status == 200
+
+
+def test_socket_of_systemd_on_another_port(tmp_path, activated):
+    listening, options = activated
+    with ports.reserved() as port, daemon.running(tmp_path, f"[remote]\nport = {port}\n", **options) as own:
+        assert own.port == listening.getsockname()[1]
+        assert re.search(rf"\[remote\] listens on .* the service manager opened, not on .*:{port}", own.log())
 
 
 # --- Who it is ---

@@ -147,7 +147,7 @@ def test_a_user_that_is_there_is_kept(tmp_path):
     [
         ("post", "1", ["--no-reload preset ovirt-imageio.service"]),
         ("post", "2", ["--quiet stop ovirt-imageio-daemon.service"]),
-        ("preun", "0", ["--no-reload disable --now ovirt-imageio.service"]),
+        ("preun", "0", ["--no-reload disable --now ovirt-imageio.socket ovirt-imageio.service"]),
         ("preun", "1", []),
         ("postun", "0", ["daemon-reload"]),
         ("postun", "1", ["daemon-reload", "try-restart ovirt-imageio.service"]),

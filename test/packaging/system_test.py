@@ -13,7 +13,7 @@ import pytest
 from tools import source
 
 from ovirt_imageio import config
-from ovirt_imageio.service import cli
+from ovirt_imageio.service import activation, cli
 
 DATA = source.ROOT / "data"
 DEFAULTS = config.Config()
@@ -48,6 +48,21 @@ def test_systemd_finds_a_planted_fault(tmp_path):
     unit = tmp_path / "ovirt-imageio.service"
     unit.write_text((DATA / "ovirt-imageio.service").read_text().replace("Type=notify", "Type=nonsense"))
     assert "nonsense" in run("systemd-analyze", "verify", "--man=no", str(unit)).stdout
+
+
+@pytest.mark.storage
+def test_systemd_accepts_the_socket_unit(tmp_path):
+    for name in ("ovirt-imageio.service", "ovirt-imageio.socket"):
+        (tmp_path / name).write_text((DATA / name).read_text().replace("/usr/bin/ovirt-imageio", "/bin/true"))
+    result = run("systemd-analyze", "verify", "--man=no", str(tmp_path / "ovirt-imageio.socket"))
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_socket_unit_is_what_we_would_open():
+    unit = configparser.RawConfigParser()
+    unit.read(DATA / "ovirt-imageio.socket")
+    assert unit["Socket"]["ListenStream"] == str(DEFAULTS.remote.port)
+    assert unit["Socket"]["FileDescriptorName"] in activation.NAMES
 
 
 def test_unit_is_what_hosts_rely_on():
