@@ -97,7 +97,7 @@ class Receive(Operation):
     `src` has `readinto(buffer)` or `read(count)`; both may return less than asked for, and nothing at the end.
     A file that grows ends with a whole block: callers open it as a disk, with direct I/O. The data is flushed to the
     storage at the end, unless `flush` is false. `clock` is accepted for the sake of callers
-    who had one in older versions, and not used.
+    that had one in older versions, and not used.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Receive(Operation):
 
     def _run(self) -> None:
         with contextlib.closing(FileBackend(self.path, writable=True)) as disk:
-            # Without a size the end of the source is no error.
+            # Without a size the end of the source is not an error.
             ending = contextlib.suppress(errors.PartialContent) if self.size is None else contextlib.nullcontext()
             before = disk.size()
             with ending:

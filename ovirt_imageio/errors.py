@@ -1,7 +1,7 @@
 """Every error that the package raises on purpose.
 
     Error
-    ├── InvalidValue              what somebody sent or wrote is not what was asked for
+    ├── InvalidValue              what was sent or written is not what was asked for
     │   ├── InvalidTicket         ... in a ticket document
     │   ├── InvalidRange          ... in a Range header
     │   └── ConfigError           ... in a configuration file
@@ -15,7 +15,7 @@
     ├── TooManyConnections        a ticket is used over as many as it may
     ├── RangeNotSatisfiable       beyond the end of the ticket or the disk
     ├── PartialContent            the data ended before the size that was promised
-    ├── OperationCanceled         somebody asked a running operation to stop
+    ├── OperationCanceled         a running operation was asked to stop
     ├── BrokenProtocol            a client broke the rules of the protocol that it asked for
     ├── ClosedBackend             used after close
     └── StorageError              the disk, or what stands between us and it, failed
@@ -79,7 +79,7 @@ SHORTEST_SECRET = 8
 
 
 class Error(Exception):
-    """The root: whoever catches this catches every failure that we foresaw."""
+    """The root: to catch this is to catch every failure that we foresaw."""
 
 
 @dataclass(eq=False)
@@ -120,7 +120,7 @@ class AuthorizationError(Error):
 
 
 class NoSuchTicket(AuthorizationError):
-    """Unknown, expired and canceled tickets are told apart by nobody outside: probing teaches nothing."""
+    """Unknown, expired and canceled tickets look the same from outside: probing teaches nothing."""
 
     def __str__(self) -> str:
         return "No such ticket: it is unknown, expired or canceled; ask for a new transfer"
@@ -138,7 +138,7 @@ class NotPermitted(AuthorizationError):
 
 @dataclass(eq=False)
 class NotAuthenticated(AuthorizationError):
-    """Who asks showed no session, or a signed token that proves nothing; `reason` never quotes the token."""
+    """The client showed no session, or a signed token that proves nothing; `reason` never quotes the token."""
 
     reason: str
 

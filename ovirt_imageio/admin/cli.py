@@ -100,7 +100,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="everything that is known, as JSON")
     sub = add("top", show_top, "Watch all transfers; q quits.")
     sub.add_argument("--interval", type=interval, default=1, metavar="SECONDS", help="refresh so often (default 1)")
-    sub.add_argument("--rounds", type=natural, metavar="N", help="quit after so many rounds")
+    sub.add_argument("--rounds", type=natural, metavar="N", help="quit after N rounds")
     sub = add("start-profile", start_profile, "Start the profiler of the daemon.")
     sub.add_argument("--clock", choices=("cpu", "wall"), default="cpu", help="what to measure (default cpu)")
     add("stop-profile", stop_profile, "Stop the profiler; the daemon writes [profile] filename.")

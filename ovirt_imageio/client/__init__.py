@@ -12,9 +12,9 @@ Everything else in this package may change. What upload and download both take:
     cafile          the certificates that the server is verified with; None: those of the system
     buffer_size     accepted for old callers: buffers are small, and there are several
     fingerprint     the SHA-256 of the server's certificate, instead of authorities that vouch for it
-    secure          False: trust anybody who answers
+    secure          False: trust any server that answers
     progress        a callable that gets numbers of bytes, or an object like ProgressBar
-    proxy_url       the same image on a proxy, used if nobody can be reached at `url`
+    proxy_url       the same image on a proxy, used if the server of `url` cannot be reached
     max_workers     connections, at most as many as the server allows
     resume          continue where an earlier call for the same image stopped, as a file beside it tells (or one at
                     the path given); that is deleted when all is done

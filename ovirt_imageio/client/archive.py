@@ -51,10 +51,10 @@ def find(path: str, name: str) -> Member:
 
 
 def reason(path: str) -> str:
-    """Return why a file is no archive that we can use."""
+    """Return why a file is not an archive that we can use."""
     with open(path, "rb") as file:
         head = file.read(8)
     for kind, magic in MAGICS.items():
         if head.startswith(magic):
             return f"it is compressed with {kind}, so nothing in it can be used in place; decompress it first"
-    return "it is no tar archive"
+    return "it is not a tar archive"

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     except Terminated:
         return fail("Terminated", 143)
     except BrokenPipeError:
-        # Whoever looked at a list has seen enough; but a disk is not complete.
+        # A reader of a list has seen enough; but a disk is not complete.
         output.drop_stdout()
         return PIPE_STATUS if options.run is download else 0
     except (client.Error, OSError) as error:

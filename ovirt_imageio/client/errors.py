@@ -7,14 +7,14 @@ Error
 ├── SizeMismatch          the destination is smaller than the source
 ├── ImageExists           there is something at the path already (also a FileExistsError)
 ├── MemberNotFound        the archive has no such member (also a KeyError)
-├── NotAnArchive          ... or is none that we can use (also a tarfile.ReadError)
+├── NotAnArchive          ... or is not one that we can use (also a tarfile.ReadError)
 ├── VerificationFailed    both ends differ after the copy
 ├── OutOfBounds           a read or write beyond the end (also a RuntimeError)
 ├── UnexpectedEnd         the data ended too early (also a RuntimeError)
 └── StorageError          the disk, a connection, or qemu failed
     ├── NoSpace
     ├── BackendUnavailable
-    │   └── BackendUntrusted  what answers has no good certificate, or speaks no HTTP
+    │   └── BackendUntrusted  what answers has no good certificate, or does not speak HTTP
     └── BackendTimeout
 """
 
@@ -102,7 +102,7 @@ class MemberNotFound(NotFound, KeyError):
 
 @dataclass(eq=False)
 class NotAnArchive(Error, tarfile.ReadError):
-    """A file is no archive whose members can be used."""
+    """A file is not an archive whose members can be used."""
 
     path: str
     why: str

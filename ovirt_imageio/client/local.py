@@ -49,7 +49,7 @@ def find(path: str, member: Optional[str] = None, format: Optional[str] = None) 
     """Return the image at path.
 
     Without a format qemu looks for one. A guest that owns a raw image can make it look like another format, which names
-    any file of this host as its backing file: so whoever knows that an untrusted image is raw should say so.
+    any file of this host as its backing file: so a caller that knows that an untrusted image is raw should say so.
     """
     place = find_place(path, member)
     if format is None:

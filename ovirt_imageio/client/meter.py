@@ -155,7 +155,7 @@ def compose(
     time_label: str,
     seconds: Optional[float],
 ) -> str:
-    """Return a line of at most so many columns: what matters most stays in a narrow one, and a bar fills a wide one."""
+    """Return a line of at most `width` columns: what matters most stays in a narrow one, and a bar fills a wide one."""
     gap = " " if columns < NARROW else "  "
     time_text = "" if seconds is None else units.duration(seconds)
     rate_text = f"{short_size(rate)}/s"

@@ -174,7 +174,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     trust.add_argument(
         "--fingerprint", metavar="SHA256", help="trust the server whose certificate has this SHA-256, and no other one"
     )
-    trust.add_argument("--insecure", action="store_true", help="trust anybody who answers")
+    trust.add_argument("--insecure", action="store_true", help="trust any server that answers")
     parser.add_argument("--proxy-url", help="the same image on a proxy, used if URL cannot be reached")
 
 

@@ -49,13 +49,13 @@ class Reporter:
             self._target.size = size
 
     def update(self, count: int) -> None:
-        """Tell that so many more are done."""
+        """Tell that `count` more bytes are done."""
         if count:
             self._update(count)
 
 
 def ignore(count: int) -> None:
-    """Nobody wants to know."""
+    """Take the progress of a caller that gave none."""
 
 
 class ProgressCounter:

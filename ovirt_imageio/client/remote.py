@@ -84,7 +84,7 @@ class Remote:
         raise AssertionError("there is always one URL")
 
     def open(self, line: Optional[Lifeline] = None) -> Image:
-        """Return a connection: the spare one, or another one. Who cuts the line ends the wait for that."""
+        """Return a connection: the spare one, or another one. A thread that cuts the line ends the wait for it."""
         with self._lock:
             spare, self._spare = self._spare, None
         return spare or self._open(self._urls[0], line or Lifeline())
@@ -119,13 +119,13 @@ class Remote:
         yield from image.extents(context, position)
 
     def spare(self, image: Image) -> None:
-        """Keep a connection for whoever opens one next."""
+        """Keep a connection for the next one that is opened."""
         with self._lock:
             assert self._spare is None
             self._spare = image
 
     def close(self) -> None:
-        """Close the connection that nobody wanted."""
+        """Close the connection that was not needed."""
         with self._lock:
             spare, self._spare = self._spare, None
         if spare is not None:

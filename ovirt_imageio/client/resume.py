@@ -146,7 +146,7 @@ class Journal:
         self.remove()
 
     def begin(self) -> None:
-        """Write the file, so that whoever looks knows that the image beside it is not complete."""
+        """Write the file, which tells that the image beside it is not complete."""
         with self._lock:
             self._save()
 

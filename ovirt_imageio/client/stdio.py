@@ -146,7 +146,7 @@ class Input(Backend):
         self._read: deque[int] = deque()
 
     def size(self) -> int:
-        """Return the size of the image: until the stream ends nobody knows more."""
+        """Return the size of the image: its own size is not known before it ends."""
         return self._available
 
     def extents(self, context: str = "zero", offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:

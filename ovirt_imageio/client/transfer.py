@@ -84,7 +84,7 @@ class TransferOptions:
         )
 
     def workers(self, limit: int) -> int:
-        """Return how many workers there will be, when the server allows so many."""
+        """Return how many workers there will be, when the server allows `limit`."""
         return max(1, min(limit, self.max_workers))
 
     def copy(
@@ -136,7 +136,7 @@ class Upload:
         """Upload. Everything that can be refused is refused before the first byte is sent."""
         options = self.options
         if options.verify and not self.backing_chain:
-            raise InvalidArgument("verify", True, "backing_chain=True: one layer alone is no disk to compare")
+            raise InvalidArgument("verify", True, "backing_chain=True: one layer alone cannot be compared")
         with contextlib.ExitStack() as stack:
             remote = options.remote(self.url, self.cafile)
             stack.callback(remote.close)
@@ -249,7 +249,7 @@ class Download:
         if self.incremental and self.format != "qcow2":
             raise InvalidArgument("fmt", self.format, f'"qcow2" for incremental={self.incremental}')
         if self.options.verify and self.incremental and self.backing_file is None:
-            raise InvalidArgument("verify", True, "a backing_file: changes alone are no disk to compare")
+            raise InvalidArgument("verify", True, "a backing_file: changes alone cannot be compared")
         if not self.overwrite and not self.options.resume and os.path.lexists(self.filename):
             raise ImageExists(self.filename)
         if os.path.exists(self.filename) and not (os.path.isfile(self.filename) or is_block_device(self.filename)):

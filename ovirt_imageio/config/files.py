@@ -28,7 +28,7 @@ CONF_DIR = "/etc/ovirt-imageio"
 # Where packages put theirs.
 VENDOR_DIR = "/usr/lib/ovirt-imageio/conf.d"
 
-# What older versions understood; whoever still has it is told what became of it.
+# What older versions understood; a warning tells what became of it.
 REMOVED = {
     ("daemon", "buffer_size"): "how much moves at once is chosen to fit the machine",
     ("daemon", "auth_timeout"): "[remote] idle_timeout took its place",
@@ -115,7 +115,7 @@ def _drop_ins(folder: Path) -> list[Path]:
 
 def read_file(path: Path) -> dict[str, list[Option]]:
     """Return the sections of one file with their options. Raises ConfigError."""
-    # There is no section of defaults here: its name is one that nobody can write.
+    # There is no section of defaults here: its name cannot be written in a file.
     parser = configparser.RawConfigParser(default_section="\0")
     try:
         text = path.read_text(encoding="utf-8")
@@ -199,7 +199,7 @@ def _unknown_key(option: Option, known: list[str]) -> str:
 
 
 def _unused_sections(logging: Logging) -> Iterator[str]:
-    """Tell of sections for the logging library that nobody refers to: the name may be wrong."""
+    """Tell of sections for the logging library that nothing refers to: the name may be wrong."""
     for section in logging:
         kind, _, name = section.partition("_")
         if name and section not in section_names() and name not in _names(logging[f"{kind}s"]["keys"]):

@@ -172,7 +172,7 @@ class Local:
 
 @dataclass(frozen=True)
 class Control:
-    """The listener for those who manage tickets."""
+    """The listener that manages tickets."""
 
     enable: bool = switch(True)
     transport: str = choice("unix", "tcp")
@@ -190,7 +190,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The listener for those who watch: metrics and health, and nothing else. Plain HTTP."""
+    """The listener for monitoring: metrics and health, and nothing else. Plain HTTP."""
 
     enable: bool = switch(False)
     host: str = text("::")

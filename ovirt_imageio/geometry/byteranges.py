@@ -26,7 +26,7 @@ TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # RFC 8187, 3.2.1: what may stand unescaped in an extended value.
 EXTENDED_SAFE = "!#$&+-.^_`|~"
 
-# Nobody has a disk with more digits than this; a longer number is hostile.
+# No disk has a size with more digits than this; a longer number is hostile.
 MAX_DIGITS = 20
 
 

@@ -4,7 +4,7 @@
            [------)           one more range absorbs those that it overlaps or touches
         [-----------)
 
-Pure: knows neither what the bytes are nor who moved them.
+Pure: knows neither what the bytes are nor what moved them.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Stat:
         self._started = self._now()
 
     def stop(self, *, completed: bool = True) -> None:
-        """End a stretch. One that was not completed costs time, but is no op."""
+        """End a stretch. One that was not completed costs time, but is not counted."""
         if self._started is None:
             raise RuntimeError(f"{self.name} was not started")
         self._spent += self._now() - self._started
@@ -133,7 +133,7 @@ class NullClock(Clock):
 
 
 class RateMeter:
-    """The current rate of a counter that somebody looks at now and then.
+    """The current rate of a counter that is looked at now and then.
 
     Threads: one at a time.
     """

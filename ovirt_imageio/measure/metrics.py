@@ -2,7 +2,7 @@
 
 These are our own lines and not the prometheus-client library: we need three kinds of samples and one text format, about
 as much code as it takes to wrap the library; it would be the first dependency that every host must install, and
-it brings a global registry, a WSGI server and multi-process files that nobody here wants.
+it brings a global registry, a WSGI server and multi-process files that are not needed here.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/. Knows nothing of what is counted.
 """
@@ -59,7 +59,7 @@ class Counter:
 
 
 class Gauge:
-    """Something that goes up and down: `read` is asked for it, by values of the labels, when somebody looks.
+    """Something that goes up and down: `read` is asked for it, by values of the labels, when the metrics are read.
 
     Threads: any number at once, if `read` can stand it.
     """
@@ -152,7 +152,7 @@ class Registry:
         self._families.append(Gauge(name, text, read, labels))
 
     def counted(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Add a counter that somebody else counts."""
+        """Add a counter that is counted elsewhere."""
         self._families.append(CounterGauge(name, text, lambda: {(): read()}))
 
     def histogram(self, name: str, text: str, bounds: Sequence[float], *labels: str) -> Histogram:

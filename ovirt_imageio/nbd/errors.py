@@ -51,7 +51,7 @@ CODES = {
 
 
 class Error(Exception):
-    """Whoever catches this catches every failure of an NBD connection."""
+    """To catch this is to catch every failure of an NBD connection."""
 
 
 @dataclass(eq=False)

@@ -103,10 +103,10 @@ class Watch(Protocol):
         """The current request is done, or failed."""
 
     def passed(self, command: int, offset: int, length: int) -> None:
-        """A request that somebody else did is done."""
+        """A request that was passed on is done."""
 
     def under_way(self, has_changes: bool) -> None:
-        """Requests are under way at somebody else; tells whether one of them changes the disk."""
+        """Requests that were passed on are under way; tells whether one of them changes the disk."""
 
 
 def serve(channel: Channel, disk: ExportedDisk, what: Offer, watch: Watch) -> None:
@@ -171,7 +171,7 @@ class Inbox:
         return count > 0
 
     def holds(self, size: int) -> bool:
-        """Return True if so many bytes are here."""
+        """Return True if this number of bytes is here."""
         return size <= self._end - self._start
 
     def gather(self, size: int) -> memoryview:

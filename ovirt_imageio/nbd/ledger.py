@@ -261,7 +261,7 @@ class Ledger:
     def _find(self, cookie: int) -> Pending:
         pending = self._pending.get(cookie)
         if pending is None:
-            raise ProtocolError("the NBD server answered what nobody asked")
+            raise ProtocolError("the NBD server answered a request that was not sent")
         return pending
 
     def _end_reply(self) -> None:

@@ -158,7 +158,7 @@ class Talk:
         yield inform(option, Info.EXPORT, wire.EXPORT.pack(offer.size, offer.flags))
         if Info.NAME in wanted:
             yield inform(option, Info.NAME, name.encode())
-        # Told to everybody: a client that did not ask ignores it, and one that could not know asks for less.
+        # Told to each client: one that did not ask ignores it, and one that could not know asks for less.
         sizes = (offer.minimum_block, offer.preferred_block, offer.maximum_block)
         yield inform(option, Info.BLOCK_SIZE, wire.BLOCK_SIZES.pack(*sizes))
         yield answer(option, Reply.ACK)

@@ -10,7 +10,7 @@
 
 Every length, offset, cookie, flag and type is checked against the command before a byte is stored, so a server can
 neither write outside of a buffer nor make us remember more than we asked for. What breaks the rules raises
-errors.ProtocolError: then the connection is lost, since nobody knows where its next reply begins.
+errors.ProtocolError: then the connection is lost, since it is not known where its next reply begins.
 
 Pure: knows neither sockets nor clocks.
 """
@@ -63,7 +63,7 @@ class SentCommand:
         self.flags = flags
         self.offset = offset
         self.length = length
-        # Where the bytes of a read go, or what a write sends. Who passes a read on without storing it leaves it None.
+        # Where the bytes of a read go, or what a write sends. None where a read is passed on without being stored.
         self.view = view
         # How many bytes of the reply go there.
         self.payload = length if kind == wire.Command.READ else 0
@@ -170,7 +170,7 @@ class Replies:
         self.payload += command.payload
 
     def __iter__(self) -> Iterator[Step]:
-        """Return the steps; they go on where somebody stopped to take them."""
+        """Return the steps; they go on where they were left."""
         return self._steps
 
     def _run(self) -> Generator[Step, None, None]:
@@ -268,7 +268,7 @@ class Replies:
         return Chunk.BLOCK_STATUS_EXT if self._export.mode is Mode.EXTENDED else Chunk.BLOCK_STATUS
 
     def _status(self, command: SentCommand, length: int) -> Steps:
-        """Understand a chunk of extents; they stay packed until somebody wants them."""
+        """Understand a chunk of extents; they stay packed until they are needed."""
         extended = self._export.mode is Mode.EXTENDED
         prefix = wire.STATUS_EXT.size if extended else wire.CONTEXT_ID.size
         size = wire.STATUS_EXT_EXTENT.size if extended else wire.STATUS_EXTENT.size

@@ -93,7 +93,7 @@ class Rules:
     def judge(self, request: Request) -> int:
         """Return 0 if the request may be done, else the error that answers it.
 
-        Raises ClientFault if its payload is so long that nobody would send it by mistake.
+        Raises ClientFault if its payload is too long to be sent by mistake.
         """
         flags, command, _, offset, length, payload = request
         if payload > self.maximum:

@@ -136,7 +136,7 @@ class ServerStream:
             raise TimeoutError
 
     def lend(self) -> Stream:
-        """Return the stream of bytes, for somebody who knows how to use it."""
+        """Return the stream of bytes, for a caller that speaks the protocol itself."""
         return self._stream
 
     def is_ready(self) -> bool:
@@ -187,4 +187,4 @@ def closed() -> Disconnected:
 
 
 def ignore(count: int) -> None:
-    """Progress that interests nobody: the server has not written it yet."""
+    """Progress that is not told: the server has not written it yet."""

@@ -77,7 +77,7 @@ class Streamer:
         return self._small
 
     def take_slot(self, size: int = PIECE) -> memoryview:
-        """Return a slot that nobody uses."""
+        """Return a slot that is not in use."""
         if self._slots and size <= PIECE:
             return self._slots.pop()
         # Memory of its own, which goes back to the system with the connection: malloc would keep it.

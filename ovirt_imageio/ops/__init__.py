@@ -3,5 +3,5 @@
     operations    read, write, zero, flush, list extents
     checksum      a digest of the disk, block by block
 
-Knows backends; knows nothing of who asked, and over which URL.
+Knows backends; knows neither the client that asked nor the URL.
 """

@@ -42,7 +42,7 @@ class Attach(Operation):
         self._current = Command.DISCONNECT
         self._start = self._position = 0
         self._has_changes = False
-        # The ranges that were moved and that nobody has asked for yet, as start and end.
+        # The ranges that were moved and were not asked for yet, as start and end.
         self._ranges: deque[tuple[int, int]] = deque()
 
     @property

@@ -4,7 +4,8 @@
     digests   |    d0   |    d1   |   dz    | ...     computed by a pool of threads; dz is known beforehand
     checksum  = digest(d0 + d1 + dz + ...)
 
-Two disks with the same content have the same checksum, however they are stored. Knows backends, not who asked.
+Two disks with the same content have the same checksum, however they are stored. Knows backends; knows nothing of the
+clients that ask.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MAX_BLOCK_SIZE = 16 * 1024**2
 MAX_THREADS = 4
 
 # Buffers beside those that are hashed: digests are taken in order, so some wait for an earlier one while the next
-# blocks are read. With one instead of four a checksum takes a fifth longer.
+# blocks are read. With one instead of four a checksum takes 20 % longer.
 SPARE = 4
 
 # As many bytes as fit in an address; keeps the digests of all blocks short.

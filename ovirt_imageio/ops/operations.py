@@ -1,6 +1,6 @@
 """What can be done to a disk: operations that report progress and can be canceled.
 
-Knows backends, sources and sinks; not who asked, nor over what URL.
+Knows backends, sources and sinks; neither the client that asked nor the URL.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ovirt_imageio.relay import Sink, Source
 
 __all__ = ["Extents", "Flush", "Operation", "Read", "Write", "WriteAll", "Zero"]
 
-# For operations that nobody times; it keeps nothing, so all may share it.
+# For operations that are not timed; it keeps nothing, so all may share it.
 NO_CLOCK = NullClock()
 
 
@@ -46,7 +46,7 @@ class Operation(abc.ABC):
         self.length = length
         # How far we are: [offset, offset + done) was moved.
         self.done = 0
-        # Times the parts of the operation; whoever runs it may replace it.
+        # Times the parts of the operation; the caller of `run` may replace it.
         self.clock: Clock = NO_CLOCK
         self._is_finishing = False
 
@@ -74,7 +74,7 @@ class Operation(abc.ABC):
         """Do it. Raises errors.OperationCanceled soon after cancel()."""
 
     def cancel(self) -> None:
-        """Make `run` stop at its next step; one that blocks is woken by whoever owns its socket. Threads: any."""
+        """Make `run` stop at its next step; one that blocks is woken by the owner of its socket. Threads: any."""
         self._canceled = True
 
     def advance(self, count: int) -> None:

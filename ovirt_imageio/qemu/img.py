@@ -1,6 +1,6 @@
 """Create images and look at them, with qemu-img.
 
-Knows the command line of qemu-img and what it prints; knows nothing of who serves the image.
+Knows the command line of qemu-img and what it prints; knows nothing of what serves the image.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Pipe:
     def __init__(self, size: int = 1024 * 1024) -> None:
         self._read_end, self._write_end = os.pipe()
         self._level = 0
-        # Where this user may not have so much, the default of 64 KiB works as well, in smaller steps.
+        # Where this user may not have that, the default of 64 KiB works as well, in smaller steps.
         with contextlib.suppress(OSError):
             fcntl.fcntl(self._write_end, SET_PIPE_SIZE, size)
 

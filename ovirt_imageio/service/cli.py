@@ -30,7 +30,7 @@ LISTEN = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.%]+)\]|(?P<host>(?!\d+$)[^\[\]:]
 # EX_CONFIG of sysexits.h: the unit tells systemd not to restart a daemon that ends with it.
 MISCONFIGURED = 78
 
-# For those who want to share a disk, and have no use for a daemon that is managed.
+# For users that want to share a disk, and do not need a daemon that is managed.
 HINT = "; to share a disk image without a configuration, type: ovirt-imageio serve IMAGE"
 
 EPILOG = """\

@@ -94,7 +94,7 @@ def unusable_logs(config: Config) -> Iterator[errors.Error]:
 
 
 def unusable_addresses(config: Config) -> Iterator[errors.Error]:
-    """Yield the addresses that somebody has, or that are not for this user; TCP is tried, a socket needs a folder."""
+    """Yield the addresses that are taken, or that are not for this user; TCP is tried, a socket needs a folder."""
     if config.remote.port != 0:
         yield from unusable(places.remote_address(config))
     if config.metrics.enable and config.metrics.port != 0:

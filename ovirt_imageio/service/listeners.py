@@ -5,7 +5,7 @@
     control  Unix or TCP   tickets       vdsm, the engine, ovirt-imageioctl
     metrics  TCP           numbers       Prometheus, load balancers; off by default
 
-Everything is built here from the configuration: below, nobody knows of it. Knows nothing of processes and signals.
+Everything is built here from the configuration: nothing below knows of it. Knows nothing of processes and signals.
 """
 
 from __future__ import annotations
@@ -112,12 +112,12 @@ class Listeners:
             stopper.start()
         for stopper in stoppers:
             stopper.join(max(0, deadline - time.monotonic()))
-        # Servers cut off clients; who waits for storage is woken here.
+        # Servers cut off clients; operations that wait for storage are woken here.
         self.cut()
         for stopper in stoppers:
             stopper.join()
         for server in self._servers():
-            # Those who removed the last ticket get their answer.
+            # The client that removed the last ticket gets its answer.
             server.stop(min(grace, ANSWER_GRACE))
         self._scope.close()
 

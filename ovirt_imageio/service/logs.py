@@ -36,7 +36,7 @@ def start(sections: Sections, environ: Mapping[str, str] = os.environ) -> None:
 
 
 def is_default(sections: Sections) -> bool:
-    """Tell whether nobody configured where the log goes."""
+    """Return True if it is not configured where the log goes."""
     default = Config().logging
     return all(sections[name] == default[name] for name in ("handlers", "handler_logfile")) and (
         sections["logger_root"]["handlers"] == default["logger_root"]["handlers"]
@@ -61,7 +61,7 @@ def set_levels(sections: Sections) -> None:
 
 
 def writes_to_stderr() -> bool:
-    """Tell whether whoever looks at our standard error sees the log."""
+    """Return True if the log is seen on our standard error."""
     handlers = logging.getLogger().handlers
     return any(isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr for handler in handlers)
 

@@ -1,7 +1,7 @@
 """What goes on in the process, counted: what servers and the store of tickets tell becomes numbers for Prometheus.
 
 Labels never hold a ticket id, a path or anything else that a client can choose: their values are few. Knows nothing of
-who reads the numbers.
+the readers of the numbers.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ log = logging.getLogger("server")
 
 @dataclass(frozen=True)
 class Account:
-    """Who we want to be."""
+    """The user and groups that we want to have."""
 
     user_name: str
     uid: int

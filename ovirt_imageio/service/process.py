@@ -29,7 +29,7 @@ __all__ = ["drain", "raise_file_limit", "read_ticket", "run"]
 
 log = logging.getLogger("server")
 
-# Each connection needs a few; more than this is no help, and slows down programs that close them all.
+# Each connection needs a few; more than this does not help, and slows down programs that close them all.
 OPEN_FILES = 65536
 
 # What `systemctl status` shows is so old at most.
@@ -38,7 +38,7 @@ STATUS_INTERVAL = 10.0
 # A stop that takes no longer than this says nothing of what it waits for.
 QUIET = 0.5
 
-# After a second signal nobody waits for longer than this.
+# After a second signal we wait no longer than this.
 CUT_TIMEOUT = 2.0
 
 # A ticket has a few hundred bytes; a mistyped name of a disk image must not be read.
@@ -48,7 +48,7 @@ TICKET_LIMIT = 1024 * 1024
 def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifier: Optional[Notifier] = None) -> None:
     """Serve until a signal asks to stop.
 
-    reload: reads the configuration again. ticket: a document that is added before anybody can connect.
+    reload: reads the configuration again. ticket: a document that is added before clients can connect.
     Raises errors.Error if the start fails.
     """
     notifier = notifier or (Notifier.from_environment() if config.daemon.systemd_enable else Notifier())

@@ -22,7 +22,7 @@ class Signals:
     """Collects the signals that it was made for, from __enter__ to __exit__.
 
     The interpreter's own handler writes the number of each signal into a socket (signal.set_wakeup_fd), and wait()
-    reads it from there: a signal that comes while nobody waits is found by the next wait().
+    reads it from there: a signal that comes between two waits is found by the next wait().
 
     Threads: the main one only, but for wake().
     """

@@ -1,4 +1,4 @@
-"""The files that decide who is trusted: our certificate, the authorities of other daemons, the engine's certificates.
+"""The files that decide what is trusted: our certificate, the authorities of other daemons, the engine's certificates.
 
 Knows which keys of the configuration name them; knows nothing of what they are used for.
 """

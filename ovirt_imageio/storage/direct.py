@@ -4,8 +4,8 @@
         file.read(0, buffer)        # offset, length and address are multiples of file.block_size
 
 Where a file system refuses direct I/O, or has nothing but the page cache, the file is used through that, and its block
-size is 1. Knows nothing of who else uses the file: see storage/disk.py for that, and for ranges that are no multiples
-of a block.
+size is 1. Knows nothing of other users of the file: see storage/disk.py for that, and for ranges that are not
+multiples of a block.
 """
 
 from __future__ import annotations

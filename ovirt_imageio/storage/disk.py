@@ -82,7 +82,7 @@ class Disk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._shared.locked(offset, length):
             if self._sparse and end > size:
-                # Not by truncating: if somebody writes further on just now, that would cut it off.
+                # Not by truncating: a write further on, at the same time, would be cut off.
                 self._file.write_cached(end - 1, memoryview(b"\0"))
             self._zero(offset, length, size)
 

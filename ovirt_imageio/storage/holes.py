@@ -32,7 +32,7 @@ def ranges(fd: int, start: int, end: int) -> Iterator[Range]:
             yield Range(start, data - start, False)
         if data < end:
             hole = min(_seek(fd, data, os.SEEK_HOLE, end), end)
-            # It was data a moment ago: if somebody punched it since, or it cannot be told, call the rest data.
+            # It was data a moment ago: if it was punched since, or it cannot be told, call the rest data.
             start = hole if hole > data else end
             yield Range(data, start - data, True)
         else:

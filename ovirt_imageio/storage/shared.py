@@ -1,4 +1,4 @@
-"""What all who have one disk open in this process share: locks of its blocks, and what was learnt about it.
+"""What all users of one disk in this process share: locks of its blocks, and what was learnt about it.
 
 Knows numbers only, no files.
 """
@@ -36,7 +36,8 @@ class Shared:
         """Keep others out of the blocks that a write covers only in part.
 
         Two writers may each own a part of a block; writing a part means to read the block, change it and write it, and
-        who does that at the same time undoes what the other did. A block that is covered in full is owned by one.
+        a writer that does that at the same time undoes what the other did. A block that is covered in full has one
+        owner.
         """
         edges = blocks.shared_blocks(offset, length, GRAIN)
         if not edges:
@@ -59,7 +60,7 @@ _known: weakref.WeakValueDictionary[tuple[int, int], Shared] = weakref.WeakValue
 
 
 def shared_by(identity: tuple[int, int]) -> Shared:
-    """Return the one object for this disk, which lives as long as somebody holds it."""
+    """Return the one object for this disk, which lives as long as it is referred to."""
     with _lock:
         shared = _known.get(identity)
         if shared is None:

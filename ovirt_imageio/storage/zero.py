@@ -75,7 +75,7 @@ def _zero_device(fd: int, offset: int, length: int) -> None:
 # Zeroes that are allocated, or become so.
 ZERO_RANGE = Method("zero range", _zero)
 # The space is given back. On a block device too: the kernel discards what then is sure to read as zeroes, and says no
-# otherwise. BLKDISCARD promises nothing about what is read later, so it is no way to zero.
+# otherwise. BLKDISCARD promises nothing about what is read later, so it is not a way to zero.
 PUNCH = Method("punch hole", _punch)
 # NFS has no zero range, but these two.
 REPLACE = Method("punch hole and allocate", _replace)

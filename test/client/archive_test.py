@@ -56,6 +56,6 @@ def test_compressed(tmp_path, mode, kind):
 def test_no_archive(tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"x" * 2000)
-    with pytest.raises(NotAnArchive, match="no tar archive") as error:
+    with pytest.raises(NotAnArchive, match="not a tar archive") as error:
         find(str(path), "first")
     assert isinstance(error.value, Error)

@@ -357,7 +357,7 @@ def test_qemu_dies(serve):
 def test_nobody_comes(serve):
     serving = serve("disk.qcow2", "--size", "1m", "--timeout", "1")
     assert serving.process.wait(daemon.DEADLINE) == 0
-    assert "Nobody used the disk for 1s" in serving.output.read_text()
+    assert "The disk was not used for 1s" in serving.output.read_text()
 
 
 def test_missing_image(serve):

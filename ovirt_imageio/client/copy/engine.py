@@ -36,7 +36,7 @@ LISTED_LIMIT = 100_000
 # More connections than this have not made transfers faster.
 MAX_WORKERS = 4
 
-# With a journal, a worker flushes and notes what is safe when it has moved so much, or so long, since the last time.
+# With a journal, a worker flushes and notes what is safe when this many bytes moved, or this time passed, since it did.
 CHECKPOINT = 256 * 1024**2
 CHECKPOINT_SECONDS = 5.0
 
@@ -303,7 +303,7 @@ class WorkerCount:
 
 
 class Unsafe:
-    """The tasks that ended since the last flush. Without a limit nobody wants to know them.
+    """The tasks that ended since the last flush. Without a limit they are not kept.
 
     Threads: one.
     """

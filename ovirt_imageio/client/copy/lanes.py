@@ -27,7 +27,7 @@ from ovirt_imageio.storage.zero import is_zero
 
 __all__ = ["DownloadLane", "OpenLocal", "OpenRemote", "UploadLane"]
 
-# So many tasks are under way at once ...
+# How many tasks are under way at once ...
 MAX_PENDING = 32
 # ... but of large ones only two: while one ends, the next is on its way. More would only be kept from other workers.
 LARGE = 1024**2
@@ -36,7 +36,7 @@ LARGE = 1024**2
 STREAM_MINIMUM = 256 * 1024
 
 OpenLocal = Callable[[], Backend]
-# Who cuts the line ends the wait for a server.
+# A thread that cuts the line ends the wait for a server.
 OpenRemote = Callable[[Lifeline], Image]
 
 
@@ -129,7 +129,7 @@ class RemoteLane(abc.ABC):
 class UploadLane(RemoteLane):
     """From a disk here to an image there.
 
-    `detect_zeroes`: what is no longer than BLOCK is looked at, and zeroes are not sent.
+    `detect_zeroes`: what is not longer than BLOCK is looked at, and zeroes are not sent.
     """
 
     BLOCK = 1024**2

@@ -67,5 +67,5 @@ class Throttle:
         self._wait(seconds)
 
     def stop(self) -> None:
-        """Wake whoever waits, and let nobody wait any more."""
+        """Wake the threads that wait, and let none wait any more."""
         self._is_stopped.set()

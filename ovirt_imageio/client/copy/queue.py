@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """Nobody wants more work: something failed."""
+    """No more work is taken: something failed."""
 
 
 class Queue(Generic[T]):
     """Work that is taken in order.
 
-    `limit` bounds how much of it waits, None does not. Who waits for room gets it when half of that is done: threads
-    that wake one another for each item do little else.
+    `limit` bounds how much of it waits, None does not. A thread that waits for room gets it when half of
+    that is done: threads that wake one another for each item do little else.
 
     Threads: any.
     """
@@ -67,7 +67,7 @@ class Queue(Generic[T]):
             self._has_news.notify_all()
 
     def close(self) -> None:
-        """Make whoever adds or takes fail; what waits is dropped."""
+        """Make a thread that adds or takes fail; what waits is dropped."""
         with self._lock:
             self._is_closed = True
             self._items.clear()

@@ -1,7 +1,7 @@
-"""A certificate of our own making, for those who have none: made once with openssl, kept for the next time.
+"""A certificate of our own making, for users that have none: made once with openssl, kept for the next time.
 
-It is its own authority: whoever has the file, or compares the fingerprint, knows whom he talks to. Knows files and the
-openssl program; knows nothing of TLS connections.
+It is its own authority: a client that has the file, or compares the fingerprint, knows that it talks to us. Knows
+files and the openssl program; knows nothing of TLS connections.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Certificate", "ensure", "fingerprint", "pin", "state_dir"]
 
 # Browsers refuse more than 398 days.
 LIFETIME = 365 * units.DAY
-# One that is older is replaced, so that nobody gets one that ends tomorrow.
+# One that is older is replaced, so that no client gets one that ends tomorrow.
 RENEWED_AFTER = 300 * units.DAY
 
 # A configuration of our own: the one of the system may add what we say here.
@@ -77,7 +77,7 @@ def ensure(directory: Path, names: Sequence[str]) -> Certificate:
         try:
             make(scratch, names)
             shutil.rmtree(home, ignore_errors=True)
-            # Complete, or not there at all: somebody else may do the same now, and theirs is as good.
+            # Complete, or not there at all: another process may do the same now, and its certificate is as good.
             with contextlib.suppress(FileExistsError):
                 scratch.rename(home)
         finally:
@@ -101,7 +101,7 @@ def make(directory: Path, names: Sequence[str]) -> None:
     """Make cert.pem and key.pem in the directory."""
     config = directory / "openssl.cnf"
     alternatives = ",".join(map(alternative, names))
-    # A common name has room for 64 characters; nobody looks at it.
+    # A common name has room for 64 characters; clients do not look at it.
     config.write_text(OPENSSL_CONFIG.format(name=names[0][:64], alternatives=alternatives))
     command = [
         "openssl",

@@ -46,7 +46,7 @@ GRACE = 30.0
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until somebody asks to stop, or nobody used the disks for the time of their tickets.
+    """Serve until a signal asks to stop, or the disks were not used for the time of their tickets.
 
     Returns the exit status. Raises errors.Error if it cannot start.
     """
@@ -145,7 +145,7 @@ def configure(options: argparse.Namespace, where: reach.Reach) -> Config:
 
 
 def bind(config: Config, traffic: Traffic, is_port_chosen: bool) -> Listeners:
-    """Return the listeners; if the usual port is taken, and nobody insists on it, the kernel picks one."""
+    """Return the listeners; if the usual port is taken, and was not asked for, the kernel picks one."""
     try:
         return Listeners(config, traffic)
     except ListenError:
@@ -211,7 +211,7 @@ def watch(
                 log.error("qemu-nbd ended by itself")
                 return 1
             if not any(info["remaining"] or info["active"] for info in infos):
-                log.warning("Nobody used the disk for %s", units.duration(infos[0]["timeout"]))
+                log.warning("The disk was not used for %s", units.duration(infos[0]["timeout"]))
                 return 0
         return 0
     finally:
