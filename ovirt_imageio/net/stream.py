@@ -169,12 +169,12 @@ class Stream:
             raise self.failure(error, is_sending=False) from error
         return done
 
-    def read_until(self, mark: bytes, limit: int, size: int = RECEIVE) -> Optional[bytes]:
+    def read_until(self, mark: bytes, limit: int, is_eager: bool = True) -> Optional[bytes]:
         """Return what comes before the mark, which is dropped; None if the peer ends before.
 
-        What is longer than `limit` bytes, and has no mark, is returned as it is. `size` is for receive().
+        What is longer than `limit` bytes, and has no mark, is returned as it is.
         """
-        data = self.receive(size)
+        data = self.receive(RECEIVE, is_eager)
         searched = 0
         while True:
             end = data.find(mark, searched)
@@ -186,12 +186,12 @@ class Stream:
             if len(data) > limit:
                 return data
             searched = max(0, len(data) - len(mark) + 1)
-            data += self.receive(size)
+            data += self.receive(RECEIVE, is_eager)
 
     def look(self, size: int) -> bool:
         """Return True if something of up to `size` bytes came soon on the plain socket, which is ahead then."""
         try:
-            data = self.wire.recv_soon(size)
+            data = self.wire.eager.recv(size)
         except OSError as error:
             raise self.failure(error, is_sending=False) from error
         if data is None:
@@ -204,7 +204,7 @@ class Stream:
 
     def is_ready(self) -> bool:
         """Return True if there is something to receive, or the peer has left. Over TLS it may be nothing for us."""
-        if self.pending():
+        if self.ahead or self._channel.pending():
             return True
         if self._readable is None:
             self._readable = select.poll()

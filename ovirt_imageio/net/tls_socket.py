@@ -182,7 +182,9 @@ class TLSSocket:
             self._take(self._below.recv_until(since + timeout, size))
             return since
         since = time.monotonic()
-        self._take(self._below.recv(size, is_small and is_eager))
+        data = self._below.recv(size, is_small and is_eager)
+        self._incoming.write(data)
+        self._is_over = not data
         return since
 
     def _take(self, data: bytes) -> None:

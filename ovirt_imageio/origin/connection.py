@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.net.stream import Data, Stream
+from ovirt_imageio.net.stream import RECEIVE, Data, Stream
 
 __all__ = ["BUFFER_SIZE", "Data", "Lost", "Peer"]
 
@@ -124,7 +124,7 @@ class Peer:
         """Return what comes before mark; mark is dropped."""
         stream = self.stream
         self._hurry()
-        data = stream.receive(BUFFER_SIZE)
+        data = stream.receive(RECEIVE, False)
         searched = 0
         while True:
             end = data.find(mark, searched)
@@ -137,7 +137,7 @@ class Peer:
                 raise self.protocol_error(f"more than {BUFFER_SIZE} bytes without {mark!r}")
             self._hurry()
             searched = max(0, len(data) - len(mark) + 1)
-            data += stream.receive(BUFFER_SIZE)
+            data += stream.receive(RECEIVE, False)
 
     def readinto(self, view: memoryview) -> int:
         """Read at least one byte into view, 0 at the end."""
