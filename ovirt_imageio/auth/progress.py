@@ -62,13 +62,15 @@ class Progress:
             is_active = one.is_client_active()
             if self.account(one):
                 has_moved = True
+                # What still moves after a cut, on its way out of buffers, does not revive a ticket that has expired.
+                is_alive = is_alive or one.cut_reason is None
                 one.moved = now
             elif one.cut_reason is None and (is_active or one.operation.is_finishing):
                 # It takes minutes for a step, or the client did its part and waits for slow storage.
                 is_alive = True
                 one.moved = now
         self._meter.sample(now, self._moved)
-        return has_moved, has_moved or is_alive
+        return has_moved, is_alive
 
     def begin(self, now: float) -> None:
         """Note that something begins to run, after a time in which there was nothing to look at."""

@@ -124,11 +124,11 @@ def test_what_lives(progress):
     assert progress.observe([still, finishing], 4) == (False, True)
     moving.operation.done = 1
     assert progress.observe([moving, still], 5) == (True, True)
-    # Who was cut lives only while it moves.
+    # What was cut does not live: what it moves is on its way out of the buffers, and would revive an expired ticket.
     finishing.cut_reason = moving.cut_reason = "cut"
     assert progress.observe([finishing], 6) == (False, False)
     moving.operation.done = 2
-    assert progress.observe([moving], 7) == (True, True)
+    assert progress.observe([moving], 7) == (True, False)
 
 
 def test_describe(progress):
