@@ -42,6 +42,7 @@ from ovirt_imageio.client.errors import (
     SizeMismatch,
     StorageError,
     UnexpectedEnd,
+    UnsafeImage,
     UnsupportedOperation,
     VerificationFailed,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "SizeMismatch",
     "StorageError",
     "UnexpectedEnd",
+    "UnsafeImage",
     "UnsupportedOperation",
     "VerificationFailed",
     "ZeroExtent",

@@ -5,8 +5,10 @@ Knows archives; knows nothing of image formats.
 
 from __future__ import annotations
 
+import io
+import os
 import tarfile
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from ovirt_imageio.client.errors import MemberNotFound, NotAnArchive
 
@@ -14,6 +16,9 @@ __all__ = ["Member", "find"]
 
 # An archive consists of blocks of this size; what follows the data of a member in its last block is zero.
 BLOCK = 512
+
+# Names and attributes of a member are in headers; those of real archives have some kilobytes.
+MAX_HEADER = 1024 * 1024
 
 # How compressed files begin.
 MAGICS = {
@@ -39,15 +44,39 @@ class Member(NamedTuple):
 def find(path: str, name: str) -> Member:
     """Return where a member is. Raises NotAnArchive, or MemberNotFound."""
     try:
-        with tarfile.open(path, "r:") as archive:
-            found = archive.getmember(name)
-    except KeyError:
-        raise MemberNotFound(f"member {name!r} in {path}") from None
-    except tarfile.TarError as error:
+        with Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            found = last(archive, name)
+            size = file.seek(0, os.SEEK_END)
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        # What is not a number where one should be, and headers of headers of headers.
         raise NotAnArchive(path, f"{reason(path)}: {error}") from None
+    if found is None:
+        raise MemberNotFound(f"member {name!r} in {path}")
     if not found.isreg() or found.issparse():
         raise MemberNotFound(f"member {name!r} in {path} that is a plain file")
+    if found.size < 0 or found.offset_data + found.size > size:
+        raise NotAnArchive(path, f"it ends within member {name!r}")
     return Member(found.offset_data, found.size)
+
+
+def last(archive: tarfile.TarFile, name: str) -> Optional[tarfile.TarInfo]:
+    """Return the last member of this name: it replaces those before. The others are forgotten, however many."""
+    found = None
+    for member in archive:
+        if member.name == name:
+            found = member
+        archive.members = []  # type: ignore[attr-defined]
+    return found
+
+
+class Headers(io.FileIO):
+    """A file of which only small pieces are read: a header may say that it fills the memory."""
+
+    def read(self, size: Optional[int] = -1, /) -> bytes:
+        """Read a piece. Raises tarfile.ReadError."""
+        if size is None or not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError("a header is larger than any name")
+        return super().read(size) or b""
 
 
 def reason(path: str) -> str:

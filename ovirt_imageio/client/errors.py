@@ -8,6 +8,7 @@ Error
 ├── ImageExists           there is something at the path already (also a FileExistsError)
 ├── MemberNotFound        the archive has no such member (also a KeyError)
 ├── NotAnArchive          ... or is not one that we can use (also a tarfile.ReadError)
+├── UnsafeImage           ... or an image uses another file that it should not
 ├── VerificationFailed    both ends differ after the copy
 ├── OutOfBounds           a read or write beyond the end (also a RuntimeError)
 ├── UnexpectedEnd         the data ended too early (also a RuntimeError)
@@ -54,6 +55,7 @@ __all__ = [
     "SizeMismatch",
     "StorageError",
     "UnexpectedEnd",
+    "UnsafeImage",
     "UnsupportedOperation",
     "VerificationFailed",
     "translated",
@@ -103,6 +105,17 @@ class MemberNotFound(NotFound, KeyError):
 @dataclass(eq=False)
 class NotAnArchive(Error, tarfile.ReadError):
     """A file is not an archive whose members can be used."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"Cannot use {self.path}: {self.why}"
+
+
+@dataclass(eq=False)
+class UnsafeImage(Error):
+    """An image uses another file, that somebody else may have chosen."""
 
     path: str
     why: str

@@ -18,12 +18,12 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.file import FileBackend
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.client import archive
+from ovirt_imageio.client import archive, references
 from ovirt_imageio.client.errors import InvalidArgument
 from ovirt_imageio.origin.url import is_url, without_secrets
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import QemuNbd
-from ovirt_imageio.qemu.node import location
+from ovirt_imageio.qemu.node import image_spec, location
 
 __all__ = ["ImageFile", "check_path", "find", "info", "measure", "opened", "served"]
 
@@ -45,27 +45,31 @@ class ImageFile:
         return self.format == "raw" and self.member is None and os.path.getsize(self.path) % SECTOR == 0
 
 
-def find(path: str, member: Optional[str] = None, format: Optional[str] = None) -> ImageFile:
-    """Return the image at path.
+def find(
+    path: str, member: Optional[str] = None, format: Optional[str] = None, *, backing_chain: bool = True
+) -> ImageFile:
+    """Return the image at path. Raises UnsafeImage if it uses a file that it should not; see references.py.
 
     Without a format qemu looks for one. A guest that owns a raw image can make it look like another format, which names
     any file of this host as its backing file: so a caller that knows that an untrusted image is raw should say so.
     """
     place = find_place(path, member)
-    if format is None:
-        format = str(img.info(location_of(path, place))["format"])
+    if format != "raw":
+        told = look(path, place, format)
+        references.check(path, told, img.info, is_member=place is not None, backing_chain=backing_chain)
+        format = str(told["format"])
     return ImageFile(path, format, place)
 
 
 def info(path: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return what qemu-img knows, and where the member is."""
     place = find_place(path, member)
-    return {**img.info(location_of(path, place)), **place_keys(place)}
+    return {**look(path, place), **place_keys(place)}
 
 
 def measure(path: str, format: str, member: Optional[str] = None) -> dict[str, Any]:
     """Return how much space the image needs in another format, and where the member is."""
-    place = find_place(path, member)
+    place = find(path, member).member
     return {**img.measure(location_of(path, place), format), **place_keys(place)}
 
 
@@ -120,6 +124,13 @@ def check_path(path: str) -> None:
     """Raise InvalidArgument, without the ticket, if path is the URL of an image on a server."""
     if is_url(path):
         raise InvalidArgument("filename", without_secrets(path), "a file here; only map and checksum look at servers")
+
+
+def look(path: str, place: Optional[archive.Member], format: Optional[str] = None) -> dict[str, Any]:
+    """Return what qemu-img knows of an image, whose format it finds when that is not known."""
+    if place is None:
+        return img.info(location(path), format)
+    return img.info(image_spec(os.path.abspath(path), format, offset=place.offset, size=place.padded_size))
 
 
 def location_of(path: str, place: Optional[archive.Member]) -> str:

@@ -143,7 +143,7 @@ class Upload:
             first = remote.connect()
             remote.spare(first)
             workers = options.workers(first.abilities.max_writers)
-            image = local.find(self.filename, self.member, self.format)
+            image = local.find(self.filename, self.member, self.format, backing_chain=self.backing_chain)
             serving = local.served(image, connections=workers + 1, backing_chain=self.backing_chain)
             open_local = stack.enter_context(serving)
             lister = stack.enter_context(contextlib.closing(open_local()))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
+import os
 import tarfile
+import tracemalloc
+from pathlib import Path
 
 import pytest
+from fakes.images import SIZE
+from fakes.origin import DiskOrigin
 
-from ovirt_imageio import errors
+from ovirt_imageio import client, errors
 from ovirt_imageio.backends.file import FileBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import local
@@ -117,3 +123,54 @@ def test_several_at_once(name, request):
         view = memoryview(bytearray(512))
         disks[2].readinto(MiB - 512, view)
         assert bytes(view) == b"z" * 512
+
+
+# Scripts, one for each way in which an image attacks whoever uploads it.
+HOSTILE = sorted(Path(__file__).parent.joinpath("hostile", "images").glob("*.py"))
+
+SECRET = b"SECRET" * 1000
+
+# What an upload may take: buffers, and what Python itself needs.
+MOST_MEMORY = 64 * MiB
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"hostile_{path.stem}", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def contents(folder):
+    return {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+def test_image_that_attacks(path, tmp_path):
+    """Nothing but the image is read or written, with little memory, and the user learns why in one line."""
+    # Names in images are replaced by names that must not be longer.
+    secret = tmp_path / "s"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    secret.write_bytes(SECRET.ljust(MiB, b"."))
+    script = load(path)
+    arguments = script.make(folder, secret)
+    before = contents(tmp_path)
+    tracemalloc.start()
+    try:
+        with DiskOrigin(bytes(getattr(script, "DISK", SIZE))) as origin:
+            base, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            if script.EXPECTED is None:
+                client.upload(url=origin.url, cafile=None, **arguments)
+                assert any(origin.data[:4096])
+            else:
+                with pytest.raises(script.EXPECTED, match=script.MESSAGE) as error:
+                    client.upload(url=origin.url, cafile=None, **arguments)
+                assert str(error.value).isprintable()
+            assert b"SECRET" not in origin.data
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - base < MOST_MEMORY
+    assert contents(tmp_path) == before

@@ -1,0 +1,14 @@
+"""A table of references that would fill the memory."""
+
+from __future__ import annotations
+
+from fakes import images
+
+from ovirt_imageio import client
+
+EXPECTED = client.BackendUnavailable
+MESSAGE = "table"
+
+
+def make(folder, secret):
+    return {"filename": images.patch(images.qcow2(folder / "a.qcow2"), 56, "I", 0x7FFFFFFF)}
