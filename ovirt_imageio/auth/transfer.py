@@ -153,6 +153,7 @@ class Transfer:
             now = self._clock()
             running = Running(operation, link, now)
             older = self._links.find_overlapping(operation) if operation.is_change else set()
+            was_empty = link.writes.is_empty
             self._links.running.add(running)
             self._lease.touch(now)
             self._writes += operation.is_change
@@ -168,6 +169,9 @@ class Transfer:
                 finally:
                     stat.count(operation.done)
         except BaseException as error:
+            if was_empty and not operation.is_answering:
+                # The client hears of the failure now, and nothing else was in danger.
+                link.writes.forget()
             # Kept in no variable that outlives this block: its traceback holds the frame, and that all buffers.
             self._finish(running, error)
             if running.cut_reason is not None and isinstance(error, Exception):

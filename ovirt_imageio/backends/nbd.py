@@ -138,6 +138,7 @@ class NBDBackend(Backend):
                 nbd.read(offset - head, whole)
                 whole[head : head + len(view)] = view
                 nbd.write(offset - head, whole)
+            self.writes.note_write()
 
     def zero(self, offset: int, length: int) -> None:
         """Make `length` bytes at offset read as zeroes; their space is given back if the ticket says sparse."""
@@ -152,6 +153,7 @@ class NBDBackend(Backend):
             with self._request("zero") as nbd:
                 self._check_change(nbd, "zero", start, end - start)
                 nbd.zero(start, end - start, punch_hole=self._sparse)
+                self.writes.note_write()
 
     def flush(self) -> None:
         """Make everything written so far survive a power failure."""
@@ -208,7 +210,9 @@ class NBDBackend(Backend):
             if old.export.minimum_block > 1 or old.export.maximum_block < offer.maximum_block:
                 return None
             if self._writable:
-                # What was written over it must not count as lost with it.
+                # What was written over it must not count as lost with it; what is lost already must be told.
+                if self.writes.is_lost:
+                    self.writes.check()
                 old.flush()
                 self.writes.note_flush()
             old.close()
@@ -237,7 +241,13 @@ class NBDBackend(Backend):
             return super().receive_from(source, offset, length, progress)
         with self._request("write") as nbd:
             self._check_change(nbd, "write", offset, length)
-            self._streamer.receive(nbd, source, offset, length, progress)
+            try:
+                self._streamer.receive(nbd, source, offset, length, progress)
+            except errors.PartialContent:
+                # What came was written, and that may be all that there was.
+                self.writes.note_write()
+                raise
+            self.writes.note_write()
 
     # --- The connection ----------------------------------------------------------------------------------------------
 
@@ -248,12 +258,11 @@ class NBDBackend(Backend):
         return RequestScope(operation, self._connected, self.writes)
 
     def _check_change(self, nbd: Client, operation: str, offset: int, length: int) -> None:
-        """Raise unless this connection may be used to change a range of the disk; from now on it has writes."""
+        """Raise unless this connection may be used to change a range of the disk."""
         if not self._writable:
             raise errors.StorageError(operation, "the disk was opened for reading only", errno.EROFS)
         if not 0 <= offset <= offset + length <= nbd.export.size:
             raise errors.RangeNotSatisfiable(offset, length, nbd.export.size)
-        self.writes.note_write()
 
     def _connected(self) -> Client:
         """Return the connection, a new one if the last one broke."""

@@ -29,15 +29,24 @@ class UnflushedWrites:
         self._has_told = False
 
     @property
+    def is_empty(self) -> bool:
+        """True if nothing was acknowledged that a flush would have to make safe."""
+        return not self._is_pending and not self._is_lost
+
+    @property
     def is_lost(self) -> bool:
         """True if something may be lost, and no flush has told the client."""
         return self._is_lost and not self._has_told
 
     def note_write(self) -> None:
-        """Note that something is being written."""
+        """Note that something was written."""
         self._is_pending = True
         if self._has_told:
             self._is_lost = self._has_told = False
+
+    def forget(self) -> None:
+        """Note that nothing of what was written was acknowledged: its client knows that it must write it again."""
+        self._is_pending = self._is_lost = self._has_told = False
 
     def note_break(self) -> None:
         """Note that the way to the disk broke: the server at its end may have died."""

@@ -640,6 +640,31 @@ def test_flush_tells_of_writes_though_the_client_connected_again(breaking):
     flush(transfer, third)
 
 
+class BreaksLater(operations.Zero):
+    """Fails when it has written a part."""
+
+    def run(self):
+        super().run()
+        self._backend.writes.note_break()
+        raise errors.BackendTimeout("write", "no answer")
+
+
+@pytest.mark.parametrize("was_written", [False, True])
+def test_write_that_fails_may_be_repeated(breaking, was_written):
+    """Its client was told, and repeats it. Only what was acknowledged before is lost unnoticed."""
+    transfer, connect = breaking
+    connection = connect()
+    if was_written:
+        write(transfer, connection)
+    with pytest.raises(errors.BackendTimeout), Use(transfer, "write", connection) as disk:
+        disk.run(BreaksLater(disk.backend, 0, 512))
+    write(transfer, connection)
+    if was_written:
+        assert_lost(transfer, connection)
+    else:
+        flush(transfer, connection)
+
+
 def test_connection_that_broke_while_the_client_left(breaking):
     transfer, connect = breaking
     first, second = connect(), connect()

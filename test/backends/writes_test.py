@@ -51,6 +51,17 @@ def test_writes_of_a_client_that_was_not_told_change_nothing(writes):
     assert_refused(writes)
 
 
+def test_nothing_was_acknowledged(writes):
+    assert writes.is_empty
+    writes.note_write()
+    assert not writes.is_empty
+    writes.note_break()
+    assert not writes.is_empty
+    writes.forget()
+    assert writes.is_empty
+    writes.check()
+
+
 def test_lost_twice(writes):
     writes.note_write()
     writes.note_break()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from fakes.imageserver import ImageServer
 from fakes.origin import DiskOrigin
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client import errors as client_errors
 from ovirt_imageio.client.resume import decode, encode
 from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size
@@ -209,3 +211,55 @@ def test_device_with_old_data_is_overwritten(block_storage):
         download(origin, block_storage.path)
     with open(block_storage.path, "rb") as device:
         assert not any(device.read(1024**2))
+
+
+@pytest.fixture
+def breaking(tmp_path):
+    """A server whose disk does not answer in time once, as an NBD server that died; another one follows it."""
+
+    class Breaking(MemoryBackend):
+        can_recover = True
+
+        def receive_from(self, source, offset, length, progress):
+            super().receive_from(source, offset, length, progress)
+            server.offsets.append(offset)
+            if offset == server.breaks_at:
+                server.breaks_at = None
+                self.writes.note_break()
+                raise errors.BackendTimeout("write", "the NBD server did not answer in time")
+            self.writes.note_write()
+
+        def flush(self):
+            self.writes.check()
+
+    disk = bytearray(4 * SMALL)
+    with ImageServer(tmp_path, port=0) as server:
+        server.add("disk", lambda: Breaking(disk), size=len(disk), ops=["write"])
+        server.offsets = []
+        yield server
+
+
+@pytest.fixture
+def two_parts(tmp_path):
+    """An image with data at its beginning and in its middle."""
+    path = tmp_path / "parts.raw"
+    with open(path, "wb") as file:
+        file.write(DATA[:SMALL])
+        file.seek(2 * SMALL)
+        file.write(DATA[SMALL:])
+        file.truncate(4 * SMALL)
+    return str(path)
+
+
+def test_time_out_is_repeated(two_parts, breaking):
+    breaking.breaks_at = 0
+    Upload(two_parts, breaking.url("disk"), None, DEFAULT, format="raw").run()
+    assert breaking.offsets.count(0) > 1
+
+
+def test_upload_fails_when_acknowledged_data_were_lost(two_parts, breaking):
+    """Though the request that failed is repeated, over a new connection."""
+    breaking.breaks_at = 2 * SMALL
+    with pytest.raises(errors.OriginError, match="write again what was written"):
+        Upload(two_parts, breaking.url("disk"), None, DEFAULT, format="raw").run()
+    assert breaking.offsets.count(2 * SMALL) > 1
