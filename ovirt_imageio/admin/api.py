@@ -233,7 +233,9 @@ def _address(cfg: HasControl) -> connect.Address:
     transport = control.transport.lower()
     if transport == "unix":
         if not control.socket:
-            raise ValueError("[control] socket is empty: the service listens on a random name, and nobody can find it")
+            raise ValueError(
+                "[control] socket is empty: the service listens on a random name, which clients cannot find"
+            )
         return control.socket
     if transport == "tcp":
         return "localhost", control.port

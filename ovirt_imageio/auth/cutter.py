@@ -25,7 +25,7 @@ log = logging.getLogger("auth")
 # with 900 that stood still a good one moved 0.2 to 16 MiB/s instead of 200 to 500.
 MAX_CONNECTIONS = 128
 
-# What stood still for so many seconds gives way when there are too many.
+# What stood still for this many seconds gives way when there are too many.
 STALLED_SECONDS = 10.0
 
 CANCELED = "its ticket was canceled"

@@ -133,7 +133,7 @@ _MISSING: Any = _Missing()
 
 
 class _Fields:
-    """The keys of a document, with their types. A boolean is no integer, and null is nothing that we asked for."""
+    """The keys of a document, with their types. A boolean is not an integer, and null is not a value."""
 
     def __init__(self, document: object) -> None:
         # Once it is known, no error shows it.

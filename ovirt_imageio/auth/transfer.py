@@ -221,7 +221,7 @@ class Transfer:
             return self._info(now)
 
     def wait_change(self, since: Optional[int], seconds: float, is_over: Callable[[], bool]) -> None:
-        """Wait until the version differs from `since` (None: from what it is now), at most so many seconds.
+        """Wait until the version differs from `since` (None: from what it is now), at most `timeout` seconds.
 
         is_over is asked now and then whether the wait is of no use any more.
         """
@@ -255,7 +255,7 @@ class Transfer:
         self._close_apart(idle, patience)
 
     def wait_drained(self, seconds: float) -> bool:
-        """Wait for a canceled transfer to end; return False if something still runs after so many seconds."""
+        """Wait for a canceled transfer to end; return False if something still runs after `timeout` seconds."""
         with self._lock:
             return self._news.wait_for(lambda: self.is_drained, seconds)
 

@@ -1,6 +1,6 @@
 """An image of another daemon as a backend: the proxy has its disks from hosts like this.
 
-What such a daemon can do, and how it is asked, is in origin/; here is who may ask.
+What such a daemon can do, and how it is asked, is in origin/; here is what may be asked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger("backends.http")
 
 
 def look(url: str, options: Options) -> Description:
-    """Ask the origin about the image at url, as somebody who begins a transfer would."""
+    """Ask the origin about the image at url, as a client that begins a transfer would."""
     with contextlib.closing(open_image(url, options)) as image:
         return image.look()
 
@@ -60,7 +60,7 @@ def open_image(url: str, options: Options, line: Optional[Lifeline] = None) -> I
 
 
 def trust(options: Options) -> ssl.SSLContext:
-    """Return the context that trusts the authorities in ca_file; that it cannot be used is no fault of the client."""
+    """Return the context that trusts the authorities in ca_file. An unusable file is not the client's fault."""
     try:
         return tls.kept_client_context(options.ca_file or "", section=options.ca_section)
     except errors.ConfigError as e:

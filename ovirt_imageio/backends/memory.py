@@ -82,7 +82,7 @@ class MemoryBackend(Backend):
         return merged(clipped(given, offset, end))
 
     def close(self) -> None:
-        """Forget the data, unless somebody else has it."""
+        """Forget the data, unless it is used elsewhere."""
         self._is_closed = True
         self._data = bytearray()
 

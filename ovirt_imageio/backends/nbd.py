@@ -42,7 +42,7 @@ def check_url(url: str) -> None:
 def open_backend(
     url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
 ) -> NBDBackend:
-    """Connect to the export at url; who cuts `line` interrupts that."""
+    """Connect to the export at url; a thread that cuts `line` interrupts that."""
     return NBDBackend(
         url,
         writable=writable,
@@ -87,7 +87,7 @@ class NBDBackend(Backend):
         self._dirty = dirty
         self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "reply_timeout": reply_timeout}
         self._ca_file = ca_file
-        # Whoever waits for a connection holds it.
+        # A thread that waits for a connection holds it.
         self._line = line or Lifeline()
         self._is_closed = False
         self.writes = UnflushedWrites()
@@ -191,7 +191,7 @@ class NBDBackend(Backend):
             raise errors.UnsupportedContext("dirty", f"the NBD server exports several dirty bitmaps: {names}")
         return export.bitmaps[0]
 
-    # --- NBD, for somebody else --------------------------------------------------------------------------------------
+    # --- NBD, for a client that speaks it itself ---------------------------------------------------------------------
 
     def attach(self, channel: Channel, offer: Offer, watch: Watch) -> None:
         """Let the client talk to the NBD server itself, where the server speaks as was agreed with the client."""

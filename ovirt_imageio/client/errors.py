@@ -115,7 +115,7 @@ class NotAnArchive(Error, tarfile.ReadError):
 
 @dataclass(eq=False)
 class UnsafeImage(Error):
-    """An image uses another file, that somebody else may have chosen."""
+    """An image uses another file, which its author may have chosen."""
 
     path: str
     why: str

@@ -1,4 +1,4 @@
-"""/info: is somebody there, and which version? Needs no ticket."""
+"""/info: is a daemon there, and which version? Needs no ticket."""
 
 from __future__ import annotations
 

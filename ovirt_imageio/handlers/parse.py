@@ -114,7 +114,7 @@ def json_object(request: Request) -> dict[str, Any]:
 
 
 def without_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the members of a JSON object; of two with one name nobody can tell which one was meant."""
+    """Return the members of a JSON object; of two with one name it is not known which one was meant."""
     members = dict(pairs)
     if len(members) < len(pairs):
         raise ValueError("two members have the same name")
@@ -130,7 +130,7 @@ def member(message: Mapping[str, Any], key: str, values: Sequence[str]) -> str:
 
 
 def integer(message: Mapping[str, Any], key: str, default: int = REQUIRED) -> int:
-    """Return the value of key, an integer that is not negative; True is none."""
+    """Return the value of key, an integer that is not negative; True is not one."""
     value = message.get(key, default)
     if type(value) is not int or not 0 <= value <= MAX_SIZE:
         raise errors.InvalidValue(key, None if value is REQUIRED else value, "an integer that is not negative")

@@ -3,7 +3,7 @@
     POST   /sessions       Authorization: TOKEN                     a new session: its id in the header Session-Id
     POST   /sessions       Session-Id: ID, Authorization: TOKEN     renew it
     POST   /sessions       Session-Id: ID                           check it
-    DELETE /sessions/ID                                             end it; who knows the id may
+    DELETE /sessions/ID                                             end it; to know the id is enough
 
 A request for an image carries `Session-Id: ID`, the query `session_id=ID`, which a browser can put into a link, or the
 token itself in `Authorization`. `Guarded` wraps a resource of images, so that it sees only which ticket may be used:

@@ -37,7 +37,7 @@ class Tickets:
         check(ticket_id)
         seconds = min(parse.natural(request, "wait", default=0), LONGEST_WAIT)
         since: Optional[int] = parse.natural(request, "since", default=None)
-        # A service that stops does not wait for those who only watch.
+        # A service that stops does not wait for clients that only watch.
         info = self._store.wait(ticket_id, seconds, since, lambda: request.connection.is_stopping)
         log.debug("GET transfer=%s", info["transfer_id"])
         response.send_json(info)

@@ -1,6 +1,6 @@
 """The body of a request: where an upload comes from.
 
-Knows HTTP framing; knows nothing of who reads it.
+Knows HTTP framing; knows nothing of its readers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # One step of read(): a body that lies about its length does not make us allocate.
 PIECE = 64 * 1024
 
-# Lines after the last chunk; nobody sends any.
+# Lines after the last chunk; clients do not send any.
 TRAILERS_LIMIT = 100
 
 
@@ -124,7 +124,7 @@ class ChunkedBody(Body):
 
     @property
     def socket(self) -> Optional[sockets.socket]:
-        """None: somebody has to look at the bytes."""
+        """None: the bytes must be looked at."""
         return None
 
     def readinto(self, view: memoryview) -> int:

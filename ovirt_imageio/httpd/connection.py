@@ -40,12 +40,12 @@ class Connection(Peer):
 
     def __init__(self, stream: Stream, client: str, limits: Limits) -> None:
         super().__init__(stream, client)
-        # True if the client may be sending what nobody is going to read.
+        # True if the client may be sending what is not going to be read.
         self._is_out_of_step = False
         self._limits = limits
 
     def serve(self, handler: Handler) -> None:
-        """Answer requests until somebody closes."""
+        """Answer requests until either side closes."""
         try:
             self._serve_all(handler)
         except (ClientGone, errors.OperationCanceled) as error:
@@ -64,7 +64,7 @@ class Connection(Peer):
             self._part()
 
     def close(self) -> None:
-        """Close the connection, then call back who asked for it."""
+        """Close the connection, then make the calls that were asked for."""
         self._stream.close()
         self.call_closers()
 
@@ -80,7 +80,7 @@ class Connection(Peer):
     def _serve_all(self, handler: Handler) -> None:
         try:
             while not self.is_stopping and self._serve_one(handler):
-                # First this, then the question: who stops us sets its flag, then looks whether we are busy.
+                # First this, then the question: a thread that stops us sets its flag, then looks whether we are busy.
                 self.is_busy = False
                 eager.end_work()
         finally:

@@ -46,7 +46,7 @@ class Policy:
     max_age: int = 86400
 
     def headers(self, request: Headers, verbs: Sequence[str]) -> dict[str, str]:
-        """Return the response headers for a request to a resource that has the verbs; none for what is no browser."""
+        """Return the response headers for a request to a resource that has the verbs; none if no browser sent it."""
         if ASKING.isdisjoint(request):
             return {}
         answer = {}

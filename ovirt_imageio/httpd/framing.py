@@ -1,4 +1,4 @@
-"""Where the body of a request ends (RFC 9112, section 6 and 7), read strictly: who guesses can be tricked.
+"""Where the body of a request ends (RFC 9112, section 6 and 7), read strictly: a server that guesses can be tricked.
 
 Pure: imports no socket, file, thread, time or logging.
 """
@@ -13,7 +13,7 @@ from ovirt_imageio.httpd.refusal import Refusal
 
 __all__ = ["CHUNK_LINE_LIMIT", "body_length", "expects_continue", "keeps_alive", "parse_chunk_size", "upgrades"]
 
-# A chunk's size line with its extensions, and a trailer line, has at most this many bytes: nobody needs more.
+# A chunk's size line with its extensions, and a trailer line, has at most this many bytes: clients do not need more.
 CHUNK_LINE_LIMIT = 4096
 
 # 19 digits are the largest file, 2**63 - 1 bytes, and a bit.

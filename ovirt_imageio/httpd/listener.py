@@ -21,7 +21,7 @@ __all__ = ["Address", "ListenError", "Listener", "TcpAddress", "UnixAddress", "a
 # Connections that the kernel holds until we accept them: a burst of clients, not the limit of connections.
 BACKLOG = 1024
 
-# With port 0 the kernel picks one for the first address; somebody may have it on the others.
+# With port 0 the kernel picks one for the first address; it may be taken on the others.
 PORT_TRIES = 20
 
 # These say that the machine has no such address, for instance no IPv6.
@@ -137,7 +137,7 @@ def listen_tcp(address: TcpAddress) -> Listener:
 def resolve(address: TcpAddress) -> list[tuple[int, tuple[object, ...]]]:
     """Return the family and socket address of each address of the host; link-local ones need a zone, and are left out.
 
-    No reverse look-up: that takes long where DNS is broken, and nobody needs it.
+    No reverse look-up: that takes long where DNS is broken, and is not needed.
     """
     # An empty host means every IPv4 address, as it did in former releases.
     found = sockets.getaddrinfo(
@@ -204,7 +204,7 @@ def listen_unix(address: UnixAddress) -> Listener:
             sock.bind(address.path)
             if not address.is_abstract:
                 stack.callback(os.unlink, address.path)
-                # Before listen() nobody can connect, whatever the mode was.
+                # Before listen() clients cannot connect, whatever the mode was.
                 os.chmod(address.path, address.mode)
             sock.listen(BACKLOG)
             sock.setblocking(False)
@@ -215,7 +215,7 @@ def listen_unix(address: UnixAddress) -> Listener:
 
 
 def remove_stale(address: UnixAddress) -> None:
-    """Make room at the path, unless somebody lives there. Raises ListenError, OSError."""
+    """Make room at the path, unless a service listens there. Raises ListenError, OSError."""
     path = address.path
     parent = os.path.dirname(path) or "."
     if not os.path.isdir(parent):
@@ -225,14 +225,14 @@ def remove_stale(address: UnixAddress) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise ListenError(address, "there is a file that is no socket; move it away")
+        raise ListenError(address, "there is a file that is not a socket; move it away")
     if is_alive(path):
         raise ListenError(address, "another process listens there; stop it, or use another path")
     os.unlink(path)
 
 
 def is_alive(path: str) -> bool:
-    """Return True if somebody listens on the socket at the path."""
+    """Return True if a service listens on the socket at the path."""
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as sock:
         # One that is too busy to accept at once is alive.
         sock.setblocking(False)

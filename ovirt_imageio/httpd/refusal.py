@@ -1,4 +1,4 @@
-"""A request that is answered with an error, whoever found the reason.
+"""A request that is answered with an error, wherever the reason was found.
 
 Pure: imports no socket, file, thread, time or logging.
 """
@@ -33,7 +33,7 @@ class Refusal(errors.Error):
 
 @dataclass(eq=False)
 class ClientGone(errors.Error):
-    """The client closed the connection, or takes nothing for too long: there is nobody to answer."""
+    """The client closed the connection, or takes nothing for too long: there is no client to answer."""
 
     reason: str
 

@@ -84,7 +84,7 @@ class Response:
         self.send(status, f"{text}\n".encode(), TEXT)
 
     def send_json(self, value: Any, status: int = 200) -> None:
-        """Send one JSON document, and a newline for those who read it in a terminal."""
+        """Send one JSON document, and a newline for readers at a terminal."""
         self.send(status, f"{json.dumps(value)}\n".encode(), JSON)
 
     def start(self, status: int = 200, length: Optional[int] = None, content_type: str = BINARY) -> BodySink:
@@ -138,7 +138,7 @@ class Response:
         content_length = "" if length is None else f"content-length: {length}\r\n"
         kind = "" if content_type is None or status in (204, 304) else f"content-type: {content_type}\r\n"
         if BREAKS.search("".join(self.headers.values())):
-            # A value that ends its line is a bug of ours, or somebody's attack on a client.
+            # A value that ends its line is a bug of ours, or an attack on a client.
             raise ValueError("A response header has a line break")
         fields = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         self.status = status

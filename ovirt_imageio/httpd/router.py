@@ -108,7 +108,7 @@ class Application:
         self._observer = observer or Observer()
 
     def __call__(self, request: Request, response: Response) -> None:
-        """Answer the request. Raises ClientGone or errors.OperationCanceled if there is nobody to answer."""
+        """Answer the request. Raises ClientGone or errors.OperationCanceled if there is no client to answer."""
         started = time.monotonic()
         route, groups = self._find(request.path)
         try:

@@ -144,7 +144,7 @@ class Server:
     # The accepting thread.
 
     def _accept(self) -> None:
-        """Accept until somebody wakes us up."""
+        """Accept until another thread wakes us up."""
         poller = select.poll()
         poller.register(self._wakeup, select.POLLIN)
         listening = {sock.fileno(): sock for sock in self._listener.sockets}

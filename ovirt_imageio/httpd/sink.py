@@ -2,7 +2,7 @@
 
 The head of the response leaves with the first bytes, in the same write.
 
-Knows HTTP framing; knows nothing of who writes.
+Knows HTTP framing; knows nothing of its writers.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ChunkedSink(BodySink):
 
     @property
     def socket(self) -> Optional[sockets.socket]:
-        """None: somebody has to frame the bytes."""
+        """None: the bytes must be framed."""
         return None
 
     def write(self, view: memoryview) -> None:

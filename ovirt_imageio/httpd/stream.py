@@ -28,7 +28,7 @@ HANDSHAKE = b"\x16"
 
 
 class ClientFailures:
-    """A client that sends nothing may only be late: Timeout. Else it is gone, or somebody does not want it any more."""
+    """A client that sends nothing may only be late: Timeout. Else it is gone, or was cut off."""
 
     def late(self, is_sending: bool, seconds: float) -> Exception:
         """Return the error for a client that stands still."""

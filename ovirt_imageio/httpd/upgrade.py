@@ -28,7 +28,7 @@ class Upgraded:
     def wait(self, view: memoryview) -> int:
         """Read at least one byte of the next request; return how many, 0 at the end.
 
-        The end is also when nobody needs the connection any more, or the server stops.
+        The end is also when the connection is not needed any more, or the server stops.
         """
         # First this, then the question: a thread that stops us sets its flag, then looks whether we are busy.
         self._peer.is_busy = False

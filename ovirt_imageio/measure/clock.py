@@ -152,7 +152,7 @@ class RateMeter:
         """Note that the counter stands at `count`."""
         samples = self._samples
         if samples and now - samples[-1][0] >= self.WINDOW:
-            # Nobody looked for so long: what happened then is not the current rate.
+            # The last look is too long ago: what happened then is not the current rate.
             samples.clear()
         while len(samples) > 1 and now - samples[1][0] >= self.WINDOW:
             samples.popleft()

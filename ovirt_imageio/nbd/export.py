@@ -122,7 +122,7 @@ def serve(channel: Channel, disk: ExportedDisk, what: Offer, watch: Watch) -> No
 
 
 def answer(inbox: Inbox, channel: Channel, disk: ExportedDisk, what: Offer, agreement: Agreement, watch: Watch) -> None:
-    """Serve a disk to a client with whom the negotiation is over."""
+    """Serve a disk to a client that has negotiated."""
     Transmission(inbox, Outbox(channel, agreement.mode), disk, what, agreement, watch).run()
 
 

@@ -5,7 +5,7 @@
     lifeline      how another thread ends a wait
     timeouts      time-outs that the kernel keeps, and what it knows of a socket
     eager         receive what comes soon without going to sleep
-    tls           contexts: certificates, and who is trusted
+    tls           contexts: certificates, and what is trusted
     pinned        ... and servers that are known by the fingerprint of their certificate
     x509          what we need to know of certificates
     tls_socket    TLS in memory, with few system calls

@@ -1,6 +1,6 @@
 """The addresses of this machine, as the kernel knows them.
 
-Speaks rtnetlink(7) itself, so that no other program is needed. Knows nothing of who listens on them.
+Speaks rtnetlink(7) itself, so that no other program is needed. Knows nothing of what listens on them.
 """
 
 from __future__ import annotations

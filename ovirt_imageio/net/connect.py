@@ -25,10 +25,10 @@ QUEUE_STEP = 0.25
 
 
 def connect(address: Address, timeout: float, line: Optional[Lifeline] = None) -> socket.socket:
-    """Return a connected socket, with `timeout` set on it; raises OSError, TimeoutError if nobody answers in time.
+    """Return a connected socket, with `timeout` set on it; raises OSError, TimeoutError if there is no answer in time.
 
     All attempts together take no longer than `timeout`, and one silent address leaves time for the others. Resolving
-    the name does not count: the system has its own limits for that, and nobody can cut it short.
+    the name does not count: the system has its own limits for that, and it cannot be cut short.
     """
     line = line or Lifeline()
     if isinstance(address, str):
@@ -60,7 +60,7 @@ def dial(sock: socket.socket, target: tuple[Any, ...], timeout: float, line: Lif
     sock.setblocking(False)
     code = sock.connect_ex(target)
     if code == errno.EINPROGRESS:
-        # Held only now: the kernel lets nobody shut down what has not begun.
+        # Held only now: what has not begun cannot be shut down.
         with line.holding(sock):
             poll = select.poll()
             poll.register(sock, select.POLLOUT)

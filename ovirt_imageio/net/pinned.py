@@ -43,7 +43,7 @@ class _Pinned:
     getpeercert: Any
 
     def do_handshake(self, *args: Any) -> None:
-        """Agree on how to encrypt, and look who that is. Raises ssl.SSLError."""
+        """Agree on how to encrypt, and look which server that is. Raises ssl.SSLError."""
         super().do_handshake(*args)  # type: ignore[misc]
         certificate: Optional[bytes] = self.getpeercert(True)
         digest = hashlib.sha256(certificate or b"").digest()

@@ -46,7 +46,7 @@ class PlainSocket:
         self._flags = 0
 
     def prepare(self) -> socket.socket:
-        """Return the socket; it blocks for as long as the time-out says, whoever uses it."""
+        """Return the socket; it blocks for as long as the time-out says, also in the kernel."""
         self._prepare_receive()
         self._prepare_send()
         return self.sock

@@ -63,11 +63,11 @@ class Stream:
     )
 
     def __init__(self, sock: socket.socket, timeout: Optional[float], failures: Failures) -> None:
-        # The socket itself; over TLS its bytes are not for anybody else.
+        # The socket itself; over TLS its bytes are of no use elsewhere.
         self.wire = PlainSocket(sock, timeout)
         self.is_tls = False
         self._channel: Union[PlainSocket, TLSSocket] = self.wire
-        # Who takes the connection over may have other names for its failures.
+        # A protocol that takes the connection over may have other names for its failures.
         self.failures = failures
         # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class Stream:
         # True if the peer will send nothing more.
         self.is_ended = False
         self.is_interrupted = False
-        # Made when somebody wants to look: most never do.
+        # Made for the first look ahead: most streams never need it.
         self._readable: Optional[select.poll] = None
 
     @property
@@ -282,7 +282,7 @@ class Stream:
             done = max(0, done - len(part))
 
     def send_ahead(self, data: Data) -> None:
-        """Send bytes that more will follow at once, put into the plain socket by somebody else."""
+        """Send bytes that more will follow at once, put into the plain socket by others."""
         try:
             count = self.wire.send_ahead(data)
         except OSError as error:
@@ -316,7 +316,7 @@ class Stream:
     # What others do, or look at.
 
     def note_moved(self, count: int) -> None:
-        """Note bytes that somebody else moved through the socket."""
+        """Note bytes that were moved through the socket by others."""
         self._sent += count
 
     def activity(self) -> int:

@@ -2,7 +2,7 @@
 
 Python's own time-outs ask the kernel before each receive and send whether it would block: twice the system calls.
 
-Knows sockets; knows nothing of who waits.
+Knows sockets; knows nothing of what waits.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def get_timeout(sock: socket.socket) -> float:
 
 
 def is_timeout(error: OSError) -> bool:
-    """True if the error tells that nothing happened in time, whoever kept the time."""
+    """True if the error tells that nothing happened in time, on our clock or on the kernel's."""
     # Python 3.9 has one time-out error for sockets, and another one for everything else.
     return isinstance(error, (TimeoutError, socket.timeout)) or error.errno == errno.EAGAIN
 
@@ -98,7 +98,7 @@ def has_left(sock: socket.socket) -> bool:
 
 
 def is_ready(sock: socket.socket, seconds: float) -> bool:
-    """Return True if the socket has something to read, is broken or at its end within so many seconds."""
+    """Return True if the socket has something to read, is broken or at its end within this many seconds."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(seconds * 1000))

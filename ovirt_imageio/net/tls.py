@@ -92,7 +92,7 @@ def client_context(
 
     fingerprint: the SHA-256 of the only certificate that is trusted, instead of authorities; see net/pinned.py.
     cert_file, key_file: the certificate of the client, if the server wants one; the key may be in the same file.
-    insecure: verify nothing. The data is encrypted, but it may be anybody who gets it.
+    insecure: verify nothing. The data is encrypted, but any server may get it.
     section: the one of the configuration that names the files, for errors.
 
     Raises errors.ConfigError that names the file which cannot be used, errors.InvalidValue for the fingerprint.

@@ -45,7 +45,7 @@ class TLSSocket:
 
     How long it blocks is up to the socket below: every method raises what that one raises when nothing moved in time,
     and may then be called again with the same arguments. A record that comes in small pieces must be here within one
-    time-out: pieces of a record are no progress, as nobody can use them. Other failures are OSErrors, ssl.SSLError
+    time-out: pieces of a record are not progress, as they cannot be used. Other failures are OSErrors, ssl.SSLError
     among them.
 
     Threads: one at a time.
@@ -170,7 +170,7 @@ class TLSSocket:
             self._below.send(self._outgoing.read())
 
     def _receive(self, wanted: int, since: float, is_eager: bool = True) -> float:
-        """Take what the peer sent, for a caller that wants so many bytes; return since when it waits.
+        """Take what the peer sent, for a caller that wants this many bytes; return since when it waits.
 
         `since` is that time, too, 0 if the caller did not wait yet. If what came was no whole record it waits again,
         but one time-out is for all of that.

@@ -31,14 +31,14 @@ CHECKSUM = re.compile(r"[0-9a-f]+")
 
 
 def holds_range(reply: Reply, offset: int, length: int) -> bool:
-    """Return True if the reply holds this range, and nothing else; who says nothing of ranges sends what was asked."""
+    """Return True if the reply holds this range, and nothing else. A server that does not tell sends what was asked."""
     default = f"bytes {offset}-{offset + length - 1}/*"
     match = CONTENT_RANGE.fullmatch(reply.headers.get("content-range", default))
     return reply.length == length and match is not None and int(match[1]) == offset
 
 
 def read_object(reply: Reply) -> Mapping[str, Any]:
-    """Return the JSON object that the body is, an empty one if it is none."""
+    """Return the JSON object that the body is, an empty one if it is not one."""
     try:
         value = json.loads(reply.read(JSON_LIMIT))
     except (ValueError, RecursionError):  # Arrays within arrays within arrays.

@@ -55,7 +55,7 @@ class Peer:
         self.stream = Stream(sock, timeout, weakref.proxy(self))
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | select.POLLOUT)
-        # Until when what is read must be there, if it must be: a server that sends a byte now and then holds nobody.
+        # Until when what is read must be there, if it must be: a byte now and then does not hold us.
         self._deadline: Optional[float] = None
         self._received_before = 0
         # What had come when the request began.

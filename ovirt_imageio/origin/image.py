@@ -11,7 +11,7 @@
 
 An origin that refuses is quoted, status and words; but for ticket ids, which are taken out.
 
-Knows requests and answers; knows nothing of backends, and of who may do what.
+Knows requests and answers; knows nothing of backends, and of rights.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Image:
         self.check_reply(reply, "read", *((200, 206) if offset == 0 else (206,)))
         encoding = reply.headers.get("content-encoding", "identity")
         if encoding.lower() != "identity":
-            # Nobody asked for that, and as bytes of a disk it would be garbage.
+            # That was not asked for, and as bytes of a disk it would be garbage.
             raise errors.StorageError("read", f"the origin sends the data encoded, with {errors.quoted(encoding)}")
         if not answers.holds_range(reply, offset, length):
             raise errors.StorageError("read", "the origin sends another range than it was asked for")

@@ -28,7 +28,7 @@ def read_extents(reply: Reply, context: str, start: int = 0, end: Optional[int] 
         try:
             for item in jsonstream.objects(reply.chunks()):
                 if position is not None and end is not None and position >= end:
-                    return  # Nobody wants the rest, and it may never end.
+                    return  # The rest is not needed, and may never end.
                 extent = make_extent(item, context)
                 check_place(extent, position, start)
                 position = extent.start + extent.length

@@ -21,10 +21,10 @@ __all__ = ["Release", "Reply"]
 # Called with the connection when a reply is over, and whether it can serve another request.
 Release = Callable[[Peer, bool], None]
 
-# A body that nobody wants is read up to here to keep the connection; beyond, a new one is cheaper.
+# A body that is not needed is read up to here to keep the connection; beyond, a new one is cheaper.
 DRAIN_LIMIT = 64 * 1024
 
-# Lines after the last chunk; nobody sends any.
+# Lines after the last chunk; servers do not send any.
 TRAILERS_LIMIT = 100
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?")

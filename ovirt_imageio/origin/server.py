@@ -37,7 +37,7 @@ class Origin:
 
     `context` is used for https; without one the server is verified with what the system trusts. Errors:
     errors.BackendUnavailable if the server cannot be reached, errors.BackendUntrusted if it cannot be trusted or does
-    not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`, or when somebody cut `line`.
+    not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`, or when `line` was cut.
 
     Threads: one at a time, but for `interrupt` and `wake`.
     """
@@ -68,7 +68,7 @@ class Origin:
         # When set, the way to the server on this very host.
         self._unix_socket: Optional[str] = None
         self._idle: Optional[Peer] = None
-        # Whoever waits for a connection holds it.
+        # A thread that waits for a connection holds it.
         self._line = line or Lifeline()
         # Guards what follows: interrupt() comes from other threads.
         self._lock = threading.Lock()

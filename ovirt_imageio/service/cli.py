@@ -105,19 +105,21 @@ def add_serve(commands: Any) -> None:
         "--listen",
         type=host_port,
         metavar="HOST[:PORT]",
-        help="default localhost; '[::]' for everybody. Without a port 54322, or another one if it is taken",
+        help="default localhost; '[::]' for all machines. Without a port 54322, or another one if it is taken",
     )
     parser.add_argument(
         "--timeout",
         type=duration,
         default=units.DAY,
         metavar="TIME",
-        help="end when nobody used it so long, say 1h30m (default a day)",
+        help="end when it was not used for this time, say 1h30m (default a day)",
     )
     parser.add_argument("--cert", metavar="FILE", help="PEM certificate; default: one of our own making")
     parser.add_argument("--key", metavar="FILE", help="PEM key of the certificate; default: in the same file")
     parser.add_argument("--ticket-id", metavar="ID", help="the secret in the URL; default: a random one")
-    parser.add_argument("--no-tls", action="store_true", help="serve plain HTTP: everybody on the way can read along")
+    parser.add_argument(
+        "--no-tls", action="store_true", help="serve plain HTTP: every machine on the way can read along"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON for scripts, and nothing else")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every connection")
     parser.set_defaults(run=run_serve)

@@ -51,7 +51,7 @@ class Listeners:
         ...
         listeners.stop(grace=10)
 
-    given: sockets that somebody else opened for us, by the name of the listener; they are used instead of the addresses
+    given: sockets that were opened for us, by the name of the listener; they are used instead of the addresses
     in the configuration.
 
     Raises errors.ConfigError or httpd's ListenError; then nothing stays behind.

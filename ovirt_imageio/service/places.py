@@ -25,7 +25,7 @@ def find(config: Config, given: Mapping[str, Listener]) -> dict[str, Place]:
     """Return where each listener that is enabled will be: on sockets that were given, or as it is configured."""
     found: dict[str, Place] = {"remote": remote_address(config)}
     if config.local.enable:
-        # No mode keeps anybody out, as an abstract name has none: a ticket is needed.
+        # An abstract name has no mode that keeps users out: a ticket is needed.
         found["local"] = UnixAddress(config.local.socket or f"\0{uuid.uuid4()}", 0o666)
     if config.control.enable:
         found["control"] = control_address(config)
@@ -65,7 +65,7 @@ def remote_address(config: Config) -> Address:
 
 
 def control_address(config: Config) -> Address:
-    """Return where those find us who manage tickets. Nobody is asked who he is: they must be on this host."""
+    """Return where tickets are managed. Clients are not asked for credentials: they must be on this host."""
     control = config.control
     if control.transport == "tcp":
         return TcpAddress("localhost", control.port, prefer_ipv4=control.prefer_ipv4)

@@ -1,4 +1,4 @@
-"""Which URL is answered by whom, on which listener.
+"""Which URL is answered by which resource, on which listener.
 
     /images/{id}/extents              remote local
     /images/{id}/checksum/algorithms  remote local

@@ -36,7 +36,7 @@ class Engine:
         self._files = (("engine_cert_file", cert_file), ("engine_ca_cert_file", ca_file))
         self._allow_sha1 = allow_sha1
         self._skew = skew
-        # Replaced as a whole, so that nobody sees half of it.
+        # Replaced as a whole, so that no thread sees half of it.
         self._loaded: tuple[Optional[tuple[Stamp, ...]], Verifier] = (None, self._load())
 
     def verify(self, token: str, now: float) -> Access:

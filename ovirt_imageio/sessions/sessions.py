@@ -9,7 +9,7 @@ service need no session, and whatever credentials come along are ignored.
 
 A session lives until its token said, whatever happens on it; a newer token renews it. It is kept in memory only.
 
-Knows nothing of HTTP and of files: tokens and ids are texts, and asking the host is somebody else's.
+Knows nothing of HTTP and of files: tokens and ids are texts, and asking the host is an argument.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Session:
         return self.access.transfer_id or f"(ticket/{short(self.ticket_id)})"
 
     def is_live(self, now: float) -> bool:
-        """True while it may be used. Whoever has nothing but a token must still be able to show it."""
+        """True while it may be used. A client that has nothing but a token must still be able to show it."""
         limit = self.access.expires
         if self.digest is not None:
             limit = min(limit, self.access.shown_until)
@@ -154,7 +154,7 @@ class Sessions:
         self.purge()
         if len(self) >= SESSIONS_LIMIT:
             raise errors.BackendUnavailable("open a session", "too many sessions are open")
-        # Both are random, and the second one is told to nobody: without the session the ticket is out of reach.
+        # Both are random, and the second one is told to no client: without the session the ticket is out of reach.
         session = Session(str(uuid.uuid4()), access, str(uuid.uuid4()), digest)
         document = self._document(session.ticket_id, access)
         with self._lock:
@@ -204,7 +204,7 @@ class Sessions:
         return session
 
     def _share(self, token: str, ticket_id: str) -> Session:
-        """Return the session that all share who show this token."""
+        """Return the session that all clients that show this token share."""
         digest = hashlib.sha256(token.strip().encode("utf-8", "backslashreplace")).digest()
         with self._lock:
             session = self._by_digest.get(digest)
@@ -212,7 +212,7 @@ class Sessions:
                 return session
         access = self._verify(token, self._clock())
         if access.ticket_id != ticket_id:
-            # Before any host is asked on behalf of somebody who wants something else.
+            # Before any host is asked on behalf of a client that wants something else.
             raise errors.NoSuchTicket()
         return self._begin(access, digest)
 

@@ -11,7 +11,7 @@ A token is one line of base64 of a JSON object whose values are all strings:
 `data` is JSON once more: which ticket, on which host, until when. It is opaque until the signature was checked.
 
 Pure: certificates come as bytes and the time as a number. Knows no files, no sessions, no HTTP. `cryptography` is
-imported by the first Verifier only, so that those who use no sessions need not have it.
+imported by the first Verifier only, so that a proxy without sessions need not have it.
 """
 
 from __future__ import annotations

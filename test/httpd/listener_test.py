@@ -183,7 +183,7 @@ def test_busy_unix_socket_is_alive(tmp_path):
 
 def test_file_at_the_path_is_left_alone(opened, tmp_path):
     (tmp_path / "sock").write_text("data")
-    with pytest.raises(ListenError, match="is no socket"):
+    with pytest.raises(ListenError, match="is not a socket"):
         opened(UnixAddress(str(tmp_path / "sock")))
     assert (tmp_path / "sock").read_text() == "data"
 

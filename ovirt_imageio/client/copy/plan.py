@@ -26,7 +26,7 @@ SKIP = "skip"
 # be sent again after a connection was lost.
 MAX_COPY = 64 * 1024**2
 
-# A server may list extents of a byte; with blocks of 8 KiB this is no limit.
+# A server may list extents of a byte; with blocks of 8 KiB this does not limit anything.
 MAX_PARTS = 4096
 
 # Longer ones, many at once, have brought storage to its knees.
