@@ -39,7 +39,7 @@ CLOSING = (errors.NotAuthenticated, errors.AuthorizationError, errors.OperationC
 
 
 def translate(error: Exception) -> Optional[Refusal]:
-    """Return how to refuse a request that ended in error, or None if that is nothing that we foresaw."""
+    """Return how to refuse a request that ended in error, or None if that is not one that we foresaw."""
     if not isinstance(error, errors.Error):
         return None
     headers = {}

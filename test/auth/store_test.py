@@ -594,7 +594,7 @@ class Machine(RuleBasedStateMachine):
             assert isinstance(run.wait(), errors.OperationCanceled)
             model.runs.remove(run)
             return
-        # Progress counts from when somebody looks: look now, so that the model knows when.
+        # Progress counts from when it is looked at: look now, so that the model knows when.
         self.store.info(uuid)
         model.touch(self.clock.now)
 
@@ -663,7 +663,7 @@ TestMachine.settings = settings(max_examples=60, stateful_step_count=50, deadlin
 @pytest.mark.slow
 def test_many_threads_lose_and_leak_nothing(backends):
     ids = [f"ticket-{n}" for n in range(4)]
-    # Each does so much: how long that takes is for the machine to say, and nobody may starve.
+    # Each thread does this many: how long that takes depends on the machine, and none may starve.
     rounds = 1000
     failures = []
     used = [0] * 16

@@ -200,7 +200,7 @@ def test_progress_is_seen_by_authorize(transfer, clock, runner):
     clock.advance(200)
     run.operation.step(10)
     clock.advance(200)
-    # Nobody looked since it moved: it is alive.
+    # It moved, though nothing looked at it since: it is alive.
     transfer.authorize("write")
     run.operation.end()
 
@@ -880,7 +880,7 @@ def test_stalled_operation_is_aborted(transfer, runner, clock, backends, name):
     transfer.tick()
     assert not connection.is_aborted
     clock.advance(1)
-    # The second time at the latest nobody is asked any more.
+    # The second time at the latest it is not asked any more.
     transfer.tick()
     transfer.tick()
     assert connection.is_aborted
@@ -888,7 +888,7 @@ def test_stalled_operation_is_aborted(transfer, runner, clock, backends, name):
     assert backend.interrupted
     assert backend.closed == 1
     info = transfer.info()
-    # Being cut is no activity.
+    # Being cut is not activity.
     assert info["remaining"] == 0
     assert info["transferred"] == 5
     assert info["last_error"] == "The operation was cut: it stood still until its ticket expired"
