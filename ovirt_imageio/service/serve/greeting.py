@@ -101,7 +101,7 @@ def greet(offers: list[Share], trust: Optional[Trust], *, is_public: bool, read_
     lines += downloads(first, trust, is_public, tools)
     if not read_only and not first.image.is_file:
         lines += uploads(first, trust, is_public, tools)
-    lines.append(f"Whoever knows {'a' if offers[1:] else 'the'} URL can use the disk. Ctrl-C stops.")
+    lines.append(f"Every client that has {'a' if offers[1:] else 'the'} URL can use the disk. Ctrl-C stops.")
     return "\n".join([*lines, ""])
 
 
