@@ -156,6 +156,8 @@ class Remote:
     port: int = integer(54322, high=65535)
     # On each listener. One more gets 503.
     max_connections: int = integer(1000, low=1, high=100_000)
+    # Of one address. 0: three quarters of all, so that the others are left some.
+    max_client_connections: int = integer(0, high=100_000)
     handshake_timeout: float = seconds(10.0, low=0.1)
     header_timeout: float = seconds(20.0, low=0.1)
     # A connection that used no ticket yet. Pooled connections wait for minutes while the first one lists extents.

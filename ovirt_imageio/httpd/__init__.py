@@ -22,6 +22,7 @@ The modules, from the wire up:
     request, response
     connection        one client: its requests one after the other
     cors, router      which resource answers; errors become answers
+    door              how many clients there may be, and which one makes room
     listener, server  sockets that listen, threads, limits, an orderly end
 
 Knows nothing about disks, tickets, backends and our URLs.

@@ -53,9 +53,9 @@ class Connection(Peer):
         else:
             self._part()
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal, level: int = logging.WARNING) -> None:
         """Answer no request, but say why."""
-        log.warning("%s connection=%s client=%s", refusal, self.id, self.client)
+        log.log(level, "%s connection=%s client=%s", refusal, self.id, self.client)
         try:
             self._answer_refusal(refusal)
         except (ClientGone, errors.OperationCanceled) as error:
@@ -101,7 +101,9 @@ class Connection(Peer):
         response = Response(request, self._stream)
         if self.is_stopping:
             response.close = True
+        self._waits_since = None
         handler(request, response)
+        self._waits_since = time.monotonic()
         self._is_out_of_step = not request.body.is_consumed
         return response.is_complete and not response.close
 

@@ -16,6 +16,10 @@ class Limits:
 
     # Connections at once; one more gets a polite 503. Each costs a thread and, with TLS, some 60 KiB.
     connections: int = 4096
+    # ... and as many of one client address. It should be less, so that one client cannot keep out the others.
+    client_connections: int = 3072
+    # When there are too many, one that waits for a request longer than this makes room, unless a ticket keeps it.
+    waiting_grace: float = 1
     # A TLS handshake must be complete by then.
     handshake_timeout: float = 20
     # A connection waits so long for its next request. Clients prepare other connections while one waits: not under 60.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable
+from typing import Optional
 
 from ovirt_imageio.httpd.stream import Stream
 from ovirt_imageio.measure.clock import Clock
@@ -28,7 +30,7 @@ class Peer:
     `clock` times what happens on the connection. `is_stopping` is set to stop it: the response that is being made will
     be the last one.
 
-    Threads: any for `abort`, `is_aborted`, `has_left`, `activity` and `is_stopping`; all else is the
+    Threads: any for `abort`, `waits_since`, `is_aborted`, `has_left`, `activity` and `is_stopping`; all else is the
     connection's own.
     """
 
@@ -42,6 +44,13 @@ class Peer:
         self._stream = stream
         self._closers: list[Callable[[], None]] = []
         self._needs: list[Callable[[], bool]] = []
+        # Since when it waits for a request; None while it answers one.
+        self._waits_since: Optional[float] = time.monotonic()
+
+    @property
+    def waits_since(self) -> Optional[float]:
+        """Since when it waits for a request, while nothing else keeps it open; None if it does not. Threads: any."""
+        return None if self._needs else self._waits_since
 
     @property
     def is_aborted(self) -> bool:

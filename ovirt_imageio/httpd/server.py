@@ -16,6 +16,7 @@ from typing import Callable, Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.httpd.connection import Connection, Handler
+from ovirt_imageio.httpd.door import Door, Guest, Tally
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import Address, Listener, TcpAddress, UnixAddress, listen
 from ovirt_imageio.httpd.observer import Observer
@@ -29,14 +30,11 @@ log = logging.getLogger("http")
 # Returns the context for the next handshake: a new one after the certificates were reloaded.
 TlsProvider = Callable[[], ssl.SSLContext]
 
-# So many clients over the limit are told so, each by a thread; more of them are cut off.
+# This many clients over a limit are told so at once, each by a thread; more of them are cut off.
 REFUSERS = 64
 
 # When there are too many open files, wait for some to be closed.
 PAUSE = 0.2
-
-# Seconds after which a client over the limit may try again.
-RETRY_AFTER = 5
 
 # An aborted connection ends as soon as its handler notices; one that hangs in storage is left behind.
 JOIN_TIMEOUT = 5.0
@@ -77,6 +75,10 @@ class Server:
         self._lock = threading.Lock()
         # Guarded by the lock. A thread leaves when its connection is closed.
         self._threads: dict[threading.Thread, Optional[Connection]] = {}
+        # How many of them refuse a client.
+        self._refusing = 0
+        self._door = Door(limits)
+        self._tally = Tally(time.monotonic)
         self._is_stopping = False
         self._listener: Listener = address if isinstance(address, Listener) else listen(address)
         self.address = self._listener.address
@@ -151,7 +153,9 @@ class Server:
         for descriptor in listening:
             poller.register(descriptor, select.POLLIN)
         while True:
-            ready = [descriptor for descriptor, _ in poller.poll()]
+            left = self._tally.left()
+            ready = [descriptor for descriptor, _ in poller.poll(None if left is None else left * 1000 + 1)]
+            self._tally.tell()
             if self._wakeup.fileno() in ready:
                 return
             for descriptor in ready:
@@ -168,23 +172,32 @@ class Server:
             self._pause()
             return
         client = "local" if sock.family == sockets.AF_UNIX else str(peer[0])
-        with self._lock:
-            excess = len(self._threads) - self._limits.connections
-        if excess >= REFUSERS:
-            log.warning("Too many connections, cutting off client=%s", client)
-            sock.close()
-            return
-        serve = self._refuse if excess >= 0 else self._serve
-        thread = threading.Thread(target=self._run, args=(serve, sock, client), daemon=True)
+        guest = Guest(client)
+        refusal = self._door.enter(guest, time.monotonic())
+        if refusal is not None:
+            self._tally.note(client, refusal.text)
+            with self._lock:
+                if self._refusing >= REFUSERS:
+                    sock.close()
+                    return
+                self._refusing += 1
+        thread = threading.Thread(target=self._run, args=(guest, sock, refusal), daemon=True)
         with self._lock:
             self._threads[thread] = None
         try:
             thread.start()
         except RuntimeError as error:
             log.error("Cannot start a thread for client=%s: %s", client, error)
-            with self._lock:
-                del self._threads[thread]
+            self._forget(thread, guest, refusal)
             sock.close()
+
+    def _forget(self, thread: threading.Thread, guest: Guest, refusal: Optional[Refusal]) -> None:
+        """Note that the thread of a guest ends."""
+        with self._lock:
+            del self._threads[thread]
+            self._refusing -= refusal is not None
+        if refusal is None:
+            self._door.leave(guest)
 
     def _pause(self) -> None:
         """Wait for better times, or for stop()."""
@@ -194,18 +207,18 @@ class Server:
 
     # The threads of connections.
 
-    def _run(self, serve: Callable[[Connection], None], sock: sockets.socket, client: str) -> None:
+    def _run(self, guest: Guest, sock: sockets.socket, refusal: Optional[Refusal]) -> None:
         """Live the life of one connection."""
         try:
             with sock:
-                self._open(serve, sock, client)
+                self._open(guest, sock, refusal)
         except Exception:
-            log.exception("A connection failed client=%s", client)
+            log.exception("A connection failed client=%s", guest.client)
         finally:
-            with self._lock:
-                del self._threads[threading.current_thread()]
+            self._forget(threading.current_thread(), guest, refusal)
 
-    def _open(self, serve: Callable[[Connection], None], sock: sockets.socket, client: str) -> None:
+    def _open(self, guest: Guest, sock: sockets.socket, refusal: Optional[Refusal]) -> None:
+        client = guest.client
         if sock.family != sockets.AF_UNIX:
             # A small response must not wait for the acknowledgement of the one before.
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
@@ -216,37 +229,35 @@ class Server:
         with self._lock:
             self._threads[thread] = connection
             connection.is_stopping = self._is_stopping
-        log.info("OPEN connection=%s client=%s", connection.id, client)
+        guest.connection = connection
+        # Each refusal is a line for those who debug; all others read the tally.
+        level = logging.INFO if refusal is None else logging.DEBUG
+        log.log(level, "OPEN connection=%s client=%s", connection.id, client)
         self._observer.connection_opened(connection)
         connection.clock.start("connection")
         try:
-            if self._secure(connection, stream):
-                serve(connection)
+            if self._secure(connection, stream, logging.WARNING if refusal is None else logging.DEBUG):
+                if refusal is None:
+                    connection.serve(self._application)
+                else:
+                    connection.refuse(refusal, logging.DEBUG)
         finally:
             connection.close()
             connection.clock.stop("connection")
             self._observer.connection_closed(connection)
-            log.info("CLOSE connection=%s client=%s %s", connection.id, client, connection.clock)
+            log.log(level, "CLOSE connection=%s client=%s %s", connection.id, client, connection.clock)
 
-    def _secure(self, connection: Connection, stream: Stream) -> bool:
+    def _secure(self, connection: Connection, stream: Stream, level: int) -> bool:
         """Do the TLS handshake, if there is one to do; return False if the client is not worth more of our time."""
         if self._tls is None:
             return True
         try:
             return handshake(stream, self._tls(), self._limits.handshake_timeout)
         except Refusal as refusal:
-            connection.refuse(refusal)
+            connection.refuse(refusal, level)
         except (ClientGone, errors.OperationCanceled) as error:
-            log.warning("%s connection=%s client=%s", error, connection.id, connection.client)
+            log.log(level, "%s connection=%s client=%s", error, connection.id, connection.client)
         return False
-
-    def _serve(self, connection: Connection) -> None:
-        connection.serve(self._application)
-
-    def _refuse(self, connection: Connection) -> None:
-        limit = self._limits.connections
-        text = f"The server has its limit of {limit} connections, try again later"
-        connection.refuse(Refusal(503, text, {"retry-after": str(RETRY_AFTER)}))
 
 
 def join(threads: Iterable[threading.Thread], timeout: float) -> list[threading.Thread]:

@@ -156,6 +156,7 @@ def limits(config: Config) -> Limits:
     remote = config.remote
     return Limits(
         connections=remote.max_connections,
+        client_connections=remote.max_client_connections or max(1, remote.max_connections * 3 // 4),
         handshake_timeout=remote.handshake_timeout,
         header_timeout=remote.header_timeout,
         idle_timeout=remote.idle_timeout,

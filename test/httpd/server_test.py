@@ -11,7 +11,7 @@ import threading
 import pytest
 from fakes import toy
 from fakes.ciphertext import by_hand, drip
-from fakes.raw_client import connect
+from fakes.raw_client import RawClient, connect
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
@@ -167,7 +167,7 @@ def test_certificate_reload(tmp_path, trust):
 
 
 def test_too_many_connections():
-    limits = Limits(connections=2)
+    limits = Limits(connections=2, waiting_grace=DEADLINE)
     with toy.serving(limits=limits) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(server)) for _ in range(2)]
         assert [client.get("/echo/a").status for client in clients] == [200, 200]
@@ -176,7 +176,7 @@ def test_too_many_connections():
             assert (answer.status, answer.closes) == (503, True)
             assert answer.headers["retry-after"] == "5"
             assert "limit of 2 connections" in answer.text
-        # Who has a connection keeps it; who leaves makes room.
+        # A client that has a connection keeps it.
         assert clients[0].get("/echo/a").status == 200
 
 
@@ -189,14 +189,91 @@ def test_room_after_a_client_left():
                 assert client.get("/echo/a").status == 200
 
 
+# One client, and others are refused, not let in instead of it.
+ONE = Limits(connections=1, linger_timeout=DEADLINE, waiting_grace=DEADLINE)
+
+
 def test_far_too_many_connections(monkeypatch):
     monkeypatch.setattr("ovirt_imageio.httpd.server.REFUSERS", 1)
-    with toy.serving(limits=Limits(connections=1, linger_timeout=DEADLINE)) as server, contextlib.ExitStack() as stack:
+    with toy.serving(limits=ONE) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(server)) for _ in range(3)]
         assert clients[0].get("/echo/a").status == 200
         assert clients[1].get("/echo/a").status == 503
         with contextlib.suppress(ConnectionError):
             assert clients[2].is_closed()
+
+
+def connect_from(server, address):
+    sock = socket.create_connection(("127.0.0.1", server.port), DEADLINE, source_address=(address, 0))
+    return RawClient(sock)
+
+
+def test_one_address_does_not_get_all_connections():
+    limits = Limits(connections=10, client_connections=2)
+    with toy.serving(limits=limits) as server, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(connect(server))
+        with connect(server) as excess:
+            answer = excess.get("/echo/a")
+            assert (answer.status, answer.closes) == (503, True)
+            assert answer.headers["retry-after"] == "5"
+            assert "Your address has its limit of 2 connections" in answer.text
+        with connect_from(server, "127.0.0.2") as other:
+            assert other.get("/echo/a").status == 200
+
+
+@pytest.mark.parametrize("sends", [b"", b"GET / HTTP/1.1\r\n", b"GET /echo/a HTTP/1.1\r\n\r\n"], ids=len)
+def test_waiting_clients_make_room(sends):
+    """Whether they said nothing, a part, or are idle; one whose request is being answered does not."""
+    gate = toy.Gate()
+    limits = Limits(connections=3, waiting_grace=0)
+    with toy.serving(toy.application((r"/gate", gate)), limits=limits) as server, contextlib.ExitStack() as stack:
+        busy = stack.enter_context(connect(server))
+        busy.send(b"GET /gate HTTP/1.1\r\n\r\n")
+        assert gate.entered.wait(DEADLINE)
+        slow = [stack.enter_context(connect(server)) for _ in range(2)]
+        for client in slow:
+            client.send(sends)
+        if sends.endswith(b"\r\n\r\n"):
+            assert [client.answer().status for client in slow] == [200, 200]
+        new = stack.enter_context(connect(server))
+        # Between two threads, the one that waits longer may not be known to the door yet.
+        assert new.get("/echo/a").status in (200, 503)
+        wait_until(lambda: connect_and_ask(server) == 200)
+        assert any(is_gone(client) for client in slow)
+        gate.opened.set()
+        assert busy.answer().status == 200
+
+
+def connect_and_ask(server):
+    with connect(server) as client:
+        return client.get("/echo/a").status
+
+
+def is_gone(client):
+    client.sock.setblocking(False)
+    try:
+        return client.sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_refusals_are_summarized(caplog):
+    caplog.set_level(logging.INFO)
+    with toy.serving(limits=ONE) as server, connect(server) as first:
+        assert first.get("/echo/a").status == 200
+        for _ in range(20):
+            with connect(server) as excess:
+                assert excess.get("/echo/a").status == 503
+    lines = [record.getMessage() for record in caplog.records if "efused" in record.getMessage()]
+    assert lines[0] == (
+        "Refused a connection client=127.0.0.1: The server has its limit of 1 connections, try again later"
+    )
+    # Only a machine that is slow beyond all measure has time for a second one.
+    assert len(lines) <= 3
+    assert sum("OPEN" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_observer_and_log(caplog):

@@ -14,8 +14,9 @@ from real import certificates
 from ovirt_imageio import errors
 from ovirt_imageio.backends import registry
 from ovirt_imageio.config import Config
+from ovirt_imageio.config.sections import Remote
 from ovirt_imageio.httpd.listener import ListenError
-from ovirt_imageio.service.listeners import Listeners, backend_options
+from ovirt_imageio.service.listeners import Listeners, backend_options, limits
 
 
 def configured(tmp_path, **sections):
@@ -209,3 +210,10 @@ def test_limit_of_connections(serving):
         assert ask(address) == 503
         # Those who manage tickets are never locked out by those who use them.
         assert ask(listeners.control.path) == 200
+
+
+@pytest.mark.parametrize("all_of_them, of_one, expected", [(1000, 0, 750), (1, 0, 1), (1000, 20, 20), (100, 100, 100)])
+def test_connections_of_one_client(all_of_them, of_one, expected):
+    remote = Remote(max_connections=all_of_them, max_client_connections=of_one)
+    found = limits(dataclasses.replace(Config(), remote=remote))
+    assert (found.connections, found.client_connections) == (all_of_them, expected)
