@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config, find_contradictions
@@ -32,65 +32,58 @@ def find_mistakes(config: Config) -> Iterator[errors.Error]:
 
 
 def missing_accounts(config: Config) -> Iterator[errors.Error]:
-    """Yield the user that the daemon becomes, if the system does not know it."""
+    """Yield the user and the group that the daemon becomes, if the system does not know them."""
     daemon = config.daemon
     if daemon.drop_privileges:
-        try:
-            privileges.find_account(daemon.user_name, daemon.group_name)
-        except errors.ConfigError as error:
-            yield error
+        yield from raised(lambda: privileges.find_user(daemon.user_name))
+        yield from raised(lambda: privileges.find_group(daemon.group_name))
+
+
+def raised(action: Callable[[], object]) -> Iterator[errors.ConfigError]:
+    """Yield the mistake that an action meets."""
+    try:
+        action()
+    except errors.ConfigError as error:
+        yield error
 
 
 def unusable_files(config: Config) -> Iterator[errors.Error]:
     """Yield the files that cannot be read, and those that do not hold what they should."""
-    unreadable = set()
+    unreadable: set[tuple[str, str]] = set()
     for section, key, path in trust.files(config):
         try:
             with open(path, "rb"):
                 pass
         except OSError as error:
-            unreadable.add(section)
+            unreadable.add((section, key))
             expected = f"a file that we can read: {os.strerror(error.errno or 0).lower()}"
             yield errors.ConfigError(key, path, expected, section)
     tls, sessions = config.tls, config.sessions
-    try:
-        if tls.enable and tls.cert_file and tls.key_file and "tls" not in unreadable:
-            trust.server_context(config)
-    except errors.ConfigError as error:
-        yield error
-    try:
-        if sessions.enable and sessions.engine_cert_file and sessions.engine_ca_cert_file:
-            trust.open_engine(config)
-    except errors.ConfigError as error:
-        if "sessions" not in unreadable:
-            yield error
-    yield from unusable_authorities(config, unreadable)
+    if tls.enable and tls.cert_file and tls.key_file and not unreadable & {("tls", "cert_file"), ("tls", "key_file")}:
+        yield from raised(lambda: trust.server_context(config))
+    is_whole = sessions.engine_cert_file and sessions.engine_ca_cert_file
+    if sessions.enable and is_whole and "sessions" not in {section for section, _ in unreadable}:
+        yield from raised(lambda: trust.open_engine(config))
+    section, path = config.origin_ca
+    if path and (section, "ca_file") not in unreadable:
+        yield from unusable_authorities(config)
 
 
-def unusable_authorities(config: Config, unreadable: set[str]) -> Iterator[errors.Error]:
+def unusable_authorities(config: Config) -> Iterator[errors.Error]:
     """Yield the file of authorities if the user that the daemon becomes cannot use it."""
     daemon = config.daemon
-    section, path = config.origin_ca
-    if not path or section in unreadable:
-        return
-    try:
-        if os.geteuid() == 0 and daemon.drop_privileges:
-            with privileges.find_account(daemon.user_name, daemon.group_name).acting():
-                trust.check_authorities(config)
-        else:
-            trust.check_authorities(config)
-    except errors.ConfigError as error:
-        if error.section != "daemon":  # The account is missing: that was told already.
-            yield error
+    if os.geteuid() != 0 or not daemon.drop_privileges:
+        yield from raised(lambda: trust.check_authorities(config))
+    elif not any(missing_accounts(config)):
+        with privileges.find_account(daemon.user_name, daemon.group_name).acting():
+            found = list(raised(lambda: trust.check_authorities(config)))
+        yield from found
 
 
 def unusable_logs(config: Config) -> Iterator[errors.Error]:
     """Yield what keeps the log from being opened."""
     if not any(find_contradictions(config)):
-        try:
-            logs.start(config.logging, {})
-        except errors.ConfigError as error:
-            yield error
+        yield from raised(lambda: logs.start(config.logging, {}))
 
 
 def unusable_addresses(config: Config) -> Iterator[errors.Error]:

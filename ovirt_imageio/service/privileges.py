@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ovirt_imageio.errors import ConfigError
 
-__all__ = ["Account", "find_account"]
+__all__ = ["Account", "find_account", "find_group", "find_user"]
 
 log = logging.getLogger("server")
 
@@ -62,13 +62,21 @@ class Account:
 
 def find_account(user_name: str, group_name: str) -> Account:
     """Return the account of these names. Raises ConfigError if the system does not know them."""
+    return Account(user_name, find_user(user_name), find_group(group_name))
+
+
+def find_user(name: str) -> int:
+    """Return the id of a user. Raises ConfigError."""
     try:
-        uid = pwd.getpwnam(user_name).pw_uid
+        return pwd.getpwnam(name).pw_uid
     except KeyError:
         expected = "a user of this system, or drop_privileges = false"
-        raise ConfigError("user_name", user_name, expected, "daemon") from None
+        raise ConfigError("user_name", name, expected, "daemon") from None
+
+
+def find_group(name: str) -> int:
+    """Return the id of a group. Raises ConfigError."""
     try:
-        gid = grp.getgrnam(group_name).gr_gid
+        return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise ConfigError("group_name", group_name, "a group of this system", "daemon") from None
-    return Account(user_name, uid, gid)
+        raise ConfigError("group_name", name, "a group of this system", "daemon") from None

@@ -82,6 +82,7 @@ def test_check_config_tells_everything(capsys, tmp_path):
     assert found == [
         f"Unknown key 'prot' in section [remote] of {conf_dir}/conf.d/60-test.conf: did you mean 'port'?",
         "[backend_http] ca_file",
+        "[daemon] group_name",
         "[daemon] user_name",
         "[remote] port",
         "[tls] key_file",

@@ -32,7 +32,11 @@ def test_good(find):
 
 def test_accounts(find):
     dropping = "[daemon]\ndrop_privileges = yes\n"
-    assert find(f"{dropping}user_name = no-such-user\n").startswith("[daemon] user_name = 'no-such-user'")
+    found = find(f"{dropping}user_name = no-such-user\ngroup_name = no-such-group\n").splitlines()
+    assert [line.partition(":")[0] for line in found] == [
+        "[daemon] user_name = 'no-such-user'",
+        "[daemon] group_name = 'no-such-group'",
+    ]
     assert find(f"{dropping}user_name = root\ngroup_name = no-such\n").startswith("[daemon] group_name = 'no-such'")
     assert find("[daemon]\nuser_name = no-such-user\n") == ""
 
@@ -57,6 +61,10 @@ def test_files_with_something_else_in_them(find, tmp_path):
     assert "expected the private key of the certificate" in found[0]
     assert found[1].startswith("[backend_http] ca_file")
     assert len(found) == 2
+    # One file that is missing hides nothing of the others in its section.
+    found = find(f"[tls]\nkey_file = {other.key_file}\nca_file = /nowhere/ca\n").splitlines()
+    assert found[0].startswith("[tls] ca_file = '/nowhere/ca'")
+    assert "expected the private key of the certificate" in found[1]
 
 
 def test_engine_certificate(find, tmp_path):
