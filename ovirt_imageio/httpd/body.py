@@ -9,7 +9,7 @@ import socket as sockets
 from typing import Optional
 
 from ovirt_imageio.httpd import framing
-from ovirt_imageio.httpd.head import Head
+from ovirt_imageio.httpd.head import Head, parse_fields
 from ovirt_imageio.httpd.refusal import Refusal
 from ovirt_imageio.httpd.stream import Stream, Timeout
 
@@ -153,9 +153,12 @@ class ChunkedBody(Body):
         if self._left:
             return True
         for _ in range(TRAILERS_LIMIT):
-            if not self._line():
+            line = self._line()
+            if not line:
                 self._is_ended = True
                 return False
+            # Nobody needs them, but what is no header field is something else for another reader.
+            parse_fields([line.decode("latin-1")])
         raise Refusal(400, "The request body has too many trailer lines", close=True)
 
     def _line(self) -> bytes:

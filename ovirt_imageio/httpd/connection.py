@@ -43,6 +43,8 @@ class Connection(Peer):
         # True if the client may be sending what is not going to be read.
         self._is_out_of_step = False
         self._limits = limits
+        # What came of a head that did not come at once.
+        self._begun = bytearray()
 
     def serve(self, handler: Handler) -> None:
         """Answer requests until either side closes."""
@@ -88,6 +90,7 @@ class Connection(Peer):
 
     def _serve_one(self, handler: Handler) -> bool:
         """Answer one request; return True if another one may follow."""
+        data = None
         try:
             data = self._read_head()
             if data is None:
@@ -96,7 +99,7 @@ class Connection(Peer):
             request = Request(parsed, open_body(parsed, self._stream), self)
         except Refusal as refusal:
             log.warning("%s connection=%s client=%s", refusal, self.id, self.client)
-            self._answer_refusal(refusal)
+            self._answer_refusal(refusal, head.method_of(data or self._begun))
             return False
         response = Response(request, self._stream)
         if self.is_stopping:
@@ -107,10 +110,10 @@ class Connection(Peer):
         self._is_out_of_step = not request.body.is_consumed
         return response.is_complete and not response.close
 
-    def _answer_refusal(self, refusal: Refusal) -> None:
-        """Answer what could not be parsed."""
+    def _answer_refusal(self, refusal: Refusal, method: str = "") -> None:
+        """Answer what could not be parsed; a HEAD request gets no body, whatever else is wrong with it."""
         self._is_out_of_step = True
-        nothing = head.Head("", "/", (1, 1), head.Headers())
+        nothing = head.Head(method, "/", (1, 1), head.Headers())
         response = Response(Request(nothing, Body(self._stream, 0), self), self._stream)
         response.close = True
         response.headers.update(refusal.headers)
@@ -134,8 +137,8 @@ class Connection(Peer):
         """Read on until the head is complete, within the time for all of it; None if the client goes away."""
         deadline = time.monotonic() + self._limits.header_timeout
         timeout = self._stream.timeout
-        # Empty lines before a request are left over from a sloppy client's last body.
-        buffer = bytearray(data).lstrip(b"\r\n")
+        buffer = self._begun = bytearray(data)
+        head.skip_empty_lines(buffer)
         searched = 0
         try:
             while True:
@@ -151,7 +154,7 @@ class Connection(Peer):
                     return None
                 buffer += more
                 if not searched:
-                    buffer = buffer.lstrip(b"\r\n")
+                    head.skip_empty_lines(buffer)
         finally:
             self._stream.timeout = timeout
 

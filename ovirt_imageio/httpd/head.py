@@ -18,9 +18,22 @@ from urllib.parse import parse_qsl, unquote
 
 from ovirt_imageio.httpd.refusal import Refusal
 
-__all__ = ["END", "HEAD_LIMIT", "Head", "Headers", "check_prefix", "parse", "split_query", "split_target"]
+__all__ = [
+    "END",
+    "HEAD_LIMIT",
+    "Head",
+    "Headers",
+    "check_prefix",
+    "method_of",
+    "parse",
+    "parse_fields",
+    "skip_empty_lines",
+    "split_query",
+    "split_target",
+]
 
-# What ends a head.
+# What ends a line, and a head.
+LINE_END = b"\r\n"
 END = b"\r\n\r\n"
 
 # A request line has at most this many bytes, its line end included: as the 2.5 release, and the same everywhere below.
@@ -56,12 +69,25 @@ class Head(NamedTuple):
     headers: Headers
 
 
+def skip_empty_lines(data: bytearray) -> None:
+    """Drop the empty lines before a request: they are left over from a sloppy client's last body."""
+    while data.startswith(LINE_END):
+        del data[: len(LINE_END)]
+
+
+def method_of(data: Buffer) -> str:
+    """Return the method of a request that cannot be parsed, as far as that is known: "" if it is not."""
+    return "HEAD" if data.startswith(b"HEAD ") else ""
+
+
 def check_prefix(data: Buffer) -> None:
     """Raise Refusal as soon as the bytes that came so far, at least one, cannot become a good head.
 
     That a head is refused, and with which status, does not depend on how much of it had arrived.
     """
     if data[0] not in TOKEN_BYTES:
+        if data == LINE_END[:1]:
+            return  # It may become an empty line.
         raise Refusal(400, "This is not HTTP", close=True)
     line_end = data.find(b"\n", 0, LINE_LIMIT)
     if line_end < 0:
@@ -92,7 +118,7 @@ def parse(data: bytes) -> Head:
 
 
 def parse_fields(lines: list[str]) -> Headers:
-    """Return names and values. Raises Refusal."""
+    """Return names and values, of a head or of trailers. Raises Refusal."""
     if len(lines) >= FIELDS_LIMIT:
         raise Refusal(431, f"The request has {FIELDS_LIMIT} header fields or more", close=True)
     fields: Headers = {}
@@ -106,6 +132,8 @@ def parse_fields(lines: list[str]) -> Headers:
         name, value = match.groups()
         name = name.lower()
         value = value.rstrip(" \t")
+        if name == "host" and name in fields:
+            raise Refusal(400, "The request has two Host fields", close=True)
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields
 

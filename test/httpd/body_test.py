@@ -158,6 +158,8 @@ BAD_CHUNKS = {
     "longer than its size": b"5\r\nhellos\r\n0\r\n\r\n",
     "endless line": b"5;" + b"x" * 10000,
     "endless trailer": b"0\r\nx: " + b"y" * 10000,
+    "NUL in a trailer": b"0\r\nx: y\0\r\n\r\n",
+    "trailer without a name": b"0\r\nnothing\r\n\r\n",
     "too many trailers": b"0\r\n" + b"x: y\r\n" * 200 + b"\r\n",
     "bare line feeds": b"5\nhello\n0\n\n",
     "no last chunk": b"5\r\nhello\r\n",

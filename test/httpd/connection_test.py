@@ -435,3 +435,41 @@ def test_clock():
         client.end()
         client.thread.join(DEADLINE)
         assert str(client.connection.clock).startswith("[dispatch 1 ops, ")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HEAD / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+        b"HEAD / HTTP/1.1\nhost: a\r\n",
+        b"\r\nHEAD /" + b"a" * 5000,
+    ],
+)
+def test_refused_head_has_no_body(data):
+    with talking() as client:
+        client.send(data)
+        client.end()
+        received = client.read_to_end()
+        head, end, body = received.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 4")
+        assert b"content-length: " in head
+        assert (end, body) == (b"\r\n\r\n", b"")
+
+
+@pytest.mark.parametrize("data", [b"\n" + GOOD, b"\r" + GOOD, b"\r\n\n" + GOOD, b"\r\r\n" + GOOD])
+def test_half_an_empty_line_before_a_request(data):
+    for pieces in ([data], [data[start : start + 1] for start in range(len(data))]):
+        with talking() as client:
+            for piece in pieces:
+                with contextlib.suppress(OSError):
+                    client.send(piece)
+            assert client.answer().status == 400
+
+
+def test_empty_lines_byte_by_byte():
+    with talking() as client:
+        for start in range(len(b"\r\n\r\n" + GOOD)):
+            client.send((b"\r\n\r\n" + GOOD)[start : start + 1])
+        assert client.answer().status == 200

@@ -53,6 +53,10 @@ BAD = {
     "bare line feed in fields": (b"GET / HTTP/1.1\r\nA: b\nC: d", 400),
     "bare carriage return": (b"GET / HTTP/1.1\r\nA: b\rC: d", 400),
     "NUL in field": (b"GET / HTTP/1.1\r\nA: b\0", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nhost: a", 400),
+    "half an empty line before": (b"\nGET / HTTP/1.1", 400),
+    "the other half": (b"\rGET / HTTP/1.1", 400),
+    "only that": (b"\r", 400),
     "no colon": (b"GET / HTTP/1.1\r\nA", 400),
     "empty name": (b"GET / HTTP/1.1\r\n: x", 400),
     "blank before colon": (b"GET / HTTP/1.1\r\nA : x", 400),
@@ -170,3 +174,17 @@ def test_split_target_nul():
 def test_split_query():
     assert head.split_query("") == {}
     assert head.split_query("a=1&a=2&b&c=%d7%a9&d=x+y") == {"a": "2", "b": "", "c": "\u05e9", "d": "x y"}
+
+
+@pytest.mark.parametrize(
+    "data, rest", [(b"\r\n\r\nGET", b"GET"), (b"\r\n\r", b"\r"), (b"\n\r\n", b"\n\r\n"), (b"", b"")]
+)
+def test_skip_empty_lines(data, rest):
+    buffer = bytearray(data)
+    head.skip_empty_lines(buffer)
+    assert buffer == rest
+
+
+@pytest.mark.parametrize("data, method", [(b"HEAD / HT", "HEAD"), (b"HEAD", ""), (b"GET / ", ""), (b"", "")])
+def test_method_of(data, method):
+    assert head.method_of(data) == method
