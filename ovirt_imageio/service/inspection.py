@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
+from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config, find_contradictions
@@ -21,11 +23,14 @@ __all__ = ["find_mistakes", "is_running"]
 CONNECT_TIMEOUT = 2.0
 
 
-def find_mistakes(config: Config) -> Iterator[errors.Error]:
-    """Yield every mistake in a configuration whose values were read, as what a start would raise."""
+def find_mistakes(config: Config, now: Optional[float] = None) -> Iterator[errors.Error]:
+    """Yield every mistake in a configuration whose values were read, as what a start would raise, and an expired certificate.
+
+    now: in seconds since the epoch.
+    """
     yield from find_contradictions(config)
     yield from missing_accounts(config)
-    yield from unusable_files(config)
+    yield from unusable_files(config, time.time() if now is None else now)
     yield from unusable_logs(config)
     if not is_running(config):
         yield from unusable_addresses(config)
@@ -47,7 +52,7 @@ def raised(action: Callable[[], object]) -> Iterator[errors.ConfigError]:
         yield error
 
 
-def unusable_files(config: Config) -> Iterator[errors.Error]:
+def unusable_files(config: Config, now: float) -> Iterator[errors.Error]:
     """Yield the files that cannot be read, and those that do not hold what they should."""
     unreadable: set[tuple[str, str]] = set()
     for section, key, path in trust.files(config):
@@ -60,13 +65,24 @@ def unusable_files(config: Config) -> Iterator[errors.Error]:
             yield errors.ConfigError(key, path, expected, section)
     tls, sessions = config.tls, config.sessions
     if tls.enable and tls.cert_file and tls.key_file and not unreadable & {("tls", "cert_file"), ("tls", "key_file")}:
-        yield from raised(lambda: trust.server_context(config))
+        yield from raised(lambda: check_certificate(config, now))
     is_whole = sessions.engine_cert_file and sessions.engine_ca_cert_file
     if sessions.enable and is_whole and "sessions" not in {section for section, _ in unreadable}:
         yield from raised(lambda: trust.open_engine(config))
     section, path = config.origin_ca
     if path and (section, "ca_file") not in unreadable:
         yield from unusable_authorities(config)
+
+
+def check_certificate(config: Config, now: float) -> None:
+    """Raise errors.ConfigError if clients could not be served with our certificate."""
+    context = trust.server_context(config)
+    assert context
+    if context.expires is not None and context.expires < now:
+        end = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(context.expires))
+        raise errors.ConfigError(
+            "cert_file", config.tls.cert_file, f"a certificate that is valid, not until {end}", "tls"
+        )
 
 
 def unusable_authorities(config: Config) -> Iterator[errors.Error]:

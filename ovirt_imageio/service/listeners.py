@@ -131,6 +131,11 @@ class Listeners:
         if self._tls:
             self._tls.reload()
 
+    @property
+    def expires(self) -> Optional[int]:
+        """When the certificate expires, in seconds since the epoch; None if there is none, or it cannot be told."""
+        return self._tls.expires if self._tls else None
+
     def describe(self) -> str:
         """Return what goes on, for people."""
         active = self.store.states().get("active", 0)

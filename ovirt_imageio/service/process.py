@@ -35,6 +35,9 @@ OPEN_FILES = 65536
 # What `systemctl status` shows is so old at most.
 STATUS_INTERVAL = 10.0
 
+# A certificate that ends within two weeks is warned of.
+EXPIRY_MARGIN = 14 * 24 * 3600
+
 # A stop that takes no longer than this says nothing of what it waits for.
 QUIET = 0.5
 
@@ -64,6 +67,7 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
         check_authorities(config)
         if ticket is not None:
             listeners.store.add(ticket)
+        warn_of_expiry(listeners.expires, time.time())
         listeners.start()
         notifier.ready()
         log.info("Ready")
@@ -105,11 +109,19 @@ def reload_all(listeners: Listeners, reload: Callable[[], Config]) -> None:
         is_good = False
     try:
         listeners.reload_certificate()
+        warn_of_expiry(listeners.expires, time.time())
     except errors.Error as error:
         log.error("Cannot reload the certificate, keeping the old one: %s", error)
         is_good = False
     if is_good:
         log.info("Reloaded")
+
+
+def warn_of_expiry(expires: Optional[int], now: float) -> None:
+    """Warn when the certificate ends soon, while there is time to renew it; both in seconds since the epoch."""
+    if expires is not None and expires - now < EXPIRY_MARGIN:
+        end = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expires))
+        log.warning("Clients accept the certificate until %s: renew it, and reload", end)
 
 
 def drain(listeners: Listeners, signals: Signals, grace: float, tell: Callable[[str, int], None]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from real import certificates, daemon
 
 from ovirt_imageio import config
+from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service import inspection
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -65,6 +66,14 @@ def test_files_with_something_else_in_them(find, tmp_path):
     found = find(f"[tls]\nkey_file = {other.key_file}\nca_file = /nowhere/ca\n").splitlines()
     assert found[0].startswith("[tls] ca_file = '/nowhere/ca'")
     assert "expected the private key of the certificate" in found[1]
+
+
+def test_expired_certificate(find, tmp_path):
+    loaded = config.load(daemon.write_config(tmp_path), tmp_path / "no-vendor")
+    expires = ServerContext(loaded.tls.cert_file, loaded.tls.key_file).expires
+    assert list(inspection.find_mistakes(loaded, now=expires)) == []
+    [mistake] = inspection.find_mistakes(loaded, now=expires + 1)
+    assert re.search(r"\[tls\] cert_file = .* a certificate that is valid, not until \d{4}-\d\d-\d\d", str(mistake))
 
 
 def test_engine_certificate(find, tmp_path):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from fakes.waiting import DEADLINE
@@ -147,6 +148,7 @@ def test_certificate_is_reloaded(tmp_path):
     listeners = Listeners(configured(tmp_path, tls=tls))
     try:
         listeners.reload_certificate()
+        assert listeners.expires > time.time()
         copy.write_text("")
         with pytest.raises(errors.ConfigError, match="cert_file"):
             listeners.reload_certificate()

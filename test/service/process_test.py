@@ -32,6 +32,8 @@ class Listeners:
     def reload_certificate(self):
         self.calls.append("reload")
 
+    expires = None
+
     def describe(self):
         return "Fine"
 
@@ -124,6 +126,14 @@ def test_failed_reload_of_the_certificate(caplog):
         assert "Reloaded" not in caplog.text
         process.reload_all(Listeners(), Config)
         assert "Reloaded" in caplog.text
+
+
+def test_certificate_that_ends_soon(caplog):
+    process.warn_of_expiry(None, 0)
+    process.warn_of_expiry(process.EXPIRY_MARGIN, 0)
+    assert caplog.text == ""
+    process.warn_of_expiry(process.EXPIRY_MARGIN - 1, 0)
+    assert "Clients accept the certificate until 1970-01-14 23:59 UTC: renew it, and reload" in caplog.text
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
