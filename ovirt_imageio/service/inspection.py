@@ -24,9 +24,9 @@ CONNECT_TIMEOUT = 2.0
 
 
 def find_mistakes(config: Config, now: Optional[float] = None) -> Iterator[errors.Error]:
-    """Yield every mistake in a configuration whose values were read, as what a start would raise, and an expired certificate.
+    """Yield every mistake in a configuration whose values were read, as the error that a start would raise.
 
-    now: in seconds since the epoch.
+    now: in seconds since the epoch; an expired certificate is a mistake, too.
     """
     yield from find_contradictions(config)
     yield from missing_accounts(config)
