@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import threading
@@ -572,6 +573,24 @@ def test_too_many_connections(image_server, tmp_path):
             first.close()
             # The server needs a moment to see that.
             wait_until(lambda: second.ask("GET", "/images/disk").status == 200)
+
+
+def test_stalled_download_gives_way(tmp_path):
+    clock = FakeClock()
+    with ImageServer(tmp_path, clock=clock, max_connections=1) as server, server.connect() as stalled:
+        server.add("disk", bytearray(64 * 1024**2), ops=["write"])
+        stalled.request("GET", "/images/disk")
+        wait_until(lambda: server.store.info("disk")["active"])
+        with server.connect() as good:
+
+            def is_served():
+                # What fills the buffers of the kernel is still taken for activity.
+                clock.advance(11)
+                return good.ask("GET", "/images/disk", {"range": "bytes=0-9"}).status == 206
+
+            wait_until(is_served)
+        with pytest.raises(http.client.IncompleteRead):
+            stalled.getresponse().read()
 
 
 def test_upload_whose_client_left_does_not_undo_a_newer_one(tmp_path):
