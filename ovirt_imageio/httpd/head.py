@@ -149,6 +149,9 @@ def split_target(target: str) -> tuple[str, str]:
             target = target[match.end() :]
             if target[:1] != "/":
                 target = "/" + target
+    if target[:2] == "//":
+        # Some clients join the URL of a server that ends in a slash and a path that begins with one.
+        target = "/" + target.lstrip("/")
     path, _, query = target.partition("?")
     if not path.isascii():
         # Clients that do not escape send UTF-8.

@@ -87,6 +87,8 @@ class Application:
     cors: the policy for pages of other origins; None: no headers, and no answer to OPTIONS but of resources that have
     it.
 
+    admit: is called with each request before anything else, and raises a Refusal for those that have no business here.
+
     observer: is told of every request.
 
     >>> Application([(r"/info/", Info()), (r"/images/([^/]+)", Images())], translate=to_refusal)
@@ -100,8 +102,10 @@ class Application:
         *,
         translate: Translate = lambda error: None,
         cors: Optional[cors_.Policy] = None,
+        admit: Optional[Callable[[Request], None]] = None,
         observer: Optional[Observer] = None,
     ) -> None:
+        self._admit = admit
         self._routes = [Route(pattern, resource, cors) for pattern, resource in routes]
         self._translate = translate
         self._cors = cors
@@ -127,6 +131,8 @@ class Application:
 
     def _answer(self, route: Optional[Route], groups: Sequence[str], request: Request, response: Response) -> None:
         try:
+            if self._admit is not None:
+                self._admit(request)
             if route is None:
                 raise self._no_route(request, response)
             if route.cors is not None:

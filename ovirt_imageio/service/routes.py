@@ -21,6 +21,7 @@ from typing import Optional
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers import status
+from ovirt_imageio.handlers.browser import refuse_pages
 from ovirt_imageio.handlers.checksum import Algorithms, Checksum
 from ovirt_imageio.handlers.extents import Extents
 from ovirt_imageio.handlers.health import Health
@@ -66,7 +67,7 @@ def control(store: Store, metrics: Metrics, profiler: Profiler, remove_timeout: 
         ("/metrics", MetricsPage(metrics.registry)),
         INFO,
     ]
-    return Application(routes, translate=status.translate, observer=metrics)
+    return Application(routes, translate=status.translate, admit=refuse_pages, observer=metrics)
 
 
 def numbers(metrics: Metrics, is_stopping: Callable[[], bool]) -> Application:
@@ -76,11 +77,11 @@ def numbers(metrics: Metrics, is_stopping: Callable[[], bool]) -> Application:
 
 
 def image_routes(store: Store, unix_socket: Optional[str]) -> Routes:
-    """Return the routes of images; the first match wins."""
+    """Return the routes of images; the first match wins. A slash at the end of what is no id is optional."""
     return [
-        ("/images/(.*)/extents", Extents(store)),
-        ("/images/(.*)/checksum/algorithms", Algorithms()),
-        ("/images/(.*)/checksum", Checksum(store)),
+        ("/images/(.*)/extents/?", Extents(store)),
+        ("/images/(.*)/checksum/algorithms/?", Algorithms()),
+        ("/images/(.*)/checksum/?", Checksum(store)),
         ("/images/(.*)", Images(store, unix_socket)),
     ]
 

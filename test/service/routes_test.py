@@ -39,6 +39,9 @@ def ask(application, method, path, headers=None):
         ("/images/none/extents", 403),
         ("/images/none/checksum", 403),
         ("/images/none/checksum/algorithms", 200),
+        ("/images/none/checksum/algorithms/", 200),
+        ("//info", 200),
+        ("///images/none/checksum/algorithms", 200),
         ("/images/a/b", 403),
         ("/images%2fnone", 403),
         ("/images/", 400),
@@ -82,8 +85,13 @@ def test_pages_may_use_images(store):
 
 def test_no_page_may_use_tickets(store):
     application = routes.control(store, Metrics(), Profiler("/nowhere"), 0)
-    _, headers = ask(application, "GET", "/tickets", {"Origin": "https://engine"})
+    status, headers = ask(application, "GET", "/tickets", {"Origin": "https://engine"})
+    assert status == 403
     assert "access-control-allow-origin" not in headers
+    # By a name that a page gave to this host.
+    assert ask(application, "PUT", "/tickets/x", {"Host": "rebind.example.com:54324"})[0] == 403
+    # A path that does not exist is nothing to learn, either.
+    assert ask(application, "GET", "/nowhere", {"Origin": "https://engine"})[0] == 403
 
 
 def test_sessions(store):
