@@ -11,6 +11,7 @@
     │   └── NotAuthenticated      no session, or a signed token that proves nothing
     ├── NotFound                  a thing that was asked for by name is not there
     │   └── UnsupportedContext    the disk has no such kind of extents
+    ├── UnsafeImage               an image names a file of this host that it should not
     ├── TransferBusy              a ticket cannot be removed yet
     ├── TooManyConnections        a ticket is used over as many as it may
     ├── RangeNotSatisfiable       beyond the end of the ticket or the disk
@@ -63,6 +64,7 @@ __all__ = [
     "StorageError",
     "TooManyConnections",
     "TransferBusy",
+    "UnsafeImage",
     "UnsupportedContext",
     "conceal",
     "printable",
@@ -164,6 +166,17 @@ class UnsupportedContext(NotFound):
 
     def __str__(self) -> str:
         return f"No {self.what} extents: {self.why}"
+
+
+@dataclass(eq=False)
+class UnsafeImage(Error):
+    """An image uses another file, which its author may have chosen."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"Cannot use {self.path}: {self.why}"
 
 
 @dataclass(eq=False)

@@ -36,6 +36,7 @@ from ovirt_imageio.errors import (
     NoSpace,
     NotFound,
     StorageError,
+    UnsafeImage,
 )
 from ovirt_imageio.errors import UnsupportedContext as UnsupportedOperation
 
@@ -105,17 +106,6 @@ class MemberNotFound(NotFound, KeyError):
 @dataclass(eq=False)
 class NotAnArchive(Error, tarfile.ReadError):
     """A file is not an archive whose members can be used."""
-
-    path: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"Cannot use {self.path}: {self.why}"
-
-
-@dataclass(eq=False)
-class UnsafeImage(Error):
-    """An image uses another file, which its author may have chosen."""
 
     path: str
     why: str

@@ -18,10 +18,10 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.file import FileBackend
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.client import archive, references
+from ovirt_imageio.client import archive
 from ovirt_imageio.client.errors import InvalidArgument
 from ovirt_imageio.origin.url import is_url, without_secrets
-from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu import img, references
 from ovirt_imageio.qemu.nbd import QemuNbd
 from ovirt_imageio.qemu.node import image_spec, location
 

@@ -10,7 +10,7 @@ import os
 from typing import NamedTuple, Optional
 
 from ovirt_imageio import errors, units
-from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu import img, references
 from ovirt_imageio.service.serve import demo
 
 __all__ = ["ServedImage", "Wanted", "find"]
@@ -97,8 +97,9 @@ def check_access(wanted: Wanted) -> None:
 
 
 def look(wanted: Wanted) -> ServedImage:
-    """Return the image that exists."""
+    """Return the image that exists; it may stand on other files, but not on everything that qemu would open."""
     info = img.info(wanted.path, wanted.format)
+    references.check(wanted.path, info, img.info, is_member=False, backing_chain=True)
     return ServedImage(os.path.abspath(wanted.path), info["format"], info["virtual-size"])
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 
 import pytest
 
@@ -70,6 +71,26 @@ def test_misnamed_image(tmp_path, caplog):
     caplog.clear()
     images.find(Wanted(str(path), "raw"))
     assert caplog.text == ""
+
+
+@needs_qemu
+def test_image_that_names_something_else(tmp_path):
+    """The author of an image chooses what qemu opens; see test/qemu/references_test.py."""
+    path = str(tmp_path / "disk.qcow2")
+    img.create(path, "qcow2", MiB)
+    subprocess.run(["qemu-img", "rebase", "-u", "-F", "raw", "-b", "nbd://localhost:1", path], check=True)
+    with pytest.raises(errors.UnsafeImage, match="something that is not a file, 'nbd://localhost:1'"):
+        images.find(Wanted(path))
+    # The bytes of the file harm nobody.
+    assert images.find(Wanted(path, as_file=True))[0].is_file
+
+
+@needs_qemu
+def test_image_on_another_one(tmp_path):
+    img.create(str(tmp_path / "base"), "raw", MiB)
+    path = str(tmp_path / "disk.qcow2")
+    img.create(path, "qcow2", backing_file="base", backing_format="raw")
+    assert images.find(Wanted(path)) == [ServedImage(path, "qcow2", MiB)]
 
 
 @needs_qemu

@@ -17,8 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Optional
 
-from ovirt_imageio.client.errors import UnsafeImage
-from ovirt_imageio.errors import quoted
+from ovirt_imageio.errors import UnsafeImage, quoted
 
 __all__ = ["check"]
 

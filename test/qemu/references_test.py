@@ -1,11 +1,11 @@
-"""Which files an image may use; hostile/images has images that use others."""
+"""Which files an image may use; test/client/hostile/images has images that use others."""
 
 from __future__ import annotations
 
 import pytest
 
-from ovirt_imageio.client.errors import UnsafeImage
-from ovirt_imageio.client.references import MAX_LAYERS, check
+from ovirt_imageio.errors import UnsafeImage
+from ovirt_imageio.qemu.references import MAX_LAYERS, check
 
 
 def run(info, layers=(), *, is_member=False, backing_chain=True, path="/images/top"):
