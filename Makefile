@@ -49,6 +49,10 @@ check: system-check $(VENV)/ready storage  ## everything that must be good befor
 	@echo "The whole suite:"
 	@tail -n 1 .cache/pytest.log
 
+.PHONY: soak
+soak: system-check $(VENV)/ready  ## hunt for longer than check does; T=torture: one part, T='torture --help': its options
+	$(BIN)/python test/soak/run.py $(T)
+
 .PHONY: fresh
 fresh: system-fresh  ## try the two commands of the README on minimal systems; ONLY=trixie: one, STEPS=run: no check
 	test/tools/fresh $(ONLY)

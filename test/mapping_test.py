@@ -10,7 +10,10 @@ import pytest
 from tools import source
 
 # Tests of the whole, or of what is not in the package.
-SPECIAL_FOLDERS = {"bench", "docs", "fakes", "fuzz", "integration", "interop", "packaging", "real", "tools"}
+SPECIAL_FOLDERS = {
+    *("bench", "crash", "docs", "fakes", "fuzz", "integration", "interop", "packaging", "real", "soak", "tools"),
+    "torture",
+}
 HOUSE_TESTS = {"exports_test.py", "layers_test.py", "mapping_test.py"}
 
 
