@@ -43,6 +43,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         parser.print_help()
         return 2
     try:
+        output.take_interrupts()
         with api.Client(api.load_config(args.conf_dir)) as client:
             args.command(client, args)
         sys.stdout.flush()

@@ -55,6 +55,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     start_log(options)
     former = signal.signal(signal.SIGTERM, terminate)
     try:
+        output.take_interrupts()
         return run(options)
     finally:
         signal.signal(signal.SIGTERM, former)

@@ -105,7 +105,10 @@ class QemuNbd:
         """
         assert self._process is None, "started twice"
         with contextlib.ExitStack() as scope:
-            directory = Path(scope.enter_context(tempfile.TemporaryDirectory(prefix="imageio-")))
+            directory = Path(tempfile.mkdtemp(prefix="imageio-"))
+            # Ctrl-C may interrupt the first one.
+            for _ in range(2):
+                scope.callback(shutil.rmtree, directory, ignore_errors=True)
             self._address = self.listen or str(directory / "sock")
             command = [*death_wrapper(), *self._command(), f"--pid-file={directory / 'pid'}", self._image()]
             log.debug("Starting %s", command)

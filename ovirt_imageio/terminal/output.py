@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from typing import IO, Optional
 
 from ovirt_imageio.errors import printable, visible
 
-__all__ = ["DEFAULT_SIZE", "LogFormatter", "complain", "drop_stdout", "say", "size", "width"]
+__all__ = ["DEFAULT_SIZE", "LogFormatter", "complain", "drop_stdout", "say", "size", "take_interrupts", "width"]
 
 # Columns and lines of a terminal that does not tell them, such as a serial line.
 DEFAULT_SIZE = (80, 24)
@@ -33,6 +34,12 @@ class LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines of a record."""
         return "\n".join(visible(line.expandtabs()).ljust(self._width) for line in super().format(record).split("\n"))
+
+
+def take_interrupts() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, where it ended the program without a word until now."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def complain(program: str, message: object) -> None:

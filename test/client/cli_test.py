@@ -19,6 +19,7 @@ from fakes import ports
 from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 from fakes.waiting import DEADLINE
 from real import certificates
+from tools import source
 
 from ovirt_imageio.client import cli
 from ovirt_imageio.net.pinned import format_fingerprint
@@ -320,3 +321,18 @@ def test_mistyped_command(capsys):
     with pytest.raises(SystemExit):
         cli.main(["donwload", "a", "b"])
     assert capsys.readouterr().err.endswith("did you mean 'download'?\n")
+
+
+@pytest.mark.parametrize("program", ["ovirt-img", "ovirt-imageioctl"])
+def test_interrupted_before_it_began(program, tmp_path):
+    """While modules are loaded there is nobody who could tell that in a line."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # What is imported first waits until somebody writes.
+    (tmp_path / "argparse.py").write_text(f"open({str(fifo)!r}).read()")
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(source.ROOT)])}
+    command = [sys.executable, source.ROOT / "daemon" / program]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process, open(fifo, "w"):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, said) == (-signal.SIGINT, b"")

@@ -92,3 +92,14 @@ def test_say_to_a_reader_that_left():
     with open(writer, "wb") as stdout:
         done = subprocess.run([sys.executable, "-c", SAY], stdout=stdout, stderr=subprocess.PIPE, timeout=DEADLINE)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(("before", "after"), [("SIG_DFL", "default_int_handler"), ("SIG_IGN", "SIG_IGN")])
+def test_interrupts(before, after):
+    """What started us may want us to ignore Ctrl-C, as nohup does."""
+    code = (
+        "import signal; from ovirt_imageio.terminal import output;"
+        f"signal.signal(signal.SIGINT, signal.{before}); output.take_interrupts();"
+        f"assert signal.getsignal(signal.SIGINT) is signal.{after}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=DEADLINE).returncode == 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ from ovirt_imageio.client.copy.plan import Task
 from ovirt_imageio.client.copy.queue import Closed, Queue
 from ovirt_imageio.client.progress import Reporter
 
-__all__ = ["MAX_WORKERS", "Copier", "Lane", "OpenLane", "Recorder"]
+__all__ = ["MAX_WORKERS", "Copier", "Lane", "OpenLane", "Recorder", "uninterrupted"]
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +160,9 @@ class Copier:
         self._start(late)
 
     def _start(self, threads: list[threading.Thread]) -> None:
-        for thread in threads:
-            thread.start()
+        with uninterrupted():
+            for thread in threads:
+                thread.start()
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -257,6 +259,20 @@ class Copier:
         """Raise errors.OperationCanceled if something failed. Threads: any."""
         if self._queue.is_closed:
             raise errors.OperationCanceled()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the with block.
+
+    An exception within Thread.start() can leave a lock of the thread taken: it would never run, nor would join() return.
+    Threads that are started here leave these signals to others.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 class WorkerCount:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections import deque
 
@@ -11,7 +12,7 @@ from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
-from ovirt_imageio.client.copy.engine import Copier
+from ovirt_imageio.client.copy.engine import Copier, uninterrupted
 from ovirt_imageio.client.copy.plan import COPY, SKIP, ZERO, Rules, Task, plan
 from ovirt_imageio.client.progress import Reporter
 from ovirt_imageio.geometry.extent import ZeroExtent
@@ -314,3 +315,29 @@ def test_zero_counts():
     engine.run([Task(ZERO, 0, 100, ((0, 100),))])
     assert disk == bytes(100)
     assert sum(counts) == 100
+
+
+def test_signals_wait_while_threads_start():
+    """What starts the threads may be interrupted only before and after; the threads leave signals to others."""
+    masks: dict[str, set] = {}
+
+    class Lane(ScriptedLane):
+        def begin(self, item: Task) -> None:
+            masks["worker"] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            super().begin(item)
+
+    def tasks():
+        masks["before"] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        yield task(0)
+
+    copier(lambda moved: Lane([])).run(tasks())
+    with uninterrupted():
+        masks["inside"] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    masks["after"] = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    both = {signal.SIGINT, signal.SIGTERM}
+    assert {name: both & mask for name, mask in masks.items()} == {
+        "worker": both,
+        "before": set(),
+        "inside": both,
+        "after": set(),
+    }
