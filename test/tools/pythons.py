@@ -32,6 +32,9 @@ PARTS = {"3.10": ("--ignore=test/integration",), "3.12": ("--ignore=test/integra
 # The whole suite takes longest: it goes first.
 BEHIND = ("nice", "-n", "5")
 
+# Each installation writes the metadata of the package into this checkout.
+one_installs = threading.Lock()
+
 # Set by Ctrl-C: the terminal tells the runs that go on, and the others do not begin.
 is_stopping = threading.Event()
 
@@ -86,7 +89,9 @@ def run_other(version: str) -> Result:
     log = LOGS / f"{version}.log"
     venv = Path(f".venv-{version}")
     with log.open("w") as output:
-        if not prepare(python, venv, output):
+        with one_installs:
+            is_ready = prepare(python, venv, output)
+        if not is_ready:
             reason = f"{python} cannot make an environment with what the tests need, see above"
             return Result(False, f"{log.read_text()}\nPython {version}: {reason}")
         if not run(output, *BEHIND, venv / "bin/python", "-m", *WITHOUT_STORAGE, *PARTS.get(version, ())):
