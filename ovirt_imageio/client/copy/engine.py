@@ -265,8 +265,8 @@ class Copier:
 def uninterrupted() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait for the end of the with block.
 
-    An exception within Thread.start() can leave a lock of the thread taken: it would never run, nor would join() return.
-    Threads that are started here leave these signals to others.
+    An exception within Thread.start() can leave a lock of the thread taken: it would never run, and join() would never
+    return. Threads that are started here leave these signals to others.
     """
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
