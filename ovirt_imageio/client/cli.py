@@ -6,28 +6,39 @@ Ordinary failures end in one line and an exit status; with --log-level debug als
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import logging
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn, Optional, cast
 
 from ovirt_imageio import client
 from ovirt_imageio.client import meter, stdio, transfer
-from ovirt_imageio.client.options import PROGRAM, STREAM, make_parser, take_environment
+from ovirt_imageio.client.attach import Attachment
+from ovirt_imageio.client.options import PROGRAM, STREAM, make_parser, parse, take_environment
 from ovirt_imageio.client.progress import ProgressCounter
+from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.terminal import output
 
 __all__ = ["main"]
 
 log = logging.getLogger(PROGRAM)
 
-# What a shell reports of a program that SIGPIPE ended.
-PIPE_STATUS = 141
+# What a shell reports of a program that a signal ended, SIGPIPE for one, and of one that it cannot run or find.
+SIGNAL_STATUS = 128
+PIPE_STATUS = SIGNAL_STATUS + signal.SIGPIPE
+NOT_RUNNABLE_STATUS = 126
+NOT_FOUND_STATUS = 127
+
+# Where the URI of an attached disk stands in a command.
+PLACE = "{}"
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s (%(threadName)s) [%(name)s] %(message)s"
 
@@ -45,9 +56,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         "measure": measure,
         "checksum": checksum,
         "map": show_map,
+        "nbd": attach,
     }
     parser = make_parser(commands)
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    options = parse(parser, sys.argv[1:] if arguments is None else arguments)
     if options.command is None:
         parser.print_help()
         return 2
@@ -64,7 +76,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Carry out a command; return the exit status."""
     try:
-        options.run(options)
+        status = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return fail("Interrupted", 130)
@@ -77,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     except (client.Error, OSError) as error:
         log.debug("Failed", exc_info=True)
         return fail(f"{error}{hint(error)}", 1)
-    return 0
+    return status or 0
 
 
 def terminate(number: int, frame: Optional[FrameType]) -> NoReturn:
@@ -197,6 +209,33 @@ def show_map(options: argparse.Namespace) -> None:
         print(f"{separator}{json.dumps(extent._asdict())}", end="")
         separator = ",\n "
     print("]" if separator != "[" else "[]")
+
+
+def attach(options: argparse.Namespace) -> int:
+    """Offer URL to programs here that speak NBD, for the time of COMMAND or until Ctrl-C."""
+    command = options.program
+    if command and not any(PLACE in word for word in command):
+        options.parser.error(f"COMMAND needs {PLACE} where the NBD URI of the disk shall stand")
+    remote = Remote(options.url, retries=options.retries, **server_arguments(options))
+    address = options.listen or (os.path.abspath(options.socket) if options.socket else None)
+    with contextlib.closing(remote), Attachment(remote, address, read_only=options.read_only) as attached:
+        if command:
+            return run_command([word.replace(PLACE, attached.uri) for word in command])
+        # Ctrl-C is how this ends.
+        with contextlib.suppress(KeyboardInterrupt):
+            print(attached.uri, flush=True)
+            threading.Event().wait()
+        return 0
+
+
+def run_command(command: list[str]) -> int:
+    """Run a command; return what a shell would return for it."""
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except OSError as error:
+        fail(f"Cannot run {command[0]}: {error.strerror}", 0)
+        return NOT_FOUND_STATUS if isinstance(error, FileNotFoundError) else NOT_RUNNABLE_STATUS
+    return SIGNAL_STATUS - status if status < 0 else status
 
 
 def refuse(options: argparse.Namespace, what: str, *names: str) -> None:

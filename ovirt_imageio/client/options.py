@@ -6,8 +6,8 @@ Knows argparse and the environment; knows nothing of what the commands do.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any, Callable
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Optional
 
 from ovirt_imageio.client.copy.engine import MAX_WORKERS
 from ovirt_imageio.client.remote import RETRIES
@@ -15,15 +15,15 @@ from ovirt_imageio.ops import checksum as checksums
 from ovirt_imageio.terminal.arguments import Parser, size
 from ovirt_imageio.version import __version__
 
-__all__ = ["PROGRAM", "STREAM", "Run", "make_parser", "take_environment"]
+__all__ = ["PROGRAM", "STREAM", "Run", "make_parser", "parse", "take_environment"]
 
 PROGRAM = "ovirt-img"
 
 # Instead of FILE: standard input or output.
 STREAM = "-"
 
-# What carries out a command.
-Run = Callable[[argparse.Namespace], None]
+# What carries out a command; it may return an exit status.
+Run = Callable[[argparse.Namespace], Optional[int]]
 
 # More connections than the library makes by itself.
 MOST_WORKERS = 8
@@ -59,6 +59,19 @@ def make_parser(commands: Mapping[str, Run]) -> argparse.ArgumentParser:
     for name, run in commands.items():
         ADDERS[name](add_command(subparsers, name, run))
     return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed arguments; what follows "--" after nbd is the program to run, with options of its own."""
+    arguments = list(arguments)
+    program: list[str] = []
+    if arguments[:1] == ["nbd"] and "--" in arguments:
+        place = arguments.index("--")
+        arguments, program = arguments[:place], arguments[place + 1 :]
+    options = parser.parse_args(arguments)
+    if program:
+        options.program = program
+    return options
 
 
 def take_environment(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
@@ -138,6 +151,29 @@ def add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dirty", action="store_true", help="tell what changed since the checkpoint of a backup")
 
 
+def add_nbd(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of nbd."""
+    add_server(parser)
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--socket", metavar="PATH", help="a Unix socket to make (default: one in a private folder)")
+    place.add_argument("--listen", metavar="HOST:PORT", type=loopback, help="a port of localhost, 0 for any")
+    parser.add_argument("--read-only", action="store_true", help="let nobody write, though the ticket permits it")
+    parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
+    parser.add_argument("url", metavar="URL")
+    parser.usage = "%(prog)s [options] URL [-- COMMAND ... {} ...]"
+    parser.epilog = f"COMMAND runs with the NBD URI in place of {{}}; without one the URI is printed.\n\n{EPILOG}"
+    parser.set_defaults(program=[])
+
+
+def loopback(text: str) -> tuple[str, int]:
+    """Return host and port."""
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]") or "localhost"
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host, int(port)
+
+
 ADDERS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "upload": add_upload,
     "download": add_download,
@@ -145,6 +181,7 @@ ADDERS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "measure": add_measure,
     "checksum": add_checksum,
     "map": add_map,
+    "nbd": add_nbd,
 }
 
 

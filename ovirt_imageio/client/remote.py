@@ -61,6 +61,9 @@ class Remote:
         read_timeout: float = READ_TIMEOUT,
         retries: int = 0,
     ) -> None:
+        # Whether it is the URL of an image is seen when it is opened; an empty one would not even be tried.
+        if not transfer_url:
+            raise errors.InvalidValue("url", transfer_url, "https://HOST:PORT/images/TICKET")
         self._urls = [plain_url(url) for url in (transfer_url, proxy_url) if url]
         is_secret = any(url.startswith("https:") for url in self._urls)
         self._context = make_context(cafile, secure, fingerprint) if is_secret else None

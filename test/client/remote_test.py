@@ -194,3 +194,9 @@ def test_bad_fingerprint():
 )
 def test_address(url, text):
     assert address(url) == text
+
+
+def test_an_empty_url():
+    """A variable of a script that is not set is told, not taken for a proxy."""
+    with pytest.raises(errors.InvalidValue, match="expected https://HOST"):
+        Remote("", None, proxy_url="https://localhost:1/images/x")
