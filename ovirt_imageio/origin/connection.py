@@ -58,6 +58,8 @@ class Peer:
         # Until when what is read must be there, if it must be: a byte now and then does not hold us.
         self._deadline: Optional[float] = None
         self._received_before = 0
+        # The time-out while there is no deadline.
+        self._patience: Optional[float] = timeout
         # What had come when the request began.
         self._received = 0
         self.operation = "connect"
@@ -91,14 +93,22 @@ class Peer:
     @contextlib.contextmanager
     def in_time(self) -> Iterator[None]:
         """Let all that is read in the with block take one time-out; none if the request is patient."""
-        timeout = self.stream.timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._received_before = self.stream.received
+        self.hurry()
         try:
             yield
         finally:
-            self._deadline = None
-            self.stream.timeout = timeout
+            self.relax()
+
+    def hurry(self) -> None:
+        """Let all that is read until relax() take one time-out. After an error the connection is of no use anyway."""
+        timeout = self._patience = self.stream.timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._received_before = self.stream.received
+
+    def relax(self) -> None:
+        """Let each read take one time-out again."""
+        self._deadline = None
+        self.stream.timeout = self._patience
 
     def send(self, data: Data) -> None:
         """Send all of data."""
@@ -123,7 +133,7 @@ class Peer:
     def read_until(self, mark: bytes) -> bytes:
         """Return what comes before mark; mark is dropped."""
         stream = self.stream
-        self._hurry()
+        self._keep_deadline()
         data = stream.receive(RECEIVE, False)
         searched = 0
         while True:
@@ -135,7 +145,7 @@ class Peer:
                 raise self.lost("it was closed before the end of the answer")
             if len(data) > BUFFER_SIZE:
                 raise self.protocol_error(f"more than {BUFFER_SIZE} bytes without {mark!r}")
-            self._hurry()
+            self._keep_deadline()
             searched = max(0, len(data) - len(mark) + 1)
             data += stream.receive(RECEIVE, False)
 
@@ -143,7 +153,7 @@ class Peer:
         """Read at least one byte into view, 0 at the end."""
         stream = self.stream
         if not stream.ahead:
-            self._hurry()
+            self._keep_deadline()
         if len(view) < DIRECT_READ and not stream.ahead:
             stream.ahead = stream.receive(BUFFER_SIZE, False)
             if not stream.ahead:
@@ -200,7 +210,7 @@ class Peer:
         """Return the error for a connection that another thread ended."""
         return errors.OperationCanceled()
 
-    def _hurry(self) -> None:
+    def _keep_deadline(self) -> None:
         """Let the next wait end at the deadline, if there is one; the first wait does so anyway."""
         if self._deadline is None or self.stream.received == self._received_before:
             return

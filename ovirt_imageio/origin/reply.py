@@ -41,8 +41,9 @@ class Reply:
     def __init__(self, peer: Peer, method: str, release: Release) -> None:
         self._peer = peer
         self._release = release
-        with peer.in_time():
-            self.status, version, self.headers = read_head(peer)
+        peer.hurry()
+        self.status, version, self.headers = read_head(peer)
+        peer.relax()
         options = self.headers.get("connection", "").lower()
         self._is_persistent = "close" not in options and (version == 1 or "keep-alive" in options)
         self._is_chunked = "transfer-encoding" in self.headers
@@ -55,7 +56,7 @@ class Reply:
         return self
 
     def __exit__(self, kind: object, *exc_info: object) -> None:
-        if kind is None and self._is_persistent:
+        if kind is None and self._is_persistent and not self._is_done:
             with contextlib.suppress(errors.Error):
                 self.read(DRAIN_LIMIT)
         self._release(self._peer, kind is None and self._is_persistent and self._is_done)
