@@ -1,4 +1,4 @@
-"""Measures what pages in docs/decisions compare: a thread for each connection with asyncio, and two parsers of heads.
+"""Measures what pages in docs/decisions compare: threads and asyncio, two parsers of heads, HTTP and NBD.
 
     .venv/bin/python test/bench/decisions.py
 
@@ -13,16 +13,24 @@ import functools
 import http.client
 import io
 import multiprocessing
+import random
 import socket
 import statistics
+import struct
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[depth]) for depth in (1, 2)]
 
-from ovirt_imageio.httpd import head
+from fakes import nbdclient  # noqa: E402  (the path comes first)
+from real import daemon  # noqa: E402
+
+from ovirt_imageio.httpd import head  # noqa: E402
+from ovirt_imageio.nbd.wire import Command  # noqa: E402
+from ovirt_imageio.qemu.nbd import QemuNbd  # noqa: E402
 
 __all__ = ["parse_with_email", "parse_with_head", "ratio", "serve_with_asyncio", "serve_with_threads", "take"]
 
@@ -99,6 +107,68 @@ def parse_with_email(count: int) -> float:
     return time.perf_counter() - started
 
 
+class Random:
+    """Random reads of 4 KiB over one connection to the Unix socket of a daemon, of a disk behind qemu-nbd."""
+
+    SIZE = 64 * 1024**2
+
+    def __init__(self, path: str, ticket_id: str) -> None:
+        self._path = path
+        self._ticket_id = ticket_id
+
+    def offset(self) -> int:
+        """Return where to read."""
+        return random.randrange(self.SIZE // SMALL) * SMALL
+
+    def connect(self) -> socket.socket:
+        """Return a connection."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(self._path)
+        return sock
+
+    def by_http(self, count: int) -> float:
+        """Return the seconds for `count` requests, one after the other."""
+        with self.connect() as sock, sock.makefile("rb") as file:
+            started = time.perf_counter()
+            for _ in range(count):
+                offset = self.offset()
+                fields = f"Host: a\r\nRange: bytes={offset}-{offset + SMALL - 1}\r\n\r\n"
+                sock.sendall(f"GET /images/{self._ticket_id} HTTP/1.1\r\n{fields}".encode())
+                while file.readline() != b"\r\n":
+                    pass
+                assert len(file.read(SMALL)) == SMALL
+            return time.perf_counter() - started
+
+    def by_nbd(self, count: int, window: int) -> float:
+        """Return the seconds for `count` requests, of which `window` are under way."""
+        with self.connect() as sock, sock.makefile("rb") as file:
+            upgrade = "Host: a\r\nConnection: upgrade\r\nUpgrade: nbd\r\n\r\n"
+            sock.sendall(f"GET /images/{self._ticket_id} HTTP/1.1\r\n{upgrade}".encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += nbdclient.receive(sock, 1)
+            nbdclient.handshake(sock)
+            started = time.perf_counter()
+            for number in range(count + window):
+                if number < count:
+                    sock.sendall(nbdclient.request(Command.READ, number, self.offset(), SMALL))
+                if number >= window:
+                    kind, _, length = struct.unpack(">6xHQI", file.read(20))
+                    assert (kind, len(file.read(length))) == (1, SMALL + 8)
+            return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def random_reads() -> Iterator[Random]:
+    """Run a daemon and a qemu-nbd."""
+    with tempfile.TemporaryDirectory(prefix="decisions-") as name:
+        disk = Path(name) / "disk.raw"
+        disk.write_bytes(random.randbytes(Random.SIZE))
+        with daemon.running(Path(name)) as running, QemuNbd(str(disk), "raw", shared=0) as qemu:
+            url = running.add_ticket(url=qemu.url, size=Random.SIZE)
+            yield Random(running.local_socket, url.rpartition("/")[2])
+
+
 def ratio(slow: Callable[[], float], fast: Callable[[], float]) -> float:
     """Measure two sides in turn; return how many times as long the first one takes."""
     samples = [(slow(), fast()) for _ in range(ROUNDS)]
@@ -113,6 +183,10 @@ def main() -> None:
         print(f"asyncio takes {found:.2f} times as long as a thread to answer requests for {name}")
     found = ratio(functools.partial(parse_with_email, 20_000), functools.partial(parse_with_head, 20_000))
     print(f"http.client.parse_headers takes {found:.1f} times as long as httpd/head.py, which parses the whole head")
+    with random_reads() as reads:
+        for window in (1, 16):
+            found = ratio(functools.partial(reads.by_http, 3000), functools.partial(reads.by_nbd, 3000, window))
+            print(f"HTTP takes {found:.1f} times as long as NBD with {window} under way, for random reads of 4 KiB")
 
 
 if __name__ == "__main__":

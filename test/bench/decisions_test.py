@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from bench import decisions
 
@@ -19,3 +21,12 @@ def test_both_parsers_understand_the_head():
 
 def test_ratio():
     assert decisions.ratio(lambda: 3.0, lambda: 2.0) == 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.storage
+@pytest.mark.skipif(not shutil.which("qemu-nbd"), reason="qemu-nbd is not installed")
+def test_both_ways_read():
+    with decisions.random_reads() as reads:
+        assert reads.by_http(3) > 0
+        assert reads.by_nbd(20, 16) > 0
