@@ -157,7 +157,7 @@ class ChunkedBody(Body):
             if not line:
                 self._is_ended = True
                 return False
-            # Nobody needs them, but what is no header field is something else for another reader.
+            # They are not used, but what is not a header field could be something else for another reader.
             parse_fields([line.decode("latin-1")])
         raise Refusal(400, "The request body has too many trailer lines", close=True)
 

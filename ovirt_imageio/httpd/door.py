@@ -1,4 +1,4 @@
-"""Who may come in: a server has room for so many connections, and one address not for all of them.
+"""Which clients may come in: a server has room for a number of connections, and one address cannot have all of them.
 
 Knows what a connection waits for; knows nothing of sockets, and starts no threads.
 """
@@ -22,7 +22,7 @@ log = logging.getLogger("http")
 # Seconds after which a client over a limit may try again.
 RETRY_AFTER = 5
 
-# An address that is refused again within so many seconds is counted, and told in one line with the others.
+# What is refused within this time after a line in the log is counted, and told in one line.
 SUMMARY_SECONDS = 10.0
 
 # At most this many addresses are counted one by one.

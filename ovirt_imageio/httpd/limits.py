@@ -28,7 +28,7 @@ class Limits:
     header_timeout: float = 30
     # One receive or send must make progress by then; a handler may change it with Connection.set_timeout().
     io_timeout: float = 60
-    # After a refusal, what the client still sends is dropped for so long, and up to so many bytes, so that it gets
-    # to read our answer. Some send a whole chunk of 100 MiB before they look.
+    # After a refusal, what the client still sends is dropped, up to this time and this many bytes, so that it gets to
+    # read our answer. Some send a whole chunk of 100 MiB before they look.
     linger_timeout: float = 5
     linger_bytes: int = 128 * 1024**2

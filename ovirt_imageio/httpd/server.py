@@ -230,7 +230,7 @@ class Server:
             self._threads[thread] = connection
             connection.is_stopping = self._is_stopping
         guest.connection = connection
-        # Each refusal is a line for those who debug; all others read the tally.
+        # A line for each refusal only helps to debug; else the tally tells.
         level = logging.INFO if refusal is None else logging.DEBUG
         log.log(level, "OPEN connection=%s client=%s", connection.id, client)
         self._observer.connection_opened(connection)
@@ -255,7 +255,10 @@ class Server:
             return handshake(stream, self._tls(), self._limits.handshake_timeout)
         except Refusal as refusal:
             connection.refuse(refusal, level)
-        except (ClientGone, errors.OperationCanceled) as error:
+        except errors.OperationCanceled as error:
+            # It made room for another client, or the server stops.
+            log.debug("%s connection=%s client=%s", error, connection.id, connection.client)
+        except ClientGone as error:
             log.log(level, "%s connection=%s client=%s", error, connection.id, connection.client)
         return False
 

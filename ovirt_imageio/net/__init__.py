@@ -8,7 +8,9 @@
     tls           contexts: certificates, and what is trusted
     pinned        ... and servers that are known by the fingerprint of their certificate
     x509          what we need to know of certificates
-    tls_socket    TLS in memory, with few system calls
+    plain_socket  a connected socket as it is, whose time the kernel keeps
+    tls_socket    ... and with TLS in memory, with few system calls
+    stream        what httpd, nbd and origin compose: look-ahead, plain or TLS, interrupts, names for failures
 
 Knows nothing of what is said: neither HTTP, nor NBD, nor disks.
 """

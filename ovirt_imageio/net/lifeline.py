@@ -49,7 +49,7 @@ class Lifeline:
     def check(self) -> None:
         """Raise OSError if the line is cut."""
         if self._is_cut:
-            raise ConnectionAbortedError(errno.ECONNABORTED, "Nobody waits for the connection any more")
+            raise ConnectionAbortedError(errno.ECONNABORTED, "The connection is not wanted any more")
 
     @contextlib.contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
