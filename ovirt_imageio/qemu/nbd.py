@@ -34,6 +34,8 @@ log = logging.getLogger("qemu_nbd")
 LOCKED = re.compile(r"Is another process using the image \[(.*)\]\?")
 # How often we look whether qemu-nbd is ready: it takes some 20 ms.
 READY_POLL = 0.005
+# How often we ask it to end.
+END_POLL = 0.5
 # How much of what qemu-nbd said goes into an error.
 OUTPUT_LIMIT = 1000
 
@@ -184,10 +186,14 @@ class QemuNbd:
         """End the process, whatever its state."""
         process, self._process = self._process, None
         assert process
-        process.terminate()
-        try:
-            status = process.wait(self.timeout)
-        except subprocess.TimeoutExpired:
+        deadline = time.monotonic() + self.timeout
+        status = None
+        while status is None and time.monotonic() < deadline:
+            # Again: while it starts, it forgets that it was asked to end.
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = process.wait(min(END_POLL, self.timeout))
+        if status is None:
             log.warning("qemu-nbd pid=%d does not end, killing it", process.pid)
             process.kill()
             status = process.wait()

@@ -239,6 +239,17 @@ def test_stubborn_is_killed(tmp_path, monkeypatch, caplog):
     assert "does not end, killing it" in caplog.text
 
 
+def test_is_asked_to_end_until_it_does(tmp_path, monkeypatch, caplog):
+    """Like qemu-nbd, which forgets a signal that comes while it starts."""
+    ready = 'for a; do case $a in --pid-file=*) touch "${a#*=}";; esac; done'
+    forget = "trap 'trap \"exit 0\" TERM' TERM"
+    monkeypatch.setenv("QEMU_NBD", script(tmp_path / "busy", f"{forget}\n{ready}\nwhile :; do sleep 0.01; done"))
+    server = QemuNbd("disk", "raw", timeout=DEADLINE)
+    server.start()
+    server.stop()
+    assert "does not end" not in caplog.text
+
+
 def test_ends_by_itself(image, caplog):
     with QemuNbd(**image) as server:
         server.send_signal(signal.SIGKILL)
