@@ -14,6 +14,7 @@ import io
 import os
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -60,6 +61,7 @@ class Scene:
         self._ctl = ctl
         self._output = folder / "output"
         self._count = 0
+        self._definitions = ""
         self.last_output = ""
 
     def __enter__(self) -> Scene:
@@ -96,6 +98,12 @@ class Scene:
     def replace(self, told: str, real: str) -> None:
         """Replace what the page says of an installed system by what is real here."""
         self._replacements[told] = real
+
+    def define(self, **variables: str) -> None:
+        """Set variables, in the shell and for what runs until it is stopped."""
+        text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+        self._definitions += text
+        self.run_sh(text)
 
     def run(self, block: Block) -> None:
         """Run a block; fail with its place and its output if it fails."""
@@ -137,7 +145,7 @@ class Scene:
         output = self.folder.parent / "until"
         *first, last = text.strip().splitlines()
         # The shell becomes its last command, which then is the one to be interrupted.
-        script = "\n".join([*first, f"exec {last}"])
+        script = self._definitions + "\n".join([*first, f"exec {last}"])
         with open(output, "w") as file:
             process = subprocess.Popen(
                 ["bash", "-ec", script],

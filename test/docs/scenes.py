@@ -50,7 +50,6 @@ def plain(folder: Path, daemon: Daemon) -> Iterator[Scene]:
                 "/run/disk.sock": socket,
                 "/path/to/disk": str(folder / "target"),
                 "host:54322": f"localhost:{daemon.port}",
-                '"$url"': f'"{url}"',
                 # A test listens on loopback only.
                 "--listen '[::]'": "--listen localhost",
             }
@@ -58,7 +57,7 @@ def plain(folder: Path, daemon: Daemon) -> Iterator[Scene]:
             with Scene(folder, replacements, ctl=["-c", str(daemon.folder / "etc")], **names) as scene:
                 shutil.copy(daemon.ca_file, scene.folder / "ca.pem")
                 make_image(scene.folder / "disk.qcow2")
-                scene.run_sh(f"disk={url} url={url}")
+                scene.define(disk=url, url=url)
                 yield scene
 
 
@@ -123,7 +122,8 @@ def tickets(folder: Path, daemon: Daemon) -> Iterator[Scene]:
         other = {**ticket, "uuid": "decade00-5bd1-4d1c-9e5a-7e0d4d1a2b3c", "ops": ["read"]}
         scene.names["ticket"] = other
         download = f"curl -sf --cacert ca.pem -o /dev/null {daemon.url(other['uuid'])}"
-        scene.run_sh(f"ticket={ticket['uuid']}\n(until {download}; do sleep 0.1; done) &\n")
+        scene.define(ticket=ticket["uuid"])
+        scene.run_sh(f"(until {download}; do sleep 0.1; done) &\n")
         yield scene
 
 
