@@ -21,7 +21,8 @@ EXAMPLES = {
     404: [errors.NotFound("ticket"), errors.UnsupportedContext("dirty")],
     409: [errors.TransferBusy("t", ["read"])],
     416: [errors.InvalidRange("Range", "x", "y"), errors.RangeNotSatisfiable(2, 3, 1)],
-    500: [errors.StorageError("read", "EIO"), errors.ClosedBackend("file")],
+    # An unsafe image is an error of the client library: no request meets it.
+    500: [errors.StorageError("read", "EIO"), errors.ClosedBackend("file"), errors.UnsafeImage("x", "it lies")],
     502: [errors.BackendUntrusted("open", "the certificate is of somebody else")],
     503: [errors.BackendUnavailable("open", "gone"), errors.TooManyConnections(128)],
     504: [errors.BackendTimeout("read", "slow")],
