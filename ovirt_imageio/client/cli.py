@@ -64,7 +64,6 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         parser.print_help()
         return 2
     take_environment(options, os.environ)
-    start_log(options)
     former = signal.signal(signal.SIGTERM, terminate)
     try:
         output.take_interrupts()
@@ -76,6 +75,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Carry out a command; return the exit status."""
     try:
+        start_log(options)
         status = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -388,3 +388,13 @@ def test_nbd_with_wrong_arguments(capsys, arguments, text):
         cli.main(["nbd", "https://localhost:1/images/x", *arguments])
     assert end.value.code == 2
     assert text in capsys.readouterr().err
+
+
+def test_log_file(image, tmp_path, capsys):
+    path = tmp_path / "log"
+    status, out, said = run_program(["info", "--log-level", "debug", "--log-file", str(path), f"{image}.missing"])
+    assert (status, out, said.count("\n")) == (1, b"", 1)
+    assert "Traceback" in path.read_text()
+    assert cli.main(["info", "--log-file", str(tmp_path / "missing" / "log"), image]) == 1
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("ovirt-img: [Errno 2] No such file or directory: ")

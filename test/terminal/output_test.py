@@ -37,6 +37,12 @@ def test_log_for_a_terminal():
     assert lines[-1] == "ValueError: \ufffd[2J"
 
 
+def test_log_line_covers_a_bar():
+    record = logging.LogRecord("x", logging.INFO, "", 1, "short", (), None)
+    assert output.LogFormatter("%(message)s", 20).format(record) == "short".ljust(19)
+    assert output.LogFormatter("%(message)s").format(record) == "short"
+
+
 @pytest.mark.parametrize("columns, told", [(20, 20), (132, 132), (0, 80)])
 def test_width(columns, told):
     user, program = pty.openpty()
