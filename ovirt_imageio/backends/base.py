@@ -16,7 +16,8 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.nbd import export
-from ovirt_imageio.nbd.export import Channel, Watch
+from ovirt_imageio.nbd.export import Watch
+from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.wire import BASE_ALLOCATION
 from ovirt_imageio.relay import Progress, Sink, Source, fill

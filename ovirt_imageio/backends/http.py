@@ -20,8 +20,9 @@ from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import client, gate
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead
-from ovirt_imageio.nbd.export import Channel, Watch
+from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.handshake import Agreement
+from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.wire import BASE_ALLOCATION, DIRTY_BITMAP
 from ovirt_imageio.net import tls

@@ -21,8 +21,9 @@ from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import address, client, gate, status
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
-from ovirt_imageio.nbd.export import Channel, Watch
+from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.handshake import Agreement, Export
+from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.streaming import Streamer
 from ovirt_imageio.nbd.wire import BASE_ALLOCATION

@@ -13,7 +13,8 @@
 
     offer              negotiate as a server                                                      pure
     requests           find requests, and judge them by what was offered                          pure
-    export             answer them from a disk
+    inbox, outbox      what comes from a client, and what goes to it
+    export             answer requests from a disk
     ledger             what is under way where bytes pass between a client and a server           pure
     gate               let them pass, checked by the ledger
 

@@ -13,8 +13,7 @@ Knows channels, disks and the protocol; knows nothing of HTTP and tickets: a wat
 from __future__ import annotations
 
 import errno
-import socket as sockets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Optional, Protocol
 
 from ovirt_imageio import errors
@@ -22,45 +21,17 @@ from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
 from ovirt_imageio.nbd import offer, requests, wire
 from ovirt_imageio.nbd.errors import ClientFault
 from ovirt_imageio.nbd.handshake import Agreement, Receive, Send
+from ovirt_imageio.nbd.inbox import SMALL, Channel, Inbox, Payload
 from ovirt_imageio.nbd.offer import Offer
+from ovirt_imageio.nbd.outbox import Answer, Outbox
 from ovirt_imageio.nbd.requests import Request
-from ovirt_imageio.nbd.wire import Chunk, Command, CommandFlag, Mode
-from ovirt_imageio.net.stream import Data, Stream
+from ovirt_imageio.nbd.wire import Command, CommandFlag, Mode
 from ovirt_imageio.relay import Progress, Sink, Source
 
-__all__ = ["Channel", "Data", "ExportedDisk", "Inbox", "Watch", "answer", "negotiate", "serve"]
-
-# What is received at once: many small requests, or the beginning of a long one.
-INBOX = 256 * 1024
-
-# Up to here a read goes through the outbox, and a payload through the inbox; longer ones stream.
-SMALL = 64 * 1024
-
-# Replies are sent when they are so long together, or when no request waits.
-OUTBOX = 256 * 1024
+__all__ = ["ExportedDisk", "Watch", "answer", "negotiate", "serve"]
 
 # The most extents that one answer lists; a client asks again for the rest.
 MAX_EXTENTS = 4096
-
-# What goes to a client of an error: "MUST NOT exceed 4096 bytes".
-MAX_MESSAGE = 1024
-
-
-class Channel(Protocol):
-    """The connection to the client, after whatever came before NBD."""
-
-    @property
-    def stream(self) -> Stream:
-        """The bytes themselves."""
-
-    def wait(self, view: memoryview) -> int:
-        """Read at least one byte of the next request, which may be long in coming; return how many, 0 at the end."""
-
-    def readinto(self, view: memoryview) -> int:
-        """Read at least one byte of what the client has begun; return how many, 0 at the end."""
-
-    def send_parts(self, parts: Sequence[Data]) -> None:
-        """Send all parts."""
 
 
 class ExportedDisk(Protocol):
@@ -141,214 +112,6 @@ def negotiate(inbox: Inbox, channel: Channel, what: Offer) -> Optional[Agreement
     except StopIteration as end:
         agreement: Optional[Agreement] = end.value
         return agreement
-
-
-class Inbox:
-    """What came from the client and was not used yet."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._memory = memoryview(bytearray(INBOX))
-        self._start = 0
-        self._end = 0
-
-    def find(self, mode: Mode) -> Optional[Request]:
-        """Take the header of the next request, if it is here."""
-        request = requests.find(self._memory, self._start, self._end, mode)
-        if request is not None:
-            self._start += wire.EXTENDED_REQUEST.size if mode is Mode.EXTENDED else wire.REQUEST.size
-        return request
-
-    def wait(self) -> bool:
-        """Receive more of the next request; return False if the client left between two requests."""
-        is_idle = self._start == self._end
-        self._make_room()
-        receive = self._channel.wait if is_idle else self._channel.readinto
-        count = receive(self._memory[self._end :])
-        if not count and not is_idle:
-            raise ClientFault("the NBD client left amid a request")
-        self._end += count
-        return count > 0
-
-    def holds(self, size: int) -> bool:
-        """Return True if this number of bytes is here."""
-        return size <= self._end - self._start
-
-    def gather(self, size: int) -> memoryview:
-        """Take the next bytes, at most SMALL, receiving what is not here; good until the next call."""
-        self._make_room()
-        while self._end - self._start < size:
-            count = self._channel.readinto(self._memory[self._end :])
-            if not count:
-                raise ClientFault("the NBD client left amid a request")
-            self._end += count
-        self._start += size
-        return self._memory[self._start - size : self._start]
-
-    def take(self, size: int) -> bytes:
-        """Take the next bytes."""
-        return bytes(self.gather(size))
-
-    def readinto(self, view: memoryview) -> int:
-        """Take some of the next bytes, at least one, 0 at the end."""
-        count = min(len(view), self._end - self._start)
-        if not count:
-            return self._channel.readinto(view)
-        view[:count] = self._memory[self._start : self._start + count]
-        self._start += count
-        return count
-
-    def take_all(self) -> bytes:
-        """Take what is here."""
-        return self.take(self._end - self._start)
-
-    def skip(self, size: int) -> None:
-        """Throw the next bytes away."""
-        while size:
-            size -= len(self.gather(min(size, SMALL)))
-
-    def _make_room(self) -> None:
-        """Move what is here to the front, where the rest could not hold a small request."""
-        if self._start == self._end:
-            self._start = self._end = 0
-        elif INBOX - self._start < 2 * SMALL:
-            left = self._end - self._start
-            self._memory[:left] = bytes(self._memory[self._start : self._end])
-            self._start, self._end = 0, left
-
-
-class Payload:
-    """The payload of one request as a source."""
-
-    socket: Optional[sockets.socket] = None
-
-    def __init__(self, inbox: Inbox, size: int) -> None:
-        self._inbox = inbox
-        self.left = size
-
-    def readinto(self, view: memoryview) -> int:
-        """Read some of it, 0 at its end."""
-        if not self.left:
-            return 0
-        count = self._inbox.readinto(view[: self.left])
-        if not count:
-            raise ClientFault("the NBD client left amid a request")
-        self.left -= count
-        return count
-
-    def advance(self, count: int) -> None:
-        """Never called: there is no socket."""
-
-
-class Outbox:
-    """What goes to the client: how a reply looks in the mode that was agreed, gathered in the outbox."""
-
-    def __init__(self, channel: Channel, mode: Mode) -> None:
-        self._channel = channel
-        self._mode = mode
-        self._memory = memoryview(bytearray(OUTBOX + 2 * SMALL))
-        self._end = 0
-        # Lists of extents, which follow what is in the outbox.
-        self._lists: list[bytes] = []
-
-    @property
-    def is_full(self) -> bool:
-        """True if it must be sent before more comes."""
-        return self._end >= OUTBOX or bool(self._lists)
-
-    def send(self, *more: Data) -> None:
-        """Send what is gathered, and more."""
-        parts: list[Data] = [self._memory[: self._end]] if self._end else []
-        parts += self._lists
-        parts += more
-        self._end = 0
-        self._lists = []
-        if parts:
-            self._channel.send_parts(parts)
-
-    def done(self, request: Request) -> None:
-        """The request is done, and nothing is to be told."""
-        if self._mode is Mode.SIMPLE:
-            self._add(wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, 0, request.cookie))
-        else:
-            self._add(self.chunk(request, wire.CHUNK_DONE, Chunk.NONE, 0))
-
-    def fail(self, request: Request, code: int, message: str = "") -> None:
-        """The request failed."""
-        if self._mode is Mode.SIMPLE:
-            self._add(wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, code, request.cookie))
-            return
-        text = message.encode("utf-8", "replace")[:MAX_MESSAGE]
-        head = self.chunk(request, wire.CHUNK_DONE, Chunk.ERROR, wire.ERROR.size + len(text))
-        self._add(head + wire.ERROR.pack(code, len(text)) + text)
-
-    def room_for_data(self, request: Request) -> memoryview:
-        """Return where the data of a small read goes, before `data`."""
-        start = self._end + len(self.data_head(request, request.offset, request.length, True))
-        return self._memory[start : start + request.length]
-
-    def data(self, request: Request) -> None:
-        """The data of a small read stands in its room: the reply is complete."""
-        self._add(self.data_head(request, request.offset, request.length, True))
-        self._end += request.length
-
-    def data_head(self, request: Request, offset: int, length: int, is_last: bool) -> bytes:
-        """Return what comes before data in a reply."""
-        if self._mode is Mode.SIMPLE:
-            return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, 0, request.cookie)
-        flags = wire.CHUNK_DONE if is_last else 0
-        head = self.chunk(request, flags, Chunk.OFFSET_DATA, wire.DATA_OFFSET.size + length)
-        return head + wire.DATA_OFFSET.pack(offset)
-
-    def status(self, request: Request, context: int, extents: Sequence[tuple[int, int]], is_last: bool) -> None:
-        """Tell the extents of one context, as length and flags."""
-        flags = wire.CHUNK_DONE if is_last else 0
-        if self._mode is Mode.EXTENDED:
-            body = wire.STATUS_EXT.pack(context, len(extents))
-            body += b"".join(wire.STATUS_EXT_EXTENT.pack(*extent) for extent in extents)
-            self._lists += (self.chunk(request, flags, Chunk.BLOCK_STATUS_EXT, len(body)), body)
-        else:
-            body = wire.CONTEXT_ID.pack(context)
-            body += b"".join(wire.STATUS_EXTENT.pack(*extent) for extent in extents)
-            self._lists += (self.chunk(request, flags, Chunk.BLOCK_STATUS, len(body)), body)
-
-    def chunk(self, request: Request, flags: int, kind: Chunk, length: int) -> bytes:
-        """Return the header of a chunk."""
-        if self._mode is Mode.EXTENDED:
-            return wire.EXTENDED_REPLY.pack(
-                wire.EXTENDED_REPLY_MAGIC, flags, kind, request.cookie, request.offset, length
-            )
-        return wire.STRUCTURED_REPLY.pack(wire.STRUCTURED_REPLY_MAGIC, flags, kind, request.cookie, length)
-
-    def _add(self, data: bytes) -> None:
-        self._memory[self._end : self._end + len(data)] = data
-        self._end += len(data)
-
-
-class Answer:
-    """The data of a long read as a sink: each piece is a chunk, so that one that cannot be read can be told apart."""
-
-    socket: Optional[sockets.socket] = None
-
-    def __init__(self, replies: Outbox, request: Request, is_simple: bool) -> None:
-        self._replies = replies
-        self._request = request
-        self._is_simple = is_simple
-        self.sent = 0
-
-    def write(self, view: memoryview) -> None:
-        """Send a piece."""
-        request = self._request
-        if self._is_simple and self.sent:
-            self._replies.send(view)
-        else:
-            is_last = self.sent + len(view) == request.length
-            head = self._replies.data_head(request, request.offset + self.sent, len(view), is_last)
-            self._replies.send(head, view)
-        self.sent += len(view)
-
-    def advance(self, count: int) -> None:
-        """Never called: there is no socket."""
 
 
 class Transmission:

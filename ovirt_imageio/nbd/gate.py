@@ -18,8 +18,9 @@ from typing import Callable, Optional
 
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ClientFault, Disconnected
-from ovirt_imageio.nbd.export import Channel, ExportedDisk, Inbox, Watch, answer, negotiate
+from ovirt_imageio.nbd.export import ExportedDisk, Watch, answer, negotiate
 from ovirt_imageio.nbd.handshake import Agreement
+from ovirt_imageio.nbd.inbox import Channel, Inbox
 from ovirt_imageio.nbd.ledger import Ledger, refusal
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.requests import Rules

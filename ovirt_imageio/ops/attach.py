@@ -12,7 +12,7 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.nbd.errors import ClientFault
-from ovirt_imageio.nbd.export import Channel
+from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import PREFERRED_BLOCK, Offer
 from ovirt_imageio.nbd.wire import CHANGES, Command, ExportFlag
 from ovirt_imageio.ops.operations import Operation
