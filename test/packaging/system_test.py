@@ -79,8 +79,9 @@ def test_unit_is_what_hosts_rely_on():
 def test_systemd_restarts_what_passes_only():
     service = Unit()["Service"]
     assert int(service["RestartPreventExitStatus"]) == cli.MISCONFIGURED
-    # Else five failures within ten seconds are the end (StartLimitBurst=, StartLimitIntervalSec=).
     assert int(service["RestartSec"]) > 2
+    # Else the fifth start within ten seconds is the last one, also when a person asks for it.
+    assert Unit()["Unit"]["StartLimitIntervalSec"] == "0"
 
 
 @pytest.mark.storage
