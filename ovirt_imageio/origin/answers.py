@@ -5,6 +5,7 @@ Knows replies; knows neither the requests that they answer nor the disk.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ JSON_LIMIT = 1024 * 1024
 
 # Answers with which a server tells that it cannot now: time-out, too many requests, and troubles behind a proxy.
 PASSING = frozenset([408, 429, 502, 503, 504])
+
+# What some of them say in the language of the system, for clients that know no HTTP.
+CODES = {403: errno.EPERM, 416: errno.EINVAL, 504: errno.ETIMEDOUT, 507: errno.ENOSPC}
 
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 UNSATISFIED_RANGE = re.compile(r"bytes \*/[0-9]{1,18}")
@@ -72,7 +76,8 @@ def read_refusal(reply: Reply, operation: str, secret: str) -> errors.StorageErr
     reason = errors.printable(text) or f"The origin answered with status {reply.status}"
     unsatisfied = UNSATISFIED_RANGE.fullmatch(reply.headers.get("content-range", ""))
     content_range = unsatisfied[0] if unsatisfied else None
-    return errors.OriginError(operation, reason, status=reply.status, content_range=content_range)
+    code = CODES.get(reply.status)
+    return errors.OriginError(operation, reason, code, status=reply.status, content_range=content_range)
 
 
 def is_passing(error: BaseException) -> bool:

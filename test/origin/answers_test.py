@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 from collections.abc import Iterator
@@ -144,3 +145,11 @@ def test_stored(status, text, stored):
 )
 def test_is_passing(error, passing):
     assert answers.is_passing(error) == passing
+
+
+@pytest.mark.parametrize("status,code", [(507, errno.ENOSPC), (403, errno.EPERM), (504, errno.ETIMEDOUT), (500, None)])
+def test_refusal_in_the_language_of_the_system(status, code):
+    """A client of NBD, behind which an origin knows HTTP only, must tell a full disk from a broken one."""
+    with answered(b"no", status) as reply:
+        error = answers.read_refusal(reply, "write", "")
+    assert error.code == code
