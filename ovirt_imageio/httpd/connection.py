@@ -81,7 +81,7 @@ class Connection(Peer):
 
     def _serve_all(self, handler: Handler) -> None:
         try:
-            while not self.is_stopping and self._serve_one(handler):
+            while (self.is_new or not self.is_stopping) and self._serve_one(handler):
                 # First this, then the question: a thread that stops us sets its flag, then looks whether we are busy.
                 self.is_busy = False
                 eager.end_work()
@@ -125,6 +125,7 @@ class Connection(Peer):
         if not data:
             return None
         self.is_busy = True
+        self.is_new = False
         eager.begin_work()
         # Most often all of it is here at once.
         end = data.find(head.END)

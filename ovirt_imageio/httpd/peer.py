@@ -41,6 +41,8 @@ class Peer:
         self.is_stopping = False
         # True from the first byte of a request to the last one of its response.
         self.is_busy = False
+        # True until the first request comes.
+        self.is_new = True
         self._stream = stream
         self._closers: list[Callable[[], None]] = []
         self._needs: list[Callable[[], bool]] = []

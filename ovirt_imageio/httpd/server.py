@@ -125,23 +125,33 @@ class Server:
         self._drain(grace)
 
     def _drain(self, grace: float) -> None:
-        with self._lock:
-            threads = dict(self._threads)
-        for connection in threads.values():
-            if connection is not None:
-                connection.is_stopping = True
-                # One that reads its next request just now is cut as if the request had come a moment later.
-                if not connection.is_busy:
-                    connection.abort()
-        join(threads, grace)
-        with self._lock:
-            threads = dict(self._threads)
-        for connection in threads.values():
-            if connection is not None and not connection.is_aborted:
+        deadline = time.monotonic() + grace
+        for connection in self._connections():
+            connection.is_stopping = True
+            # One that reads its next request just now is cut as if the request had come a moment later.
+            if not connection.is_new and not connection.is_busy:
+                connection.abort()
+        # The client of a new one knows nothing of a stop: its first request is answered if it comes at once.
+        self._join(min(grace, self._limits.newcomer_grace))
+        for connection in self._connections():
+            if not connection.is_busy:
+                connection.abort()
+        self._join(deadline - time.monotonic())
+        for connection in self._connections():
+            if not connection.is_aborted:
                 log.warning("Cutting off connection=%s client=%s", connection.id, connection.client)
                 connection.abort()
-        for thread in join(threads, JOIN_TIMEOUT):
+        for thread in self._join(JOIN_TIMEOUT):
             log.warning("The thread %s does not end", thread.name)
+
+    def _connections(self) -> list[Connection]:
+        with self._lock:
+            return [connection for connection in self._threads.values() if connection is not None]
+
+    def _join(self, timeout: float) -> list[threading.Thread]:
+        with self._lock:
+            threads = list(self._threads)
+        return join(threads, timeout)
 
     # The accepting thread.
 

@@ -293,8 +293,8 @@ def test_observer_and_log(caplog):
 
 
 def test_stop_closes_idle_connections():
-    recorder = toy.Recorder()
-    with toy.serving(observer=recorder) as server, connect(server) as idle, connect(server) as fresh:
+    recorder, limits = toy.Recorder(), Limits(newcomer_grace=0.01)
+    with toy.serving(observer=recorder, limits=limits) as server, connect(server) as idle, connect(server) as fresh:
         assert idle.get("/echo/a").status == 200
         recorder.wait(lambda: len(recorder.opened) == 2)
         server.stop(grace=DEADLINE)
@@ -309,6 +309,19 @@ def stop_in_thread(server, grace):
     thread = threading.Thread(target=server.stop, args=(grace,))
     thread.start()
     return thread
+
+
+def test_stop_answers_a_newcomer():
+    """It was accepted just before, and its client knows nothing of a stop."""
+    recorder, limits = toy.Recorder(), Limits(newcomer_grace=DEADLINE)
+    with toy.serving(observer=recorder, limits=limits) as server, connect(server) as client:
+        recorder.wait(lambda: len(recorder.opened) == 1)
+        stopper = stop_in_thread(server, DEADLINE)
+        wait_until(lambda: is_refused(server))
+        assert client.get("/echo/a").status == 200
+        assert client.is_closed()
+        stopper.join(DEADLINE)
+        assert not stopper.is_alive()
 
 
 def test_stop_lets_running_requests_finish():
