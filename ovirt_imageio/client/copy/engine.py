@@ -174,8 +174,10 @@ class Copier:
         with self._lock:
             if self._error is None:
                 self._error = error
-            lanes = list(self._lanes)
         self._queue.close()
+        # A lane that is not there yet finds the queue closed.
+        with self._lock:
+            lanes = list(self._lanes)
         self._throttle.stop()
         for lane in lanes:
             lane.interrupt()
@@ -200,7 +202,7 @@ class Copier:
         try:
             with self._lock:
                 self._lanes.append(lane)
-            # A failure before that did not reach this lane.
+            # A failure that did not reach this lane has closed the queue.
             self.check()
             yield lane
         finally:

@@ -14,6 +14,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
 from ovirt_imageio.client.copy.engine import Copier, uninterrupted
 from ovirt_imageio.client.copy.plan import COPY, SKIP, ZERO, Rules, Task, plan
+from ovirt_imageio.client.copy.queue import Queue
 from ovirt_imageio.client.progress import Reporter
 from ovirt_imageio.geometry.extent import ZeroExtent
 
@@ -151,6 +152,43 @@ def test_first_error_of_a_worker_is_raised_and_wakes_the_others():
     with pytest.raises(Broken, match="first"):
         copier(make, 2).run(task(number) for number in range(1000))
     assert all(lane.closed for lane in lanes_made)
+
+
+def test_lane_that_is_made_while_another_fails_is_interrupted():
+    is_failing = threading.Event()
+    is_made = threading.Event()
+
+    class Last(Queue):
+        """Closes when the second lane is there."""
+
+        def close(self) -> None:
+            is_failing.set()
+            assert is_made.wait(DEADLINE)
+            super().close()
+
+    def fail(lane, what):
+        if lane is lanes_made[0]:
+            raise Broken("first")
+        is_made.set()
+        was_interrupted.append(lane.interrupted.wait(DEADLINE))
+        raise errors.OperationCanceled()
+
+    lanes_made: list[ScriptedLane] = []
+    was_interrupted: list[bool] = []
+    turn = threading.Lock()
+
+    def make(moved):
+        with turn:
+            if lanes_made:
+                assert is_failing.wait(DEADLINE)
+            lanes_made.append(ScriptedLane([], fail))
+            return lanes_made[-1]
+
+    engine = copier(make, 2)
+    engine._queue = Last()
+    with pytest.raises(Broken, match="first"):
+        engine.run(task(number) for number in range(10))
+    assert was_interrupted == [True]
 
 
 def test_error_of_the_list_is_raised():
