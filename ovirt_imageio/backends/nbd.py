@@ -216,13 +216,25 @@ class NBDBackend(Backend):
                     self.writes.check()
                 old.flush()
                 self.writes.note_flush()
-            old.close()
-            nbd = self._connect(like=agreement)
+            nbd = self._reconnect(old, agreement)
         if (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts):
             return nbd
         log.debug("The NBD server speaks in another way, translating: %s", nbd.export)
         nbd.close()
         return None
+
+    def lend(self, agreement: Agreement) -> Client:
+        """Return the connection for requests of the caller's own, made anew so that the server speaks as was agreed.
+
+        It is closed, and interrupted, with the backend.
+        """
+        with self._request("open") as old:
+            return self._reconnect(old, agreement)
+
+    def _reconnect(self, old: Client, agreement: Agreement) -> Client:
+        """Return a connection on which the server speaks as was agreed, in the place of one."""
+        old.close()
+        return self._connect(like=agreement)
 
     # --- Streaming ---------------------------------------------------------------------------------------------------
 

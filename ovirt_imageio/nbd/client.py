@@ -17,11 +17,12 @@ import os
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd import handshake, wire
 from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
+from ovirt_imageio.nbd.batches import Batches
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
 from ovirt_imageio.nbd.handshake import Agreement, Export
 from ovirt_imageio.nbd.replies import Data, Done, Hole, Replies, SentCommand
@@ -315,6 +316,11 @@ class Client:
             yield self._stream.lend()
         finally:
             self._die()
+
+    def batches(self) -> Batches[Any]:
+        """Return what sends requests in batches from now on; the connection can still be flushed and closed."""
+        assert not self._replies
+        return Batches(self._stream, self.export)
 
     # --- The end -----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Optional, Union
 
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, TimedOut
@@ -25,6 +26,9 @@ BUFFER_SIZE = 4 * 1024 * 1024
 
 # Small replies are received at once, header and payload, and copied: cheaper than a system call for each part.
 GATHER = 16 * 1024
+
+# Over TLS parts are joined up to about this.
+JOIN_LIMIT = 256 * 1024
 
 
 class ServerStream:
@@ -80,6 +84,21 @@ class ServerStream:
         else:
             self._stream.send_parts((header, payload))
 
+    def send_all(self, parts: Sequence[Data]) -> None:
+        """Send many parts with few calls."""
+        if not self._stream.is_tls:
+            self._stream.send_parts(parts)
+            return
+        # They are copied into records anyway, and each call ends one.
+        size, first = 0, 0
+        for number, part in enumerate(parts):
+            size += len(part)
+            if size >= JOIN_LIMIT:
+                self._stream.send(b"".join(parts[first : number + 1]))
+                size, first = 0, number + 1
+        if size:
+            self._stream.send(b"".join(parts[first:]))
+
     def send_pipe(self, header: Data, pipe: Pipe) -> None:
         """Send a header and all that is in the pipe."""
         sock = self._stream.socket
@@ -103,6 +122,19 @@ class ServerStream:
             stream.ahead = ahead[size:]
         elif stream.fill(view, is_patient=True) < size:
             raise closed()
+
+    def receive_some(self, view: memoryview) -> int:
+        """Receive at least one byte into view; return how many came."""
+        stream = self._stream
+        if not stream.ahead and not stream.is_tls and not self._is_tcp:
+            try:
+                self._await_reply()
+            except OSError as e:
+                raise stream.failure(e, is_sending=False) from e
+        count = stream.readinto(view)
+        if not count:
+            raise closed()
+        return count
 
     def receive_pipe(self, pipe: Pipe, limit: int) -> int:
         """Move what comes, up to `limit` bytes, into the empty pipe; return how many bytes that are."""

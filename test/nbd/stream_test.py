@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.garbage import uncollected
@@ -43,6 +44,27 @@ def receive_all(sock, size):
     while len(data) < size:
         data += sock.recv(size - len(data))
     return bytes(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 100_000])
+def test_send_all(pair, size):
+    stream, server = pair
+    parts = [os.urandom(size) for _ in range(100)]
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(receive_all, server, 100 * size)
+        stream.send_all(parts)
+        assert job.result(DEADLINE) == b"".join(parts)
+
+
+def test_receive_some(pair):
+    stream, server = pair
+    server.sendall(b"header")
+    view = buffer(100)
+    assert stream.receive_some(view) == 6
+    assert view[:6] == b"header"
+    server.close()
+    with pytest.raises(Disconnected):
+        stream.receive_some(view)
 
 
 def test_send(pair):
