@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
+from ovirt_imageio.client.copy.ends import NBDEnd, attach
 from ovirt_imageio.client.errors import InvalidArgument
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.net import tls
@@ -91,6 +92,13 @@ class Remote:
         with self._lock:
             spare, self._spare = self._spare, None
         return spare or self._open(self._urls[0], line or Lifeline())
+
+    def attach(self, line: Lifeline) -> NBDEnd[Any]:
+        """Return a connection over which the server speaks NBD. A thread that cuts the line ends the wait for it.
+
+        Raises errors.StorageError if the server does not want to.
+        """
+        return attach(self.open(line), line, self._timeouts["read_timeout"])
 
     def extents(self, image: Image, context: str, retries: int) -> Iterator[Extent]:
         """Yield the extents of the image, going on where a lost connection left off.

@@ -6,7 +6,6 @@ Knows servers, images and the order in which things must be checked; the rules o
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import Any, Optional, Union
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.http import HttpBackend
-from ovirt_imageio.client import local, verify
+from ovirt_imageio.client import local, verify, ways
 from ovirt_imageio.client import resume as resuming
 from ovirt_imageio.client.copy import lanes, pace, plan
 from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
@@ -153,8 +152,11 @@ class Upload:
             options.reporter.begin(max(size, available))
             done = journal.done if journal else ()
             tasks = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(first))
-            open_lane = functools.partial(lanes.UploadLane, open_local, remote.open, detect_zeroes=self.detect_zeroes)
+            way, tasks = ways.choose(tasks, remote, first, max(size, available))
+            stack.callback(way.close)
+            open_lane = way.uploading(open_local, detect_zeroes=self.detect_zeroes)
             options.copy(tasks, open_lane, workers, journal, name="upload")
+            log.info("Uploaded by %s", way.name)
             if options.verify:
                 with contextlib.closing(remote.open()) as there:
                     verify.compare(lister, HttpBackend(there, writable=False))
@@ -235,9 +237,12 @@ class Download:
             open_local = stack.enter_context(local.served(image, writable=True, connections=workers + 1))
             options.reporter.begin(size)
             tasks = plan.plan(extents, self._rules(), journal.done if journal else ())
-            open_lane = functools.partial(lanes.DownloadLane, open_local, remote.open)
             listed = spare_after(tasks, remote, first)
+            way, listed = ways.choose(listed, remote, first, size, is_listing=True)
+            stack.callback(way.close)
+            open_lane = way.downloading(open_local)
             options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=True)
+            log.info("Downloaded by %s", way.name)
             if options.verify:
                 with contextlib.closing(open_local()) as here, contextlib.closing(remote.open()) as there:
                     verify.compare(here, HttpBackend(there, writable=False))
@@ -361,7 +366,7 @@ def trust_or_forget(journal: resuming.Journal, here: Backend, there: Image) -> N
         journal.forget()
 
 
-def spare_after(tasks: Iterator[plan.Task], remote: Remote, image: Image) -> Iterator[plan.Task]:
+def spare_after(tasks: Iterable[plan.Task], remote: Remote, image: Image) -> Iterator[plan.Task]:
     """Yield tasks, then leave the connection that listed them to the next worker."""
     yield from tasks
     remote.spare(image)

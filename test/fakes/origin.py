@@ -20,6 +20,7 @@ import struct
 import threading
 from typing import Any, Callable, Optional
 
+from fakes import nbdpeer
 from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio.net.timeouts import unsent
@@ -316,6 +317,12 @@ class Wire:
         answer.setdefault("features", list(FEATURES))
         self.answer(200, json.dumps(answer).encode())
 
+    def upgrade(self) -> nbdpeer.Call:
+        """Read a request to speak NBD and agree; return what speaks it."""
+        assert "upgrade: nbd" in self.read_head().lower()
+        self.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: nbd\r\n\r\n")
+        return nbdpeer.Call(self.socket)
+
     def reset(self) -> None:
         """Leave with a reset instead of a farewell."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -389,7 +396,7 @@ class ScriptedOrigin:
         wire = Wire(sock, self)
         try:
             script(wire)
-        except OSError:
+        except (OSError, nbdpeer.HungUp):
             pass  # The client left.
         except BaseException as e:
             self.errors.append(e)

@@ -21,6 +21,7 @@ from fakes.waiting import DEADLINE, wait_until
 from real import daemon
 
 from ovirt_imageio import client
+from ovirt_imageio.client import ways
 from ovirt_imageio.client.copy import pace
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import QemuNbd
@@ -44,6 +45,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[daemon.Daemon]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry without a pause worth waiting for."""
     monkeypatch.setattr(pace, "BACKOFF", 0.001)
+
+
+@pytest.fixture(params=["HTTP", "NBD"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Go this way, however long the pieces are."""
+    monkeypatch.setattr(ways, "SMALL", {"HTTP": 0, "NBD": 2**63}[request.param])
+    return str(request.param)
 
 
 @pytest.fixture
@@ -95,7 +103,7 @@ def stop_after(limit: int):
 
 @pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_upload_survives_cuts(served, image, disk, seed, hard):
+def test_upload_survives_cuts(served, way, image, disk, seed, hard):
     dice = random.Random(seed)
     cuts = [dice.randrange(1, 6 * MiB) for _ in range(8)]
     counted: list[int] = []
@@ -110,7 +118,7 @@ def test_upload_survives_cuts(served, image, disk, seed, hard):
 
 @pytest.mark.parametrize("fmt", ["raw", "qcow2"])
 @pytest.mark.parametrize("seed", range(4))
-def test_download_survives_cuts(served, image, tmp_path, seed, fmt):
+def test_download_survives_cuts(served, way, image, tmp_path, seed, fmt):
     dice = random.Random(seed)
     cuts = [dice.randrange(1, 6 * MiB) for _ in range(8)]
     counted: list[int] = []
@@ -125,7 +133,7 @@ def test_download_survives_cuts(served, image, tmp_path, seed, fmt):
     assert sum(counted) == SIZE
 
 
-def test_without_retries_a_cut_is_an_error(served, image, tmp_path):
+def test_without_retries_a_cut_is_an_error(served, way, image, tmp_path):
     with QemuNbd(str(image), "raw", read_only=True) as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         with ChaosProxy(("localhost", served.port), [5 * MiB] * 8) as proxy, pytest.raises(client.BackendUnavailable):
@@ -133,7 +141,7 @@ def test_without_retries_a_cut_is_an_error(served, image, tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
-def test_ticket_that_is_canceled_ends_the_upload(served, image, disk):
+def test_ticket_that_is_canceled_ends_the_upload(served, way, image, disk):
     with QemuNbd(str(disk), "qcow2") as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         moved: list[int] = []
@@ -178,7 +186,7 @@ def requested(running: daemon.Daemon, operation: str) -> int:
     return sum(map(int, re.findall(rf"\b{operation} size=(\d+) ", running.log())))
 
 
-def test_download_starts_over_when_the_disk_changed(served, image, tmp_path, monkeypatch):
+def test_download_starts_over_when_the_disk_changed(served, way, image, tmp_path, monkeypatch):
     monkeypatch.setattr("ovirt_imageio.client.copy.engine.CHECKPOINT", 4 * MiB)
     copy = tmp_path / "copy"
     settings = {"fmt": "raw", "resume": True, "max_workers": 1}
@@ -219,7 +227,7 @@ def test_upload_resumes_on_a_server_that_was_killed(image, disk, tmp_path, monke
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_no_more_connections_than_workers(served, image, disk, tmp_path, workers):
+def test_no_more_connections_than_workers(served, way, image, disk, tmp_path, workers):
     with QemuNbd(str(disk), "qcow2") as nbd:
         url = served.add_ticket(url=nbd.url, size=SIZE)
         with ChaosProxy(("localhost", served.port)) as proxy:
@@ -245,7 +253,7 @@ def test_many_downloads_at_once(served, image, tmp_path):
         assert copy.read_bytes() == image.read_bytes()
 
 
-def test_image_that_is_cut_off(served, image, disk, tmp_path):
+def test_image_that_is_cut_off(served, way, image, disk, tmp_path):
     whole, cut = tmp_path / "whole.qcow2", tmp_path / "cut.qcow2"
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(image), str(whole)], check=True)
     data = whole.read_bytes()

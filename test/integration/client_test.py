@@ -18,6 +18,7 @@ import pytest
 from real import certificates, daemon
 
 from ovirt_imageio import client
+from ovirt_imageio.client import ways
 from ovirt_imageio.geometry.ranges import Ranges
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import QemuNbd
@@ -30,11 +31,15 @@ SIZE = 8 * MiB
 
 # Local, so over the Unix socket; and the same over TLS, where the daemon offers no such socket.
 ROUTES = {"unix": "", "https": "[local]\nenable = false\n"}
+# Up to which length pieces go by NBD.
+LIMITS = {"HTTP": 0, "NBD": 2**63}
 
 
-@pytest.fixture(scope="module", params=ROUTES)
+@pytest.fixture(scope="module", params=["unix-NBD", "https-NBD", "https-HTTP"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[daemon.Daemon]:
-    with daemon.running(tmp_path_factory.mktemp("daemon"), ROUTES[request.param]) as running:
+    route, _, way = request.param.partition("-")
+    with daemon.running(tmp_path_factory.mktemp("daemon"), ROUTES[route]) as running, pytest.MonkeyPatch.context() as m:
+        m.setattr(ways, "SMALL", LIMITS[way])
         yield running
 
 
@@ -159,7 +164,9 @@ def test_upload_empty(served, tmp_path):
     assert disk.stat().st_blocks == 0
 
 
-def test_upload_to_disk_that_is_zero_zeroes_nothing(plain, tmp_path):
+def test_upload_to_disk_that_is_zero_zeroes_nothing(plain, tmp_path, monkeypatch):
+    # The log tells of each request.
+    monkeypatch.setattr(ways, "SMALL", LIMITS["HTTP"])
     image = make(tmp_path / "source.qcow2", "qcow2")
     disk = make(tmp_path / "disk.qcow2", "qcow2", pattern=False)
     counted: list[int] = []

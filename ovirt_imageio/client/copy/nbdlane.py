@@ -1,0 +1,232 @@
+"""A lane over NBD: many requests under way at both of its ends.
+
+    source ──read──> slots ──write──> destination
+
+What was read is written at once, in whatever order it comes. Knows ends; knows nothing of how they came to be.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Iterator
+from typing import Callable, NamedTuple, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.client.copy.ends import End
+from ovirt_imageio.client.copy.plan import COPY, Task
+from ovirt_imageio.geometry import blocks
+from ovirt_imageio.nbd.batches import MAX_LENGTH
+from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.origin.answers import is_passing
+from ovirt_imageio.relay import Progress
+from ovirt_imageio.storage.zero import is_zero
+
+__all__ = ["NBDLane"]
+
+# How much is under way at one end: enough small requests to fill the line, and not more bytes than caches hold.
+MAX_REQUESTS = 64
+MAX_BYTES = 4 * 1024**2
+
+# Tasks begin before there is room for all of those before: while one ends, the next is on its way.
+MAX_WAITING = 2
+
+
+class Job:
+    """A task under way, and how many of its pieces are not done."""
+
+    __slots__ = ("left", "task")
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.left = 0
+
+
+class Piece(NamedTuple):
+    """A range that moves, or is zeroed, with one request."""
+
+    job: Job
+    start: int
+    length: int
+
+
+class NBDLane:
+    """From the disk here to the one there if `is_upload`, else from there to here.
+
+    The ends are opened when the first task begins; a thread that cuts the line ends the wait for the one there.
+    `detect_zeroes`: zeroes are looked for in an upload, and not sent.
+
+    Threads: one, but for `interrupt`.
+    """
+
+    def __init__(
+        self,
+        open_local: Callable[[], End[Piece]],
+        open_remote: Callable[[Lifeline], End[Piece]],
+        moved: Progress,
+        *,
+        is_upload: bool,
+        detect_zeroes: bool = False,
+    ) -> None:
+        self._open_local = open_local
+        self._open_remote = open_remote
+        self._moved = moved
+        self._is_upload = is_upload
+        self._detect_zeroes = detect_zeroes
+        self._local: Optional[End[Piece]] = None
+        self._remote: Optional[End[Piece]] = None
+        self._jobs: deque[Job] = deque()
+        # The parts of them that did not begin.
+        self._todo: deque[Piece] = deque()
+        # How many bytes are on their way from the source, and to the destination.
+        self._reading = self._writing = 0
+        # Held while a connection is made.
+        self._line = Lifeline()
+
+    @property
+    def is_busy(self) -> bool:
+        """Is a task under way?"""
+        return bool(self._jobs)
+
+    @property
+    def is_full(self) -> bool:
+        """Must one end before another one begins?"""
+        return len(self._jobs) >= MAX_WAITING and bool(self._todo)
+
+    def begin(self, task: Task) -> None:
+        """Begin a task, as far as there is room."""
+        source, destination = self._ends()
+        job = Job(task)
+        # Gaps between parts are read along: that is cheaper than one more request.
+        step = MAX_LENGTH if task.action == COPY else task.length
+        pieces = [Piece(job, start, length) for start, length in blocks.pieces(task.start, task.length, step)]
+        job.left = len(pieces)
+        self._todo += pieces
+        self._fill(source, destination)
+        self._jobs.append(job)
+
+    def finish(self) -> Task:
+        """Wait until the oldest task is done."""
+        source, destination = self._ends()
+        job = self._jobs[0]
+        while job.left:
+            self._fill(source, destination)
+            source.push()
+            destination.push()
+            if source.count and destination.count < MAX_REQUESTS and self._writing < MAX_BYTES:
+                for piece, view in source.finish():
+                    self._reading -= piece.length
+                    self._pass(piece, view, destination)
+                # Their bytes stay only until the next time.
+                destination.push()
+            else:
+                for piece, _ in destination.finish():
+                    self._writing -= piece.length
+                    piece.job.left -= 1
+        self._jobs.popleft()
+        return job.task
+
+    def flush(self) -> None:
+        """Flush the destination."""
+        _, destination = self._ends()
+        assert not self._jobs
+        destination.flush()
+
+    def recover(self, error: errors.Error) -> list[Task]:
+        """Return what was under way, if the server may be back soon, and the fault is not here."""
+        self._drop()
+        if not is_passing(error):
+            raise error
+        try:
+            self._local = self._open_local()
+        except errors.Error:
+            raise error from None
+        lost = [job.task for job in self._jobs]
+        self._jobs.clear()
+        return lost
+
+    def interrupt(self) -> None:
+        """Wake whatever blocks. Threads: any."""
+        self._line.cut()
+        for end in (self._local, self._remote):
+            if end is not None:
+                end.interrupt()
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._drop()
+
+    def _ends(self) -> tuple[End[Piece], End[Piece]]:
+        """Return source and destination."""
+        if self._local is None:
+            self._local = self._open_local()
+        if self._remote is None:
+            self._remote = self._open_remote(self._line)
+        if self._line.is_cut:
+            raise errors.OperationCanceled()
+        return (self._local, self._remote) if self._is_upload else (self._remote, self._local)
+
+    def _fill(self, source: End[Piece], destination: End[Piece]) -> None:
+        """Begin what there is room for, in order."""
+        todo = self._todo
+        while todo:
+            piece = todo[0]
+            if piece.job.task.action == COPY:
+                if source.count >= MAX_REQUESTS or self._reading >= MAX_BYTES:
+                    break
+                source.read(piece, piece.start, piece.length)
+                self._reading += piece.length
+            else:
+                if destination.count >= MAX_REQUESTS:
+                    break
+                self._zero(piece, destination)
+            todo.popleft()
+
+    def _pass(self, piece: Piece, view: memoryview, destination: End[Piece]) -> None:
+        """Write what was read."""
+        if len(piece.job.task.parts) > 1:
+            self._pass_parts(piece, view, destination)
+        elif self._detect_zeroes and is_zero(view):
+            self._zero(piece, destination)
+        else:
+            self._write(piece, view, destination)
+
+    def _pass_parts(self, whole: Piece, view: memoryview, destination: End[Piece]) -> None:
+        """Write the parts of a task that were read with a piece; what is between them is dropped."""
+        for start, length in parts_within(whole.job.task.parts, whole.start, whole.start + whole.length):
+            whole.job.left += 1
+            skip = start - whole.start
+            self._write(Piece(whole.job, start, length), view[skip : skip + length], destination)
+        whole.job.left -= 1
+
+    @staticmethod
+    def _zero(piece: Piece, destination: End[Piece]) -> None:
+        # No bytes are on their way.
+        destination.zero(piece._replace(length=0), piece.start, piece.length)
+
+    def _write(self, piece: Piece, view: memoryview, destination: End[Piece]) -> None:
+        destination.write(piece, piece.start, view)
+        self._writing += piece.length
+        self._moved(piece.length)
+
+    def _drop(self) -> None:
+        """Close both ends, with all that is under way."""
+        self._todo.clear()
+        self._reading = self._writing = 0
+        local, remote, self._local, self._remote = self._local, self._remote, None, None
+        for end in (local, remote):
+            if end is not None:
+                end.close()
+
+
+def parts_within(parts: tuple[tuple[int, int], ...], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the start and length of what is in a range of each of these parts, which are in order."""
+    # The part that begins before the range does may reach into it.
+    for number in range(max(0, bisect.bisect_right(parts, (start, 0)) - 1), len(parts)):
+        first, length = parts[number]
+        if first >= end:
+            return
+        last = min(first + length, end)
+        first = max(first, start)
+        if first < last:
+            yield first, last - first
