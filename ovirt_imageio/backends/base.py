@@ -68,6 +68,8 @@ class Backend(abc.ABC):
     # What NBD can be asked about extents, as numbers and names of meta contexts: base:allocation, and the dirty bitmap
     # if there is one.
     contexts: Mapping[int, str] = MappingProxyType({0: BASE_ALLOCATION})
+    # May a client of NBD use extended headers? Not where that would keep replies of a server from passing as they are.
+    can_extend: bool = True
     # The longest zero() that still leaves progress and cancel responsive.
     zero_step: int = 128 * 1024 * 1024
 

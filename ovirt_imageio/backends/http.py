@@ -84,6 +84,8 @@ class HttpBackend(Backend):
     can_recover = True
     # The origin knows, and refuses.
     can_grow = True
+    # Whether the server behind the origin can is not known.
+    can_extend = False
     reports_sent = True
 
     def __init__(self, image: Image, *, writable: bool = True, dirty: bool = False) -> None:

@@ -119,4 +119,6 @@ def make_offer(backend: Backend, size: int, names: Iterable[str], *, is_writable
         flags |= ExportFlag.CAN_MULTI_CONN
     # Odd requests work on every backend; whole blocks are faster.
     preferred = max(backend.block_size, PREFERRED_BLOCK)
-    return Offer(size, flags, frozenset(names), backend.contexts, preferred_block=preferred)
+    return Offer(
+        size, flags, frozenset(names), backend.contexts, preferred_block=preferred, can_extend=backend.can_extend
+    )

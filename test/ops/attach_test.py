@@ -157,6 +157,9 @@ def test_offer():
     assert offer.flags & ExportFlag.CAN_MULTI_CONN
     assert offer.contexts == {0: "base:allocation"}
     assert "secret" not in repr(offer)
+    assert offer.can_extend
+    disk.can_extend = False
+    assert not make_offer(disk, 1000, [""], is_writable=False).can_extend
     disk.contexts = {0: "base:allocation", 3: "qemu:dirty-bitmap:one"}
     offer = make_offer(disk, 4096, [""], is_writable=True)
     assert not offer.flags & (ExportFlag.READ_ONLY | ExportFlag.CAN_MULTI_CONN)
