@@ -90,9 +90,14 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     sub.add_argument("ticket", metavar="TICKET")
     sub = add("mod-ticket", mod_ticket, "Change a ticket.")
     sub.add_argument("ticket", metavar="TICKET")
-    sub.add_argument("--timeout", type=kinds.duration, metavar="TIME", help="expire so long from now on; say 1h")
     sub.add_argument(
-        "--inactivity-timeout", type=kinds.duration, metavar="TIME", help="let its connections stand still so long"
+        "--timeout", type=kinds.duration, metavar="TIME", help="expire after this time from now on, such as 1h"
+    )
+    sub.add_argument(
+        "--inactivity-timeout",
+        type=kinds.duration,
+        metavar="TIME",
+        help="let its connections stand still for this time",
     )
     sub = add("del-ticket", del_ticket, "Remove a ticket, after what runs on it has ended.")
     sub.add_argument("ticket", metavar="TICKET", nargs="?")
@@ -131,7 +136,7 @@ def add_arguments_of_add(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=kinds.duration,
         metavar="TIME",
-        help=f"expire when nothing happens for so long (default {units.duration(defaults.timeout)})",
+        help=f"expire when nothing happens for this time (default {units.duration(defaults.timeout)})",
     )
 
 
