@@ -212,7 +212,12 @@ class Client:
 
     def submit(self, command: SentCommand) -> None:
         """Send a command. Its reply is expected from now on; see `advance`."""
-        self._stream.send(self.start(command), command.view if command.kind == wire.Command.WRITE else None)
+        header = self.start(command)
+        try:
+            self._stream.send(header, command.view if command.kind == wire.Command.WRITE else None)
+        except BaseException:
+            self._die()
+            raise
 
     def start(self, command: SentCommand) -> bytes:
         """Return the header of a command, whose reply is expected from now on; the caller sends it, and its payload."""
@@ -247,7 +252,12 @@ class Client:
 
     def submit_pipe(self, command: SentCommand, pipe: Pipe) -> None:
         """Send a write whose bytes are in a pipe. Its reply is expected from now on."""
-        self._stream.send_pipe(self.start(command), pipe)
+        header = self.start(command)
+        try:
+            self._stream.send_pipe(header, pipe)
+        except BaseException:
+            self._die()
+            raise
 
     def store(self, step: Union[Data, Hole]) -> None:
         """Put what a step announces into the view of its command."""
@@ -284,7 +294,8 @@ class Client:
 
     def _recover(self, error: BaseException) -> None:
         """Leave no command under way after an error."""
-        if isinstance(error, ConnectionDead) or not isinstance(error, Exception):
+        # It is dead, too, when a command was not sent, or a part of it: its reply would never come.
+        if not self._is_alive or isinstance(error, ConnectionDead) or not isinstance(error, Exception):
             self._die()
             return
         try:
@@ -371,8 +382,11 @@ def connect(
     except OSError as e:
         raise Disconnected(f"cannot connect to the NBD server: {e.strerror or e}") from e
     with contextlib.ExitStack() as stack:
-        stream = ServerStream(sock, connect_timeout)
-        stack.callback(stream.close)
+        stack.callback(sock.close)
+        try:
+            stream = ServerStream(sock, connect_timeout)
+        except OSError as e:
+            raise Disconnected(f"cannot prepare the connection to the NBD server: {e.strerror or e}") from e
         steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure, like=like)
         try:
             with line.holding(sock):

@@ -101,10 +101,10 @@ class ServerStream:
 
     def send_pipe(self, header: Data, pipe: Pipe) -> None:
         """Send a header and all that is in the pipe."""
-        sock = self._stream.socket
-        assert sock is not None, "over TLS the bytes have to be encrypted"
-        self._stream.send_ahead(header)
         try:
+            sock = self._stream.socket
+            assert sock is not None, "over TLS the bytes have to be encrypted"
+            self._stream.send_ahead(header)
             pipe.drain(sock, ignore)
         except OSError as e:
             raise self._stream.failure(e, is_sending=True) from e
@@ -138,9 +138,9 @@ class ServerStream:
 
     def receive_pipe(self, pipe: Pipe, limit: int) -> int:
         """Move what comes, up to `limit` bytes, into the empty pipe; return how many bytes that are."""
-        sock = self._stream.socket
-        assert sock is not None and not self._stream.ahead, "some bytes were received already"
         try:
+            sock = self._stream.socket
+            assert sock is not None and not self._stream.ahead, "some bytes were received already"
             count = pipe.fill(sock, limit)
         except OSError as e:
             raise self._stream.failure(e, is_sending=False) from e

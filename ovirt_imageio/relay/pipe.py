@@ -121,10 +121,13 @@ class Pipe:
 
     def close(self) -> None:
         """Close both ends; harmless when repeated."""
-        for end in {self._read_end, self._write_end} - {-1}:
-            os.close(end)
+        ends = {self._read_end, self._write_end} - {-1}
         self._read_end = self._write_end = -1
         self._level = 0
+        with contextlib.ExitStack() as stack:
+            # Each is closed, whatever becomes of the other one.
+            for end in ends:
+                stack.callback(os.close, end)
 
 
 def splice_ahead(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import itertools
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -58,6 +60,40 @@ def recording(requests, **options):
 
 def buffer(size):
     return memoryview(bytearray(size))
+
+
+class Unwilling(socket.socket):
+    """A connected socket on which the system permits nothing to be set."""
+
+    def setsockopt(self, *_: object) -> None:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
+def test_connection_that_cannot_be_prepared_is_closed(monkeypatch):
+    """It was left to the garbage collector, and the error was none that backends know."""
+    here, there = socket.socketpair()
+    with there:
+        unwilling = Unwilling(fileno=here.detach())
+        monkeypatch.setattr(client.connections, "connect", lambda *_: unwilling)
+        with pytest.raises(errors.Disconnected, match="cannot prepare the connection"):
+            client.connect(Location(UnixAddress("/nowhere")))
+        assert unwilling.fileno() == -1
+
+
+class Leaking:
+    """A pipe whose bytes cannot be sent, for a reason that is not the server's."""
+
+    def drain(self, *_: object) -> None:
+        raise MemoryError
+
+
+def test_reply_to_a_command_that_was_not_sent_is_not_awaited():
+    """It was awaited until the server was late: for minutes here, longer than the time-out of the test."""
+    with connected(serving(bytearray(SIZE)), reply_timeout=1000) as nbd:
+        command = client.SentCommand(Command.WRITE, 0, 4, memoryview(b"data"))
+        with pytest.raises(MemoryError), nbd.settled():
+            nbd.submit_pipe(command, Leaking())
+        assert not nbd.probe()
 
 
 # Good servers

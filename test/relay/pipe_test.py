@@ -186,6 +186,24 @@ def test_pipe_is_closed_twice(way):
 
 
 @needs_splice
+def test_both_ends_of_a_pipe_are_closed_though_one_fails(monkeypatch):
+    closed = []
+
+    def fail_after(end):
+        closed.append(end)
+        close(end)
+        raise InterruptedError
+
+    close = os.close
+    pipe = Pipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", fail_after)
+        with pytest.raises(InterruptedError):
+            pipe.close()
+    assert len(closed) == 2
+
+
+@needs_splice
 def test_small_pipe(way):
     """A pipe that the kernel refuses to enlarge keeps the size that pipes have, and moves bytes in smaller steps."""
     data = pattern(200_000)
