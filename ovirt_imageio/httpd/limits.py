@@ -21,7 +21,7 @@ class Limits:
     # When there are too many, one that waits for a request longer than this makes room, unless a ticket keeps it.
     waiting_grace: float = 1
     # A connection that was accepted just before a stop may ask once, if it does so within this time.
-    newcomer_grace: float = 1
+    newcomer_grace: float = 2
     # A TLS handshake must be complete by then.
     handshake_timeout: float = 20
     # A connection waits so long for its next request. Clients prepare other connections while one waits: not under 60.

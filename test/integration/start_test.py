@@ -2,21 +2,26 @@
 
 import contextlib
 import dataclasses
+import functools
+import http.client
 import os
 import pwd
 import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 from fakes import ports
+from fakes.waiting import wait_until
 from real import certificates, daemon
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -221,6 +226,53 @@ def test_sockets_of_systemd(tmp_path, activated):
                 waiting.sock = own.tls.wrap_socket(raw, server_hostname="localhost")
                 waiting.request("GET", "/info")
                 assert waiting.getresponse().status == 200
+
+
+class Client(threading.Thread):
+    """Connects and asks, over and over, until it is stopped."""
+
+    def __init__(self, port):
+        super().__init__()
+        self.tls = ssl.create_default_context(cafile=certificates.certificate().ca_file)
+        self.port = port
+        self.is_over = threading.Event()
+        self.answers = 0
+        self.failures = []
+
+    def has_answers(self, count):
+        return self.answers >= count
+
+    def run(self):
+        while not self.is_over.is_set():
+            connection = http.client.HTTPSConnection("localhost", self.port, context=self.tls, timeout=daemon.DEADLINE)
+            try:
+                connection.request("GET", "/info")
+                assert connection.getresponse().status == 200
+                self.answers += 1
+            except Exception as error:
+                self.failures.append(error)
+            finally:
+                connection.close()
+
+
+def test_restarts_cut_no_client(tmp_path, activated):
+    listening, options = activated
+    clients = [Client(listening.getsockname()[1]) for _ in range(3)]
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(4):
+            with daemon.running(tmp_path, **options):
+                for client in clients:
+                    wait_until(functools.partial(client.has_answers, client.answers + 5))
+    finally:
+        # Those that wait in the socket are answered once more.
+        with daemon.running(tmp_path, **options):
+            for client in clients:
+                client.is_over.set()
+            for client in clients:
+                client.join(daemon.DEADLINE)
+    assert [client.failures for client in clients] == [[], [], []]
 
 
 def test_socket_of_systemd_on_another_port(tmp_path, activated):
