@@ -153,6 +153,9 @@ class Transfer:
             now = self._clock()
             running = Running(operation, link, now)
             older = self._links.find_overlapping(operation) if operation.is_change else set()
+            if operation.is_change:
+                # Also one that began as a request to read, and attaches the disk.
+                self._links.pass_on_lost(link)
             was_empty = link.writes.is_empty
             self._links.running.add(running)
             self._lease.touch(now)

@@ -201,7 +201,16 @@ class NBDBackend(Backend):
         try:
             gate.attach(channel, self, offer, watch, connect)
         except ConnectionDead as e:
+            self.writes.note_break()
             raise translated("serve", e) from e
+        finally:
+            self._forget_lent()
+
+    def _forget_lent(self) -> None:
+        """Forget a connection that was closed with the client's: that is not one that broke."""
+        with self._lock:
+            if self._client is not None and not self._client.is_alive:
+                self._client = None
 
     def _connect_like(self, offer: Offer, agreement: Agreement) -> Optional[Client]:
         """Return a connection on which the server speaks as was agreed; None if it cannot.
@@ -212,9 +221,10 @@ class NBDBackend(Backend):
             if old.export.minimum_block > 1 or old.export.maximum_block < offer.maximum_block:
                 return None
             if self._writable:
-                # What was written over it must not count as lost with it; what is lost already must be told.
                 if self.writes.is_lost:
-                    self.writes.check()
+                    # The client must be told by its next flush, which has to come to us for that.
+                    return None
+                # What was written over it must not count as lost with it.
                 old.flush()
                 self.writes.note_flush()
             nbd = self._reconnect(old, agreement)

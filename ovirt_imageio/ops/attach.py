@@ -21,6 +21,7 @@ __all__ = ["Attach", "make_offer"]
 
 # What is moved: the other commands move nothing.
 MOVES = frozenset([Command.READ, Command.WRITE, Command.WRITE_ZEROES])
+WRITES = MOVES - {Command.READ}
 
 
 class Attach(Operation):
@@ -42,6 +43,8 @@ class Attach(Operation):
         self._current = Command.DISCONNECT
         self._start = self._position = 0
         self._has_changes = False
+        # Was something written since no change was under way? Then a flush may not cover it.
+        self._has_written = False
         # The ranges that were moved and were not asked for yet, as start and end.
         self._ranges: deque[tuple[int, int]] = deque()
 
@@ -87,6 +90,12 @@ class Attach(Operation):
 
     def passed(self, command: int, offset: int, length: int) -> None:
         """A request is done whose bytes went between the client and another server."""
+        if command in WRITES:
+            # If that server breaks, it may be lost, and the client must hear of that.
+            self._backend.writes.note_write()
+            self._has_written = True
+        elif command == Command.FLUSH and not self._has_written:
+            self._backend.writes.note_flush()
         if command in MOVES:
             self._ranges.append((offset, offset + length))
             self.done += length
@@ -96,6 +105,7 @@ class Attach(Operation):
         if self._canceled and not has_changes:
             raise errors.OperationCanceled()
         self._has_changes = has_changes
+        self._has_written = self._has_written and has_changes
 
     def _tell(self) -> None:
         """Let the range be counted that was moved since the last time."""

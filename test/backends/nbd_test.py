@@ -399,7 +399,7 @@ def test_interrupt_while_the_server_hangs(was_connected):
         thread.join(DEADLINE)
         assert is_waiting.is_set()
         if backend is not None:
-            with pytest.raises(errors.StorageError, match="Nobody waits"):
+            with pytest.raises(errors.StorageError, match="not wanted any more"):
                 read(backend)
 
 

@@ -6,13 +6,17 @@ import contextlib
 
 import pytest
 from fakes.imageserver import ImageServer
+from fakes.nbdpeer import Peer
 from fakes.origin import DiskOrigin
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import errors as client_errors
+from ovirt_imageio.client import ways
 from ovirt_imageio.client.resume import decode, encode
 from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size
+from ovirt_imageio.nbd.wire import Command, Mode
 from ovirt_imageio.origin.image import Image
 
 DATA = bytes(range(256)) * 4096
@@ -263,3 +267,37 @@ def test_upload_fails_when_acknowledged_data_were_lost(two_parts, breaking):
     with pytest.raises(errors.OriginError, match="write again what was written"):
         Upload(two_parts, breaking.url("disk"), None, DEFAULT, format="raw").run()
     assert breaking.offsets.count(2 * SMALL) > 1
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+def test_upload_by_nbd_fails_when_acknowledged_data_were_lost(two_parts, tmp_path, monkeypatch, breaks):
+    """The NBD server behind the server died, and another one follows it: nobody has what the first one acknowledged."""
+    monkeypatch.setattr(ways, "SMALL", 2**63)
+    disk = bytearray(4 * SMALL)
+    written: list[int] = []
+
+    def script(call):
+        call.negotiate(size=len(disk), mode=Mode.SIMPLE)
+        while True:
+            request = call.request()
+            if request.kind == Command.WRITE:
+                written.append(request.offset)
+                if breaks and len(written) == 2:
+                    call.hang_up()
+                    return
+                call.done(request)
+            elif request.kind == Command.READ:
+                call.simple(request, 0, bytes(request.length))
+            elif request.kind != Command.DISCONNECT:
+                call.done(request)
+
+    with Peer(script) as peer, ImageServer(tmp_path, port=0) as server:
+        server.add("disk", lambda: NBDBackend(peer.url, writable=True), size=len(disk), ops=["write"])
+        upload = Upload(two_parts, server.url("disk"), None, TransferOptions(max_workers=1), format="raw")
+        if breaks:
+            with pytest.raises(errors.StorageError, match="flush"):
+                upload.run()
+            assert len(written) > 2
+        else:
+            upload.run()
+            assert len(written) == 2

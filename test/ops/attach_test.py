@@ -9,6 +9,7 @@ import pytest
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.nbd.wire import Command, ExportFlag
 from ovirt_imageio.net.stream import Data, Stream
 from ovirt_imageio.ops.attach import Attach, make_offer
@@ -38,6 +39,7 @@ class Silent:
 
 def make(data: bytes = b"", is_writable: bool = True) -> Attach:
     disk = MemoryBackend(bytearray(4096))
+    disk.writes = UnflushedWrites()
     return Attach(disk, Silent(data), make_offer(disk, 4096, [""], is_writable=is_writable))
 
 
@@ -91,6 +93,24 @@ def test_requests_that_passed():
     attach.under_way(True)
     with pytest.raises(errors.OperationCanceled):
         attach.under_way(False)
+
+
+def test_writes_that_passed_are_in_danger_until_they_are_flushed():
+    attach = make()
+    writes = attach._backend.writes
+    attach.under_way(True)
+    attach.passed(Command.READ, 0, 512)
+    assert writes.is_empty
+    attach.passed(Command.WRITE, 0, 512)
+    attach.passed(Command.FLUSH, 0, 0)
+    # It may have been sent before the write was done.
+    assert not writes.is_empty
+    attach.under_way(False)
+    attach.under_way(True)
+    attach.passed(Command.FLUSH, 0, 0)
+    assert writes.is_empty
+    attach.passed(Command.WRITE_ZEROES, 0, 512)
+    assert not writes.is_empty
 
 
 def test_cancel():
