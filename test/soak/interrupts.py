@@ -109,8 +109,8 @@ def play(folder: Path, kind: str, url: str, delay: float, sent: signal.Signals) 
             process.kill()
             _, said = process.communicate()
             faults = ["it hangs"]
-    # Before the first line of the program runs, the interpreter answers.
-    if b"Traceback" in said and str(source.ROOT / "daemon").encode() in said:
+    # Until the first lines of the program have run, the interpreter answers.
+    if b"Traceback" in said and str(source.PACKAGE).encode() in said:
         faults.append(said.decode(errors="replace"))
     faults += [f"left {path.name}" for path in private.iterdir()]
     faults += left_copies(folder)
