@@ -75,7 +75,7 @@ def test_programs_and_their_package_find_each_other(tmp_path):
     assert result.returncode == 0, result.stderr
     program = Path(f"{root}{tmp_path}/prefix/bin/ovirt-imageio")
     assert program.read_text().startswith(f"#!{python}\n")
-    code = "import site; print(*site.getsitepackages())"
+    code = "import sys; print(*[path for path in sys.path if path.endswith('-packages')])"
     (folder,) = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=30).stdout.split()
     assert Path(f"{root}{folder}/ovirt_imageio/version.py").exists()
     unit = Path(f"{root}{tmp_path}/prefix/lib/systemd/system/ovirt-imageio.service").read_text()
