@@ -13,6 +13,7 @@ State is pure; Journal knows one file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -162,6 +163,8 @@ class Journal:
         """Delete the file: the transfer is complete, or of no use."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
+        with contextlib.suppress(OSError):
+            sync_folder(self.path)
 
     def _read(self) -> Optional[State]:
         try:
@@ -187,7 +190,25 @@ class Journal:
                     os.fsync(file.fileno())
                 os.replace(fresh, self.path)
                 undo.pop_all()
+            sync_folder(self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(fresh)
             raise errors.storage_error(f"write {self.path}", error) from error
+
+
+def sync_folder(path: str) -> None:
+    """Make it safe that the name stands for what it stands for. Raises OSError.
+
+    Otherwise the system may come back from a crash with an older file of that name, which tells of ranges that were
+    done in an image that is gone.
+    """
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        # Some file systems of networks do not know that; their servers keep the order.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(folder)
