@@ -28,7 +28,7 @@ WITHOUT_STORAGE = ("pytest", "-m", "not storage", "-q", "-p", "no:cacheprovider"
 
 # What searches for faults of ours by many tries finds them on one Python. And a daemon as a whole does on 3.10 and 3.12
 # what it does on the oldest and on the newest one.
-SEARCHES = ("test/history", "test/interleavings", "test/torture")
+SEARCHES = ("test/crash", "test/history", "test/interleavings", "test/torture")
 LEFT_OUT = {"3.10": (*SEARCHES, "test/integration"), "3.12": (*SEARCHES, "test/integration")}
 
 # The whole suite takes longest: it goes first.
