@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.backends.nbd import translated
+from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import client, gate
 from ovirt_imageio.nbd.client import Client
@@ -93,6 +94,7 @@ class HttpBackend(Backend):
         self._writable = writable
         self._dirty = dirty
         self._is_closed = False
+        self.writes = UnflushedWrites()
         self.max_readers = image.abilities.max_readers
         self.max_writers = image.abilities.max_writers
         self.block_size = image.abilities.block_size
