@@ -12,8 +12,8 @@ Knows streams and the ledger; knows nothing of HTTP and tickets.
 
 from __future__ import annotations
 
+import math
 import select
-import time
 from typing import Callable, Optional
 
 from ovirt_imageio.nbd.client import Client
@@ -30,9 +30,6 @@ __all__ = ["Gate", "attach"]
 
 # Many small requests, or a part of a long one: it stays in the cache of the processor.
 BUFFER = 256 * 1024
-
-# How often a wait is interrupted to look for what a watch has to say, in seconds.
-STEP = 1.0
 
 
 # Returns a connection to the server on which it speaks as was agreed with the client; closing it is up to the caller.
@@ -169,14 +166,19 @@ class Gate:
             data = self._replies[:count]
             end = self._ledger.take_replies(data)
             if self._answers and end >= 0:
-                self._to_client += (data[:end], *self._answers, data[end:])
-                self._answers = []
+                self._to_client += (data[:end], *self._take_answers(), data[end:])
             else:
                 self._to_client.append(data)
             self._note_moved()
         elif self._answers and self._ledger.is_between_replies:
-            self._to_client, self._answers = self._answers, []
+            self._to_client = self._take_answers()
         return bool(self._to_client)
+
+    def _take_answers(self) -> list[Data]:
+        """Return the answers of our own, which go to the client now."""
+        answers, self._answers = self._answers, []
+        self._ledger.note_answered()
+        return answers
 
     def _note_moved(self) -> None:
         for moved in self._ledger.moved:
@@ -213,20 +215,16 @@ class Gate:
         if self._to_server:
             wanted[self._server] |= select.POLLOUT
         poll = select.poll()
-        for stream, events in wanted.items():
-            poll.register(stream.wire.sock, events)
+        poll.register(self._client.wire.sock, wanted[self._client])
+        if wanted[self._server]:
+            # One that left after its last reply is no fault: the client may be taking that reply still.
+            poll.register(self._server.wire.sock, wanted[self._server])
         # The client is late where it must take something, or has begun a request; else the server is.
         late = self._client if self._to_client or not len(self._ledger) else self._server
-        deadline = None if late.timeout is None else time.monotonic() + late.timeout
-        while not (ready := poll.poll(self._step(deadline) * 1000)):
-            if deadline is not None and time.monotonic() >= deadline:
-                raise late.failure(TimeoutError(), is_sending=late is self._client or bool(self._to_server))
-        for stream, events in wanted.items():
-            found = dict(ready).get(stream.wire.sock.fileno(), 0)
-            if not events and found & (select.POLLHUP | select.POLLERR):
-                # It left, or was interrupted, while nothing was expected of it.
-                raise stream.failure(ConnectionResetError("the connection was closed"), is_sending=False)
-
-    @staticmethod
-    def _step(deadline: Optional[float]) -> float:
-        return STEP if deadline is None else max(0.001, min(STEP, deadline - time.monotonic()))
+        ready = poll.poll(None if late.timeout is None else math.ceil(late.timeout * 1000))
+        if not ready:
+            raise late.failure(TimeoutError(), is_sending=late is self._client or bool(self._to_server))
+        found = dict(ready).get(self._client.wire.sock.fileno(), 0)
+        if not wanted[self._client] and found & (select.POLLHUP | select.POLLERR):
+            # It left, or was interrupted, while nothing was expected of it.
+            raise self._client.failure(ConnectionResetError("the connection was closed"), is_sending=False)

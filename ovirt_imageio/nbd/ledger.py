@@ -22,7 +22,8 @@ from ovirt_imageio.nbd.wire import CHANGES, Chunk, Command, Mode
 
 __all__ = ["Ledger", "Moved", "Part", "refusal"]
 
-# How many requests may be under way: four times what the busiest client asks for. More wait at the client.
+# How many requests may be under way, or refused and not answered: four times what the busiest client asks for. More
+# wait at the client.
 MAX_PENDING = 1024
 
 # The longest chunk that is not data: 64 Ki extents of 16 bytes, far more than any server lists.
@@ -82,6 +83,8 @@ class Ledger:
         # Bytes of a payload that are still to come from the client, and whether they may pass.
         self._payload = 0
         self._passes = True
+        # How many requests were refused whose answers wait here.
+        self._refused = 0
         # How much of what the client sent last was dealt with.
         self.taken = 0
         # The client said good-bye.
@@ -106,7 +109,7 @@ class Ledger:
     @property
     def is_full(self) -> bool:
         """True if nothing more should be taken from the client."""
-        return len(self._pending) >= MAX_PENDING
+        return len(self._pending) + self._refused >= MAX_PENDING
 
     @property
     def is_between_replies(self) -> bool:
@@ -137,6 +140,8 @@ class Ledger:
                     # It is dropped.
                     start = position
                 continue
+            if self.is_full:
+                break
             request = requests.find(data, position, size, self._mode)
             if request is None:
                 break
@@ -144,6 +149,7 @@ class Ledger:
             self._payload = request.payload
             self._passes = not code
             if code:
+                self._refused += 1
                 if start < position:
                     yield Part(start, position)
                 position += self._header
@@ -155,12 +161,13 @@ class Ledger:
             else:
                 self._note(request)
                 position += self._header
-                if len(self._pending) >= MAX_PENDING:
-                    # Its payload, if it has one, is taken before the next request.
-                    break
         self.taken = position
         if start < position:
             yield Part(start, position)
+
+    def note_answered(self) -> None:
+        """Note that the client takes the answers to all requests that were refused."""
+        self._refused = 0
 
     def _note(self, request: Request) -> None:
         if request.cookie in self._pending:

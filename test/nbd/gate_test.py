@@ -217,6 +217,18 @@ def test_many_requests_without_reading_a_reply(sock, data):
     sender.join(DEADLINE)
 
 
+def test_answers_that_a_client_does_not_take(sock):
+    """A client whose requests are refused, and that reads no answer, is not read any more."""
+    message = request(Command.READ, 1, MIB, 512) * 1000
+    sock.settimeout(1)
+    # Far more than all buffers hold.
+    with pytest.raises(TimeoutError):
+        for _ in range(20 * MIB // len(message)):
+            sock.sendall(message)
+    sock.settimeout(DEADLINE)
+    assert fails(sock, 1) == 22
+
+
 def test_header_in_any_pieces(sock, data):
     message = request(Command.WRITE, 1, 0, 512, b"y" * 512) + request(Command.READ, 2, 0, 512)
     for position in range(0, len(message), 7):
@@ -316,6 +328,37 @@ def test_a_server_that_is_silent():
         assert sock.recv(1) == b""
         wait_until(lambda: bool(exporting.failures), "the failure")
         assert isinstance(exporting.failures[0], errors.BackendTimeout)
+
+
+def test_a_server_that_leaves_after_the_good_bye():
+    """What it has sent before reaches a client that takes it slowly."""
+    # More than the client's socket holds without reading, less than all buffers on the way.
+    length = 512 * KIB
+    calls: list[Call] = []
+    has_left = threading.Event()
+
+    def script(call: Call) -> None:
+        calls.append(call)
+        call.negotiate(length)
+        if len(calls) > 1:
+            asked = call.request()
+            assert call.request().kind == Command.DISCONNECT
+            call.chunk(asked, wire.Chunk.OFFSET_DATA, bytes(8 + asked.length), done=True)
+            call.hang_up()
+            has_left.set()
+        call.wait_for_hangup()
+
+    with (
+        Peer(script) as peer,
+        Exporting(lambda: NBDBackend(f"nbd:{peer.location.address}"), can_extend=False) as exporting,
+        exporting.connect() as sock,
+    ):
+        handshake(sock)
+        sock.sendall(request(Command.READ, 1, 0, length) + request(Command.DISCONNECT, 2, 0, 0))
+        assert has_left.wait(DEADLINE)
+        assert len(chunk(sock)[3]) == 8 + length
+        assert sock.recv(1) == b""
+    assert not exporting.failures
 
 
 def test_a_server_that_speaks_otherwise_is_translated(data):

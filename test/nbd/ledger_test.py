@@ -228,3 +228,26 @@ def test_refusal():
     assert ledger.refusal(request, 28, Mode.SIMPLE) == simple(7, 28)
     assert ledger.refusal(request, 28, Mode.STRUCTURED) == chunk(0x8001, 7, b"\0\0\0\x1c\0\0")
     assert ledger.refusal(request, 28, Mode.EXTENDED) == chunk(0x8001, 7, b"\0\0\0\x1c\0\0", mode=Mode.EXTENDED)
+
+
+def test_a_client_whose_refused_requests_are_not_answered_is_full():
+    book = open_ledger()
+    data = b"".join(ask(READ, cookie, SIZE) for cookie in range(2000))
+    _, refused = pass_requests(book, data)
+    assert len(refused) == ledger.MAX_PENDING
+    assert book.is_full and book.taken == 28 * ledger.MAX_PENDING
+    book.note_answered()
+    _, refused = pass_requests(book, data[book.taken :])
+    assert len(refused) == 2000 - ledger.MAX_PENDING
+
+
+def test_payloads_do_not_let_more_requests_in():
+    """A full client may end the payload that it has begun, and no more than that."""
+    book = open_ledger()
+    pass_requests(book, b"".join(ask(READ, cookie) for cookie in range(ledger.MAX_PENDING - 1)))
+    data = b"".join(ask(WRITE, cookie) for cookie in range(5000, 5010))
+    pass_requests(book, data[:100])
+    assert book.is_full and book.is_amid_request
+    pass_requests(book, data[100:])
+    assert len(book) == ledger.MAX_PENDING
+    assert not book.is_amid_request and book.taken == 28 + 512 - 100
