@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Callable
 
 from bench.lines import Line, Side, Times
+from bench.peers import timed
 from real import daemon, release
 
 from ovirt_imageio.qemu import img
@@ -83,6 +84,30 @@ def fragmented(path: Path) -> int:
             file.seek(number * 128 * KIB)
             file.write(block)
     return 16_000 * 128 * KIB
+
+
+def scattered(path: Path) -> int:
+    """Make a qcow2 with 16,000 clusters of data, one of four."""
+    return pieces(path, 16_000, 64 * KIB, 256 * KIB)
+
+
+def sparse_qcow2(path: Path) -> int:
+    """Make a qcow2 of 20 GiB with 512 MiB of data, in pieces of 1 MiB."""
+    return pieces(path, 512, MIB, 40 * MIB)
+
+
+def pieces(path: Path, count: int, length: int, step: int) -> int:
+    """Make a qcow2 with pieces of data, one each step."""
+    raw = path.with_suffix(".raw")
+    block = os.urandom(length)
+    with open(raw, "wb") as file:
+        file.truncate(count * step)
+        for number in range(count):
+            file.seek(number * step)
+            file.write(block)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(path)], check=True)
+    raw.unlink()
+    return count * step
 
 
 def empty(path: Path) -> int:
@@ -166,6 +191,38 @@ class Transfer:
         return (self._count() - before) / MIB
 
 
+class Conversion:
+    """qemu-img, which uploads an image to a qemu-nbd as an NBD client, or downloads one, with nobody between."""
+
+    def __init__(self, make: Callable[[Path], int], direction: str) -> None:
+        self._make = make
+        self._is_upload = direction == "upload"
+        self._image = self._disk = Path()
+        self._size = 0
+
+    @contextlib.contextmanager
+    def setup(self) -> Iterator[None]:
+        """Make the image."""
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            self._image, self._disk = Path(folder, "image"), Path(folder, "disk")
+            self._size = self._make(self._image)
+            yield
+
+    def sample(self) -> float:
+        """Convert to a new image; return the seconds."""
+        self._disk.unlink(missing_ok=True)
+        served = self._image
+        if self._is_upload:
+            served = self._disk
+            img.create(str(self._disk), "qcow2", self._size)
+        with QemuNbd(str(served), "qcow2", read_only=not self._is_upload, cache="writeback", aio="threads") as server:
+            if self._is_upload:
+                options = ["-n", "--target-is-zero", "-f", "qcow2", "-O", "raw", str(self._image), server.url]
+            else:
+                options = ["-f", "raw", "-O", "qcow2", server.url, str(self._disk)]
+            return timed("qemu-img", "convert", "-W", *options)
+
+
 def line(
     name: str,
     make: Callable[[Path], int],
@@ -174,15 +231,23 @@ def line(
     *,
     times: float = 0,
     limit: float = 0,
+    of_convert: float = 0,
     **options: object,
 ) -> Line:
-    """Return a line of both libraries; ours should be so many times as fast, or take so many seconds at most."""
+    """Return a line of both libraries; ours should be so many times as fast, or take so many seconds at most.
+
+    `of_convert`: how many times as long as qemu-img it may take.
+    """
     sides = []
     for kind in ("ours", "release"):
         transfer = Transfer(kind, make, direction, **options)
         sides.append(Side(kind, transfer.sample, transfer.setup))
     # They take seconds: half of them is twice as fast.
     targets = [Times(round(1 / times, 2))] if times else []
+    if of_convert:
+        conversion = Conversion(make, direction)
+        sides.append(Side("qemu-img", conversion.sample, conversion.setup))
+        targets.append(Times(of_convert, "qemu-img"))
     return Line(name, "s", sides, target=limit, less_is_better=True, rounds=ROUNDS, about=about, targets=targets)
 
 
@@ -202,6 +267,37 @@ LINES = [
     line("client-download-sparse", sparse, "download", "download 20 GiB with 512 MiB of data", times=1.5),
     line("client-upload-fragmented", fragmented, "upload", "upload 16,000 data extents of 64 KiB", times=4),
     line("client-download-fragmented", fragmented, "download", "download 16,000 data extents of 64 KiB", times=2),
+    line(
+        *("client-upload-scattered-unix", scattered, "upload"),
+        *("upload a qcow2 with 16,000 clusters of data, one of four, over the Unix socket",),
+        times=5,
+        of_convert=1.8,
+        fmt="qcow2",
+    ),
+    line(
+        *("client-download-scattered-unix", scattered, "download", "download that one over the Unix socket"),
+        times=5,
+        fmt="qcow2",
+    ),
+    line(
+        *("client-upload-scattered-https", scattered, "upload", "upload that one over HTTPS"),
+        times=3.5,
+        tls=True,
+        fmt="qcow2",
+    ),
+    line(
+        *("client-download-scattered-https", scattered, "download", "download that one over HTTPS"),
+        times=3.5,
+        tls=True,
+        fmt="qcow2",
+    ),
+    line(
+        *("client-download-sparse-https", sparse_qcow2, "download"),
+        *("download a qcow2 of 20 GiB with 512 MiB of data over HTTPS",),
+        times=1.5,
+        tls=True,
+        fmt="qcow2",
+    ),
     line("client-upload-empty", empty, "upload", "upload an empty image of 8 TiB", fmt="qcow2", limit=2),
     line("client-download-empty", empty, "download", "download an empty image of 8 TiB", fmt="qcow2", limit=2),
     reading_line("client-read-huge", huge, "read of a file of 100 GiB with 1 GiB of data", limit=1024),

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 
 from bench import (  # noqa: E402  (the path comes first)
+    attach_lines,
     client_lines,
     extents_lines,
     file_lines,
@@ -36,7 +37,7 @@ from bench.lines import Line, Result  # noqa: E402
 
 # Each module offers LINES. Memory comes last: it is that of all lines before.
 MODULES = [
-    *(path_lines, request_lines, extents_lines, proxy_lines),
+    *(path_lines, request_lines, extents_lines, proxy_lines, attach_lines),
     *(client_lines, file_lines, httpd_lines, nbd_lines, ticket_lines, memory_lines),
 ]
 
