@@ -39,8 +39,6 @@ __all__ = [
 
 INIT_MAGIC = b"NBDMAGIC"
 OPTION_MAGIC = b"IHAVEOPT"
-# The second word of a server that predates options.
-OLDSTYLE_MAGIC = bytes.fromhex("00420281861253")
 REPLY_MAGIC = 0x0003E889045565A9
 
 GREETING = struct.Struct(">8s8sH")  # magic, magic, handshake flags

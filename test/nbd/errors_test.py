@@ -30,6 +30,7 @@ def test_errno(code, number):
 def test_request_failed():
     assert str(errors.RequestFailed("write", 28)) == "NBD write failed: No space left on device"
     assert str(errors.RequestFailed("read", 5, "bad disk")) == "NBD read failed: bad disk (Input/output error)"
+    assert str(errors.RequestFailed("read", 22)) == "NBD read failed: Invalid argument"
     assert str(errors.RequestFailed("read", 4711)) == "NBD read failed: unknown error 4711"
 
 
@@ -53,4 +54,5 @@ def test_printable():
     assert errors.printable(b"plain") == "plain"
     assert errors.printable(b"two\r\nlines\x1b[31m\0") == "two  lines [31m"
     assert errors.printable(b"\xff\xfe") == "��"
+    assert errors.printable(b"x" * 200) == "x" * 200
     assert errors.printable(b"x" * 10000) == "x" * 200 + "..."

@@ -240,7 +240,7 @@ def test_tls_refused():
 DIRTY = STRUCTURED + reply(Option.LIST_META_CONTEXT)
 FAULTS = {
     "no magic": (b"HTTP/1.1 400 Bad Request\r\n", "not an NBD server: it greets with 'HTTP/1.1'"),
-    "oldstyle": (wire.INIT_MAGIC + wire.OLDSTYLE_MAGIC + bytes(136), "old style"),
+    "oldstyle": (b"NBDMAGIC" + bytes.fromhex("0000420281861253") + bytes(136), "old style"),
     "not fixed": (greeting(0), "fixed new style"),
     "reply magic": (greeting() + b"x" * 20, "begins with"),
     "another option": (greeting() + reply(Option.GO), "answered option 7"),

@@ -35,10 +35,17 @@ def judge(one: Request, flags: ExportFlag = ALL, agreed: Agreement = AGREED, **o
     return Rules(Offer(SIZE, flags, **offer), agreed).judge(one)
 
 
+def test_error_numbers():
+    """Those of the protocol document, "Error values"."""
+    numbers = (requests.EPERM, requests.EIO, requests.EINVAL, requests.ENOSPC, requests.ENOTSUP)
+    assert numbers == (1, 5, 22, 28, 95)
+
+
 def test_find():
     data = bytearray.fromhex("25609513 0001 0001 0000000000000007 1122334455667788 00000200 ff")
     assert requests.find(data, 0, 28, Mode.SIMPLE) == (1, 1, 7, 0x1122334455667788, 512, 512)
     assert requests.find(data, 0, 27, Mode.SIMPLE) is None
+    assert requests.find(data, 2, 29, Mode.SIMPLE) is None
     assert requests.find(memoryview(b"\xff" + data), 1, 29, Mode.STRUCTURED) == (1, 1, 7, 0x1122334455667788, 512, 512)
 
 
@@ -135,6 +142,14 @@ def test_blocks():
     for one in (request(READ, 512, 4096), request(READ, 0, 512), request(WRITE, 4096, 100), request(STATUS, 1, 4096)):
         assert judge(one, minimum_block=4096) == EINVAL
     assert judge(request(READ, 4096, 8192), minimum_block=4096) == 0
+
+
+def test_longest_request():
+    for command in (READ, WRITE):
+        assert judge(request(command, 0, 4096), maximum_block=4096) == 0
+    assert judge(request(READ, 0, 4097), maximum_block=4096) == EINVAL
+    # What has no payload may be longer.
+    assert judge(request(ZERO, 0, 8192), maximum_block=4096) == 0
 
 
 def test_a_payload_that_nobody_sends_by_mistake():

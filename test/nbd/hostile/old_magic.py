@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fakes.nbdpeer import Call
 
-from ovirt_imageio.nbd import errors, wire
+from ovirt_imageio.nbd import errors
 
 EXPECTED = errors.ProtocolError
 MESSAGE = "old style"
 
 
 def script(call: Call) -> None:
-    call.send(wire.INIT_MAGIC + wire.OLDSTYLE_MAGIC + bytes(136))
+    call.send(b"NBDMAGIC" + bytes.fromhex("0000420281861253") + bytes(136))
     call.wait_for_hangup()
