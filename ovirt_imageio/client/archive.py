@@ -5,6 +5,7 @@ Knows archives; knows nothing of image formats.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -77,6 +78,15 @@ class Headers(io.FileIO):
         if size is None or not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError("a header is larger than any name")
         return super().read(size) or b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place. Raises tarfile.ReadError where no file can have one."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise tarfile.ReadError("a member ends where no file does") from None
 
 
 def reason(path: str) -> str:

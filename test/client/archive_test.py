@@ -53,6 +53,17 @@ def test_compressed(tmp_path, mode, kind):
     assert isinstance(error.value, tarfile.ReadError)
 
 
+@pytest.mark.parametrize("size", ["9" * 15, "9" * 18, "9" * 30, "-1"])
+def test_size_beyond_every_file(tmp_path, size):
+    path = tmp_path / "a.ova"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("first")
+        info.pax_headers = {"size": size}
+        archive.addfile(info)
+    with pytest.raises(NotAnArchive):
+        find(str(path), "first")
+
+
 def test_no_archive(tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"x" * 2000)
