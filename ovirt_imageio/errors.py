@@ -176,7 +176,8 @@ class UnsafeImage(Error):
     why: str
 
     def __str__(self) -> str:
-        return f"Cannot use {self.path}: {self.why}"
+        # An image below another one is named by that one.
+        return f"Cannot use {visible(self.path)}: {self.why}"
 
 
 @dataclass(eq=False)

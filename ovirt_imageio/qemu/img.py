@@ -41,8 +41,8 @@ def info(path: str, format: Optional[str] = None) -> dict[str, Any]:
     what qemu-img said.
     """
     known = ["-f", format] if format else []
-    answer = run("look at the image", ["info", "-U", "--output", "json", *known, "--", path])
-    return dict(json.loads(answer))
+    operation = "look at the image"
+    return parse(operation, run(operation, ["info", "-U", "--output", "json", *known, "--", path]))
 
 
 def convert(path: str, format: str, target: str, target_format: str) -> None:
@@ -56,8 +56,8 @@ def measure(path: str, target: str, format: Optional[str] = None) -> dict[str, A
     Without a format qemu-img looks for one. Raises errors.BackendUnavailable with what qemu-img said.
     """
     known = ["-f", format] if format else []
-    answer = run("measure the image", ["measure", "-U", "--output", "json", *known, "-O", target, "--", path])
-    return dict(json.loads(answer))
+    operation = "measure the image"
+    return parse(operation, run(operation, ["measure", "-U", "--output", "json", *known, "-O", target, "--", path]))
 
 
 def run(operation: str, arguments: list[str]) -> bytes:
@@ -68,6 +68,17 @@ def run(operation: str, arguments: list[str]) -> bytes:
         reason = f"cannot run qemu-img: {error.strerror}; install it (qemu-utils or qemu-img)"
         raise errors.BackendUnavailable(operation, reason, error.errno) from None
     if done.returncode != 0:
-        reason = " ".join(done.stderr.decode(errors="replace").replace("qemu-img: ", "").split())
+        reason = errors.printable(done.stderr.decode(errors="replace").replace("qemu-img: ", ""))
         raise errors.BackendUnavailable(operation, reason or f"qemu-img ended with status {done.returncode}")
     return done.stdout
+
+
+def parse(operation: str, answer: bytes) -> dict[str, Any]:
+    """Return the JSON object that qemu-img printed."""
+    try:
+        value = json.loads(answer)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise errors.BackendUnavailable(operation, "qemu-img printed something that is not a JSON object")
+    return value

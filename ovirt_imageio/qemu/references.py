@@ -72,9 +72,17 @@ def parts(info: Info) -> Iterator[str]:
             yield extent["filename"]
 
 
+def is_path(name: str) -> bool:
+    """Return True if the kernel takes this name."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
 def resolve(path: str, name: str, what: str) -> str:
     """Return the path of a file that an image names. Raises UnsafeImage unless it is the name of a plain file."""
     plain = name[len("file:") :] if name.startswith("file:") else name
-    if PROTOCOL.match(plain):
+    if PROTOCOL.match(plain) or not is_path(plain):
         raise UnsafeImage(path, f"{what} something that is not a file, {quoted(name)}")
     return os.path.join(os.path.dirname(path), plain)

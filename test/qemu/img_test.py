@@ -41,6 +41,12 @@ def test_missing(tmp_path):
         img.info(str(tmp_path / "none"))
 
 
+def test_name_that_would_drive_the_terminal(tmp_path):
+    with pytest.raises(errors.BackendUnavailable) as error:
+        img.info(str(tmp_path / "\x1b[2J"))
+    assert error.value.reason.isprintable()
+
+
 def test_unknown_format(tmp_path):
     with pytest.raises(errors.BackendUnavailable, match=r"create the image: .*Unknown file format 'zip'"):
         img.create(str(tmp_path / "disk"), "zip", 512)
@@ -68,3 +74,9 @@ def test_measure(tmp_path):
     assert img.measure(str(path), "qcow2", "qcow2")["fully-allocated"] == 2424832
     with pytest.raises(errors.BackendUnavailable):
         img.measure(str(path), "nonsense")
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b"nothing", b"\xff", b"[" * 100_000])
+def test_output_that_is_not_an_object(answer):
+    with pytest.raises(errors.BackendUnavailable, match=r"look at the image: .* not a JSON object"):
+        img.parse("look at the image", answer)

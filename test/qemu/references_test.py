@@ -42,10 +42,18 @@ def test_names_of_files(name):
     assert len(run({"backing-filename": name}, [{}])) == 1
 
 
-@pytest.mark.parametrize("name", ["json:{}", "nbd://host", "https://host/a", "a:b", "file:json:{}", "fat:/etc", ":a"])
+@pytest.mark.parametrize(
+    "name", ["json:{}", "nbd://host", "https://host/a", "a:b", "file:json:{}", "fat:/etc", ":a", "a\0b", "\ud800"]
+)
 def test_names_of_anything_else(name):
     with pytest.raises(UnsafeImage, match="not a file"):
         run({"backing-filename": name})
+
+
+def test_name_that_would_drive_the_terminal():
+    with pytest.raises(UnsafeImage) as error:
+        run({"backing-filename": "/\x1b[2J"}, [{"backing-filename": "nbd://host"}])
+    assert str(error.value).isprintable()
 
 
 def test_endless_chain():
