@@ -44,6 +44,8 @@ DEVELOPMENT = {
         "pytest>=8.3",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
+        # A second opinion on HTTP.
+        "h11>=0.16",
         "userstorage>=0.5.3",
         *ABILITIES["tokens"],
     ],

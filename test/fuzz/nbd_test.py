@@ -10,6 +10,7 @@ import itertools
 import socket
 import struct
 
+from fuzz.mutations import mutated
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,23 +27,6 @@ from ovirt_imageio.nbd.wire import Chunk, Info, Mode, Option, Reply
 MAX_STEPS = 100_000
 
 numbers = st.sampled_from([0, 1, 2, 3, 4, 5, 7, 255, 4096, 2**16 - 1, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
-
-
-def mutated(data, draw):
-    """Return the bytes with a few changes."""
-    data = bytearray(data)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, max(0, len(data) - 1)))
-        change = draw(st.sampled_from(["set", "cut", "insert", "repeat"]))
-        if change == "set":
-            data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
-        elif change == "cut":
-            del data[at : at + draw(st.integers(1, 20))]
-        elif change == "insert":
-            data[at:at] = draw(st.binary(max_size=20))
-        else:
-            data[at:at] = data[at : at + draw(st.integers(1, 60))]
-    return bytes(data)
 
 
 # Negotiation
