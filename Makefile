@@ -53,6 +53,10 @@ check: system-check $(VENV)/ready storage  ## everything that must be good befor
 soak: system-check $(VENV)/ready  ## hunt for longer than check does; T=torture: one part, T='torture --help': its options
 	$(BIN)/python test/soak/run.py $(T)
 
+.PHONY: mutants
+mutants: $(VENV)/ready  ## which small faults the tests of pure modules do not notice; T=nbd/wire: of one module
+	$(BIN)/python test/tools/mutants.py $(T)
+
 .PHONY: fresh
 fresh: system-fresh  ## try the two commands of the README on minimal systems; ONLY=trixie: one, STEPS=run: no check
 	test/tools/fresh $(ONLY)

@@ -146,9 +146,8 @@ def split_target(target: str) -> tuple[str, str]:
     if target[0] != "/":
         match = ABSOLUTE.match(target)
         if match is not None:
-            target = target[match.end() :]
-            if target[:1] != "/":
-                target = "/" + target
+            # Of two slashes one is dropped below.
+            target = "/" + target[match.end() :]
     if target[:2] == "//":
         # Some clients join the URL of a server that ends in a slash and a path that begins with one.
         target = "/" + target.lstrip("/")

@@ -86,3 +86,7 @@ def test_pieces(offset, length, step):
 
 def test_pieces_without_end():
     assert list(itertools.islice(blocks.pieces(100, None, 512), 3)) == [(100, 412), (512, 512), (1024, 512)]
+
+
+def test_longest_disk():
+    assert blocks.MAX_SIZE == 0x7FFF_FFFF_FFFF_FFFF

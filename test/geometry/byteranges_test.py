@@ -69,6 +69,21 @@ def test_range_malformed(text):
         byteranges.parse_range(text)
 
 
+def test_longest_range():
+    """Two numbers of 20 digits: 2**64 has as many."""
+    digits = "9" * 20
+    assert byteranges.parse_range(f"bytes={digits}-{digits}") == (int(digits), int(digits))
+    with pytest.raises(errors.InvalidRange):
+        byteranges.parse_range(f"bytes=0{digits}-{digits}")
+
+
+def test_longest_content_range():
+    digits = "9" * 20
+    assert byteranges.parse_content_range(f"bytes 0-{digits}/*") == (0, int(digits) + 1)
+    with pytest.raises(errors.InvalidValue):
+        byteranges.parse_content_range(f"bytes 0-0{digits}/*")
+
+
 @given(first=st.integers(0, 2**64), span=st.integers(0, 2**64), available=st.integers(1, 2**63))
 def test_range_stays_inside(first, span, available):
     spec = byteranges.parse_range(f"bytes={first}-{first + span}")

@@ -35,7 +35,15 @@ def test_merged_says_the_same_of_every_byte_with_fewer_words(extents):
 @given(contiguous(), st.integers(0, 30), st.integers(0, 30))
 def test_clipped_says_the_same_of_what_is_left(extents, start, end):
     expected = {offset: flags for offset, flags in by_byte(extents).items() if start <= offset < end}
-    assert by_byte(clipped(extents, start, end)) == expected
+    result = list(clipped(extents, start, end))
+    assert by_byte(result) == expected
+    assert all(extent.length for extent in result)
+
+
+def test_clipped_reads_no_further_than_it_must():
+    extents = iter([ZeroExtent(start, 1, True, False) for start in range(4)])
+    assert len(list(clipped(extents, 0, 2))) == 2
+    assert next(extents).start == 3
 
 
 def test_a_gap_keeps_extents_apart():

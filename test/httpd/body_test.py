@@ -5,7 +5,7 @@ from fakes.sockets import ScriptedSocket, reset, split_at, timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_imageio.httpd.body import ChunkedBody, open_body
+from ovirt_imageio.httpd.body import Body, ChunkedBody, open_body
 from ovirt_imageio.httpd.head import Head, Headers
 from ovirt_imageio.httpd.refusal import ClientGone, Refusal
 from ovirt_imageio.httpd.stream import open_stream
@@ -109,7 +109,9 @@ def test_socket():
     assert body.socket is None
     assert body.readinto(memoryview(bytearray(2))) == 2
     assert body.socket is sock
+    before = stream.activity()
     body.advance(3)
+    assert stream.activity() == before + 3
     assert not body.is_consumed
     body.advance(1)
     assert body.is_consumed
@@ -118,6 +120,36 @@ def test_socket():
     body, stream, _ = make([], content_length="5")
     stream.is_tls = True
     assert body.socket is None
+
+
+@pytest.mark.parametrize("open_one", [lambda stream: Body(stream, 5), ChunkedBody])
+def test_a_client_that_does_not_wait_is_not_told_to_go_on(open_one):
+    sock = ScriptedSocket([b"5\r\nhello\r\n0\r\n\r\n"])
+    assert len(drain(open_one(open_stream(sock, 7)))) == 5
+    assert sock.sent == b""
+
+
+def test_smallest_limits():
+    def chunked(data):
+        return make([data], transfer_encoding="chunked")[0]
+
+    assert chunked(b"0\r\n\r\n").read(0) == b""
+    assert chunked(b"1\r\na\r\n0\r\n\r\n").read(1) == b"a"
+    for limit in (0, 1):
+        with pytest.raises(Refusal) as info:
+            chunked(b"2\r\nab\r\n0\r\n\r\n").read(limit)
+        assert info.value.status == 413
+
+
+def test_longest_lines_between_chunks():
+    def read(size_line, trailers=b""):
+        data = size_line + b"\r\nhello\r\n0\r\n" + trailers + b"\r\n"
+        return drain(make([data], transfer_encoding="chunked")[0])
+
+    assert read(b"5;" + b"x" * 4094) == b"hello"
+    assert refused(lambda: read(b"5;" + b"x" * 4095)) == 400
+    assert read(b"5", b"x: y\r\n" * 99) == b"hello"
+    assert refused(lambda: read(b"5", b"x: y\r\n" * 100)) == 400
 
 
 @pytest.mark.parametrize("fields", [{"content_length": "5"}, {"transfer_encoding": "chunked"}])

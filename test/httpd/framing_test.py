@@ -13,6 +13,10 @@ def make(version=(1, 1), **fields) -> Head:
     return Head("PUT", "/", version, Headers({name.replace("_", "-"): value for name, value in fields.items()}))
 
 
+def test_longest_line_between_chunks():
+    assert framing.CHUNK_LINE_LIMIT == 4096
+
+
 @pytest.mark.parametrize("value, length", [("0", 0), ("5", 5), ("007", 7), ("9" * 19, 10**19 - 1)])
 def test_content_length(value, length):
     assert framing.body_length(make(content_length=value)) == length
@@ -64,6 +68,7 @@ def test_expects_continue():
     [
         ((1, 1), None, True),
         ((1, 1), "keep-alive", True),
+        ((1, 1), "other", True),
         ((1, 1), "Close", False),
         ((1, 1), "upgrade, CLOSE", False),
         ((1, 0), None, False),

@@ -101,12 +101,46 @@ def test_head_limit():
     assert refused(b"\r\n".join([*lines, b"a: " + b"x" * (room + 1)])) == 431
 
 
+def test_numbers():
+    assert head.END == b"\r\n\r\n"
+    assert head.HEAD_LIMIT == 131072
+
+
 def test_check_prefix_endless():
     line = b"GET / HTTP/1.1\r\n"
-    head.check_prefix(line + b"x" * (head.HEAD_LIMIT - len(line)))
+    # Three bytes of the end may be there.
+    head.check_prefix(line + b"x" * (head.HEAD_LIMIT - len(line) + 3))
     with pytest.raises(Refusal) as info:
         head.check_prefix(line + b"x" * (head.HEAD_LIMIT - len(line) + 4))
     assert info.value.status == 431
+
+
+PREFIXES = {
+    b"\r": None,
+    b"G": None,
+    b"GET / HTTP/1.1\r\n": None,
+    b"x" * 4095: None,
+    b"\n": 400,
+    b"\r\n": 400,
+    b"\rG": 400,
+    b" ": 400,
+    b"\x16\x03": 400,
+    b"\xff": 400,
+    b"GET / HTTP/1.1\n": 400,
+    b"x\n": 400,
+    b"x" * 4096: 414,
+    b"x" * 4096 + b"\r\n": 414,
+}
+
+
+@pytest.mark.parametrize("data", PREFIXES, ids=lambda data: repr(data[:20]))
+def test_check_prefix(data):
+    assert outcome(head.check_prefix, data) == PREFIXES[data]
+
+
+def test_what_is_refused_first_decides_the_status():
+    assert outcome(head.parse, b"GET / HTTP/1.1\n" + b"x" * 5000) == 400
+    assert outcome(head.parse, b"\x16 HTTP/2.0") == 400
 
 
 def outcome(action, *arguments):
@@ -153,6 +187,8 @@ TARGETS = {
     "http://host/info/?x": ("/info/", "x"),
     "HTTPS://host:1/a": ("/a", ""),
     "http://host": ("/", ""),
+    "http://host/info/": ("/info/", ""),
+    "http://host//info": ("/info", ""),
     "http://host?a=b": ("/", "a=b"),
     "*": ("*", ""),
     "host:80": ("host:80", ""),

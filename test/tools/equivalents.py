@@ -1,0 +1,35 @@
+"""Mutants that no test can notice, or that it does not matter to notice, and why: see mutants.py.
+
+By module, by the line and the change.
+"""
+
+from __future__ import annotations
+
+__all__ = ["EQUIVALENTS"]
+
+PIECE = "piece = memoryview(bytearray(min(PIECE, limit + 1 if self.length is None else self.length)))"
+
+EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
+    "httpd/body": {
+        ("PIECE = 64 * 1024", "64 to 65"): "a bound: as good",
+        ("PIECE = 64 * 1024", "64 to 63"): "a bound: as good",
+        ("PIECE = 64 * 1024", "1024 to 1025"): "a bound: as good",
+        ("PIECE = 64 * 1024", "1024 to 1023"): "a bound: as good",
+        (PIECE, "1 to 2"): "the length of a step",
+    },
+    "httpd/head": {
+        (
+            "TOKEN_BYTES = frozenset(code for code in range(128) if re.fullmatch(TOKEN, chr(code)))",
+            "128 to 129",
+        ): "128 begins no token",
+        (
+            "TOKEN_BYTES = frozenset(code for code in range(128) if re.fullmatch(TOKEN, chr(code)))",
+            "128 to 127",
+        ): "127 begins no token",
+        ('line_end = data.find(b"\\n", 0, LINE_LIMIT)', "0 to 1"): "the first byte is in a token",
+        ("if line_end < 0:", "Lt to LtE"): "the first byte is in a token",
+        ("if line_end < 0:", "0 to 1"): "the first byte is in a token",
+        ("if match is not None and int(match.group(1)[:4]) != 1:", "4 to 5"): "it bounds a number: both are refused",
+        ("if match is not None and int(match.group(1)[:4]) != 1:", "4 to 3"): "it bounds a number: both are refused",
+    },
+}
