@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.net.lifeline import shut_down
 from ovirt_imageio.net.stream import RECEIVE, Data, Stream
 
 __all__ = ["BUFFER_SIZE", "Data", "Lost", "Peer"]
@@ -175,6 +176,10 @@ class Peer:
     def end_requests(self) -> None:
         """Tell the server that nothing more will come, while its answer still may."""
         self.stream.end()
+
+    def stop_sending(self) -> None:
+        """Let the server not wait for what could not be sent, while its answer still may come. Over TLS, too."""
+        shut_down(self._sock, socket.SHUT_WR)
 
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""

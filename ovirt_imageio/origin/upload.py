@@ -78,6 +78,8 @@ class Upload:
         try:
             is_sent = self._peer.send_unless_heard(data)
         except Lost as e:
+            # It may be our system that failed, and not the server that left: that would wait for the rest.
+            self._peer.stop_sending()
             raise Refused() from e
         if not is_sent:
             raise Refused()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from typing import Any
 
@@ -47,6 +49,26 @@ def chunked():
     pair = Pair(is_chunked=True)
     yield pair
     pair.close()
+
+
+class Poor(socket.socket):
+    """A socket for which the system has no memory to send."""
+
+    def send(self, *_: object) -> int:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
+def test_server_does_not_wait_for_what_cannot_be_sent():
+    """Both sides waited for each other, until a time-out: the server for the body, and we for its answer."""
+    near, far = socket.socketpair()
+    with far, Poor(fileno=near.detach()) as poor:
+        far.settimeout(DEADLINE)
+        peer = Peer(poor, DEADLINE)
+        peer.begin("write")
+        with Upload(peer, lambda peer, is_reusable: peer.close()) as upload:
+            with pytest.raises(Refused):
+                upload.write(memoryview(b"data"))
+            assert far.recv(1) == b""
 
 
 def test_known_length(plain):
