@@ -160,6 +160,8 @@ class Pipeline:
         try:
             yield
         except (Lost, OSError) as e:  # A plain error of the system if the bytes stayed in the kernel.
+            # It may be our system that failed, and not the server that left: that would wait for the rest.
+            peer.stop_sending()
             with contextlib.suppress(Lost):
                 while self._pending and self._peer is not None:
                     self.finish()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -136,6 +138,20 @@ def test_refusal_of_a_frame_that_cannot_be_sent():
     refused = pytest.raises((errors.OriginError, Lost))
     with ScriptedOrigin(refuse) as origin, pipelined(origin.url) as pipeline, refused:
         write_until_refused(pipeline)
+
+
+def test_server_does_not_wait_for_what_cannot_be_sent():
+    """Both sides waited for each other until a time-out: here longer than that of the test."""
+
+    def fail(sink) -> None:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    with DiskOrigin(DATA) as origin, contextlib.closing(Image(origin.url, read_timeout=1000)) as image:
+        pipeline = Pipeline(image)
+        pipeline.zero(0, 1000)
+        with pytest.raises(errors.OriginError, match="Expected 3 bytes, got only 0"):
+            pipeline.stream(500, 3, fail)
+        pipeline.drop()
 
 
 def test_server_that_closes_after_an_answer_loses_the_others():
