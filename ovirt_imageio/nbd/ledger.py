@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 
 from ovirt_imageio.nbd import requests, wire
 from ovirt_imageio.nbd.errors import ClientFault, ProtocolError
+from ovirt_imageio.nbd.replies import MAX_EXTENTS
 from ovirt_imageio.nbd.requests import Request, Rules
 from ovirt_imageio.nbd.wire import CHANGES, Chunk, Command, Mode
 
@@ -26,8 +27,8 @@ __all__ = ["Ledger", "Moved", "Part", "refusal"]
 # wait at the client.
 MAX_PENDING = 1024
 
-# The longest chunk that is not data: 64 Ki extents of 16 bytes, far more than any server lists.
-MAX_CHUNK = 1024 * 1024
+# The longest chunk that is not data: as many extents as we would take ourselves, and what comes before them.
+MAX_CHUNK = (MAX_EXTENTS + 1) * wire.STATUS_EXT_EXTENT.size
 
 # What a server may say of an error, with its numbers.
 MAX_ERROR = wire.MAX_STRING + 16

@@ -26,7 +26,7 @@ from ovirt_imageio.nbd.errors import ProtocolError, RequestFailed, printable
 from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.wire import Chunk, Mode
 
-__all__ = ["Data", "Done", "Hole", "Replies", "SentCommand", "Step"]
+__all__ = ["MAX_EXTENTS", "Data", "Done", "Hole", "Replies", "SentCommand", "Step"]
 
 # How many pieces of one read may wait for their neighbours. Servers answer nearly in order; a hostile one could send
 # every other byte, and make us keep a million numbers.

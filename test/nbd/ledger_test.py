@@ -167,6 +167,17 @@ def test_replies(name, step):
     assert len(book) == 0
 
 
+@pytest.mark.parametrize(
+    "mode,kind,size", [(Mode.STRUCTURED, 5, 4 + 8 * 128 * 1024), (Mode.EXTENDED, 6, 8 + 16 * 128 * 1024)]
+)
+def test_the_longest_list_of_extents_that_qemu_sends(mode, kind, size):
+    book = open_ledger(mode)
+    pass_requests(book, ask(STATUS, 1, mode=mode))
+    answer = chunk(kind, 1, bytes(size), mode=mode)
+    assert book.take_replies(memoryview(answer)) == len(answer)
+    assert book.moved == [Moved(STATUS, 0, 512)]
+
+
 FORGED = {
     "nobody asked": (Mode.STRUCTURED, [], chunk(0, 9)),
     "answered twice": (Mode.STRUCTURED, [ask(WRITE, 1)], simple(1) + simple(1)),
@@ -177,7 +188,7 @@ FORGED = {
     "no data": (Mode.STRUCTURED, [ask(READ, 1)], chunk(1, 1, data_of(0))),
     "simple reply to a read": (Mode.STRUCTURED, [ask(READ, 1)], simple(1)),
     "endless error": (Mode.STRUCTURED, [ask(READ, 1)], chunk(0x8001, 1, bytes(5000))),
-    "endless status": (Mode.STRUCTURED, [ask(STATUS, 1)], chunk(5, 1, bytes(1024**2 + 1))),
+    "endless status": (Mode.STRUCTURED, [ask(STATUS, 1)], chunk(5, 1, bytes(16 * 1024**2 + 1))),
     "simple, where chunks were agreed": (Mode.EXTENDED, [ask(WRITE, 1, mode=Mode.EXTENDED)], simple(1) + bytes(16)),
     "chunks, where simple was agreed": (Mode.SIMPLE, [ask(WRITE, 1)], chunk(0, 1)),
 }
