@@ -167,7 +167,7 @@ class HttpBackend(Backend):
             return None
         nbd = client.speak(stack.enter_context(self._image.attached()), like=agreement)
         is_alike = (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts)
-        if is_alike and nbd.export.size >= offer.size:
+        if is_alike and gate.can_serve(nbd.export, offer):
             return nbd
         log.debug("The origin speaks NBD in another way, translating: %s", nbd.export)
         nbd.close()

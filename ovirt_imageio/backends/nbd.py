@@ -218,7 +218,7 @@ class NBDBackend(Backend):
         It takes the place of ours, as servers limit how many they take; a request of ours opens another one.
         """
         with self._request("open") as old:
-            if old.export.minimum_block > 1 or old.export.maximum_block < offer.maximum_block:
+            if not gate.can_serve(old.export, offer):
                 return None
             if self._writable:
                 if self.writes.is_lost:

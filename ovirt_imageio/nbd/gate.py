@@ -19,18 +19,22 @@ from typing import Callable, Optional
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ClientFault, Disconnected
 from ovirt_imageio.nbd.export import ExportedDisk, Watch, answer, negotiate
-from ovirt_imageio.nbd.handshake import Agreement
+from ovirt_imageio.nbd.handshake import Agreement, Export
 from ovirt_imageio.nbd.inbox import Channel, Inbox
 from ovirt_imageio.nbd.ledger import Ledger, refusal
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.requests import Rules
+from ovirt_imageio.nbd.wire import ExportFlag
 from ovirt_imageio.net.stream import Data, Stream
 
-__all__ = ["Gate", "attach"]
+__all__ = ["Gate", "attach", "can_serve"]
 
 # Many small requests, or a part of a long one: it stays in the cache of the processor.
 BUFFER = 256 * 1024
 
+
+# What a server must be able to do where it was offered.
+ABILITIES = ExportFlag.SEND_FLUSH | ExportFlag.SEND_FUA | ExportFlag.SEND_WRITE_ZEROES
 
 # Returns a connection to the server on which it speaks as was agreed with the client; closing it is up to the caller.
 Connect = Callable[[Agreement], Optional[Client]]
@@ -52,6 +56,12 @@ def attach(channel: Channel, disk: ExportedDisk, offer: Offer, watch: Watch, con
         return
     with server.lending() as stream:
         Gate(inbox, channel, stream, offer, agreement, watch).run()
+
+
+def can_serve(export: Export, offer: Offer) -> bool:
+    """Return True if a server that has this export can do everything that was offered to a client."""
+    has_blocks = export.minimum_block == 1 and export.maximum_block >= offer.maximum_block
+    return has_blocks and export.size >= offer.size and not offer.flags & ABILITIES & ~export.flags
 
 
 class Gate:

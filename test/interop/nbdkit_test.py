@@ -8,6 +8,8 @@ import struct
 import subprocess
 
 import pytest
+from fakes.nbdclient import chunk, handshake, request
+from fakes.nbdexport import Exporting
 from fakes.waiting import DEADLINE
 from real import certificates
 from real.nbd import nbdinfo, nbdkit, tls_folder, uri
@@ -17,7 +19,7 @@ from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.nbd import address, client
 from ovirt_imageio.nbd.errors import ConnectionDead, Refused, RequestFailed, TimedOut
-from ovirt_imageio.nbd.wire import Mode
+from ovirt_imageio.nbd.wire import Command, Mode
 
 pytestmark = [
     pytest.mark.storage,
@@ -296,3 +298,15 @@ def test_nbdcopy_copies_what_we_wrote(tmp_path):
             backend.receive_from(Source(data), 0, SIZE, lambda count: None)
         subprocess.run(["nbdcopy", uri(path), str(tmp_path / "copy")], check=True, timeout=DEADLINE)
     assert (tmp_path / "copy").read_bytes() == data
+
+
+def test_an_attached_client_of_a_server_that_offers_less():
+    """What was offered to the client is done, if not by the server then by us."""
+    with (
+        nbdkit("--filter=nozero", "memory", "1M") as path,
+        Exporting(lambda: NBDBackend(f"nbd:unix:{path}", writable=True), can_extend=False) as exporting,
+        exporting.connect() as sock,
+    ):
+        handshake(sock)
+        sock.sendall(request(Command.WRITE_ZEROES, 1, 0, 512))
+        assert chunk(sock) == (1, 0, 1, b"")
