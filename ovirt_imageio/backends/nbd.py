@@ -5,6 +5,7 @@ Knows URLs and the NBD client; knows nothing of requests, tickets and configurat
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import logging
@@ -197,6 +198,7 @@ class NBDBackend(Backend):
 
     def attach(self, channel: Channel, offer: Offer, watch: Watch) -> None:
         """Let the client talk to the NBD server itself, where the server speaks as was agreed with the client."""
+        offer = dataclasses.replace(offer, can_punch=self._sparse)
         connect = functools.partial(self._connect_like, offer)
         try:
             gate.attach(channel, self, offer, watch, connect)

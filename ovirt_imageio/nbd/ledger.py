@@ -19,7 +19,7 @@ from ovirt_imageio.nbd import requests, wire
 from ovirt_imageio.nbd.errors import ClientFault, ProtocolError
 from ovirt_imageio.nbd.replies import MAX_EXTENTS
 from ovirt_imageio.nbd.requests import Request, Rules
-from ovirt_imageio.nbd.wire import CHANGES, Chunk, Command, Mode
+from ovirt_imageio.nbd.wire import CHANGES, Chunk, Command, CommandFlag, Mode
 
 __all__ = ["Ledger", "Moved", "Part", "refusal"]
 
@@ -128,7 +128,8 @@ class Ledger:
         """Yield the parts of what the client sent that may pass or are refused.
 
         Once all are yielded, `taken` tells how much of it is dealt with: a header that is not complete, and what comes
-        while it is full, must be shown again, with more behind it. Raises errors.ClientFault.
+        while it is full, must be shown again, with more behind it. Where zeroing may give no space back, its requests
+        are changed to say so. Raises errors.ClientFault.
         """
         position = start = 0
         size = len(data)
@@ -161,6 +162,10 @@ class Ledger:
                 position += self._header
             else:
                 self._note(request)
+                if request.command == Command.WRITE_ZEROES and not self._rules.can_punch:
+                    wire.REQUEST_FLAGS.pack_into(
+                        data, position + wire.REQUEST_FLAGS_AT, request.flags | CommandFlag.NO_HOLE
+                    )
                 position += self._header
         self.taken = position
         if start < position:

@@ -59,6 +59,8 @@ class Offer:
     maximum_block: int = MAXIMUM_BLOCK
     # May requests and replies have extended headers?
     can_extend: bool = True
+    # May zeroing give space back? If not, it keeps what is allocated, whatever the client asks for.
+    can_punch: bool = True
 
 
 Steps = Generator[Step, bytes, None]

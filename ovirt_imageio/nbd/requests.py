@@ -74,6 +74,7 @@ class Rules:
     def __init__(self, offer: Offer, agreement: Agreement) -> None:
         self.size = offer.size
         self.maximum = offer.maximum_block
+        self.can_punch = offer.can_punch
         self._block = offer.minimum_block
         flags = offer.flags
         self._is_read_only = ExportFlag.READ_ONLY in flags

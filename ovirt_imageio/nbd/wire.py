@@ -130,6 +130,10 @@ EXTENDED_REPLY_MAGIC = 0x6E8A278C
 
 REQUEST = struct.Struct(">IHHQQI")  # magic, flags, command, cookie, offset, length
 EXTENDED_REQUEST = struct.Struct(">IHHQQQ")
+
+# The flags in the header of a request of either kind, and where they are.
+REQUEST_FLAGS = struct.Struct(">H")
+REQUEST_FLAGS_AT = 4
 SIMPLE_REPLY = struct.Struct(">IIQ")  # magic, error, cookie
 STRUCTURED_REPLY = struct.Struct(">IHHQI")  # magic, flags, type, cookie, length
 EXTENDED_REPLY = struct.Struct(">IHHQQQ")  # magic, flags, type, cookie, offset, length

@@ -361,6 +361,39 @@ def test_a_server_that_leaves_after_the_good_bye():
     assert not exporting.failures
 
 
+@pytest.mark.parametrize("is_sparse,expected", [(False, [0, 2, 3]), (True, [0, 0, 3])])
+def test_zeroing_keeps_what_is_allocated_unless_the_ticket_is_sparse(is_sparse, expected):
+    """The third request says so itself, and wants to be stored at once."""
+    calls: list[Call] = []
+    flags = []
+
+    def script(call: Call) -> None:
+        calls.append(call)
+        call.negotiate()
+        while True:
+            asked = call.request()
+            flags.append(asked.flags)
+            call.done(asked)
+
+    with (
+        Peer(script) as peer,
+        Exporting(
+            lambda: NBDBackend(f"nbd:{peer.location.address}", writable=True, sparse=is_sparse), can_extend=False
+        ) as exporting,
+        exporting.connect() as sock,
+    ):
+        handshake(sock)
+        for message in (
+            request(Command.WRITE, 1, 0, 512, bytes(512)),
+            request(Command.WRITE_ZEROES, 1, 0, 512),
+            request(Command.WRITE_ZEROES, 1, 0, 512, flags=3),
+        ):
+            sock.sendall(message)
+            assert receive(sock, 16)[4:8] == bytes(4)
+    # The first one is the flush of the connection before.
+    assert flags[-3:] == expected
+
+
 def test_a_server_that_speaks_otherwise_is_translated(data):
     """A client without structured replies, and contexts with other numbers: each is served, if not unread."""
     with (

@@ -97,6 +97,18 @@ def test_nothing_passes_behind_the_good_bye():
     assert book.is_over
 
 
+@pytest.mark.parametrize("mode", [Mode.STRUCTURED, Mode.EXTENDED])
+def test_zeroing_where_nothing_may_be_punched(mode):
+    offer = Offer(SIZE, FLAGS, can_punch=False)
+    book = Ledger(Rules(offer, Agreement(mode)), mode)
+    others = ask(WRITE, 1, mode=mode) + ask(READ, 2, mode=mode)
+    zero = ask(ZERO, 3, mode=mode)
+    data = bytearray(others + zero)
+    assert [(part.start, part.end) for part in book.take_requests(memoryview(data))] == [(0, len(data))]
+    # NBD_CMD_FLAG_NO_HOLE
+    assert data == others + zero[:4] + b"\0\2" + zero[6:]
+
+
 def test_a_cookie_is_used_once():
     book = open_ledger()
     with pytest.raises(ClientFault):
