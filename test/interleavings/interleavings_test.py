@@ -146,15 +146,16 @@ def fail_that_interrupts_nothing(self, error):
 
 @contextlib.contextmanager
 def locked_by_looking(self, offset, length):
-    edges = set(shared.blocks.shared_blocks(offset, length, shared.GRAIN))
+    start, count = shared.blocks.span(offset, length, shared.GRAIN)
+    claim = shared.Claim(start, start + count, shared.blocks.shared_blocks(offset, length, shared.GRAIN))
     with self._changed:
-        self._changed.wait_for(lambda: self._locked.isdisjoint(edges))
-    self._locked |= edges
+        self._changed.wait_for(lambda: not any(map(claim.excludes, self._claims)))
+    self._claims.append(claim)
     try:
         yield
     finally:
         with self._changed:
-            self._locked -= edges
+            self._claims.remove(claim)
             self._changed.notify_all()
 
 

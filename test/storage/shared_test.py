@@ -68,6 +68,11 @@ def test_no_shared_block_no_waiting(hold, first, second):
         ((0, GRAIN + 1), (GRAIN + 1, GRAIN)),
         ((GRAIN - 1, 2), (0, GRAIN - 1)),
         ((GRAIN - 1, 2), (GRAIN + 1, 10 * GRAIN)),
+        # A part, and the whole: the part is written with what the rest of the block was before.
+        ((0, 100), (0, GRAIN)),
+        ((0, GRAIN), (0, 100)),
+        ((5 * GRAIN, 100), (0, 10 * GRAIN)),
+        ((0, 10 * GRAIN), (5 * GRAIN + 100, 100)),
     ],
 )
 def test_shared_block_waits(hold, first, second):
