@@ -40,6 +40,9 @@ BACKLOG = 16
 # Seconds until what is cut must have ended.
 PATIENCE = 5.0
 
+# Seconds to wait when a program cannot be accepted: the next try would most likely fail, too.
+PAUSE = 0.1
+
 # A path, or host and port.
 Address = Union[str, tuple[str, int]]
 
@@ -68,6 +71,8 @@ class Attachment:
         self._scope = contextlib.ExitStack()
         # Cut to end all connections.
         self._line = Lifeline()
+        # Set when no more programs are accepted.
+        self._is_closing = threading.Event()
         # Guards what follows.
         self._lock = threading.Lock()
         self._programs: dict[threading.Thread, socket.socket] = {}
@@ -86,6 +91,7 @@ class Attachment:
             accepting.start()
             scope.callback(accepting.join, PATIENCE)
             scope.callback(shut_down, listening)
+            scope.callback(self._is_closing.set)
             self._scope = scope.pop_all()
         return self
 
@@ -119,13 +125,18 @@ class Attachment:
         return sock
 
     def _accept(self, listening: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
+        while not self._is_closing.is_set():
+            try:
                 sock, _ = listening.accept()
-                thread = threading.Thread(target=self._serve, args=(sock,), name="attach-program", daemon=True)
-                with self._lock:
-                    self._programs[thread] = sock
-                thread.start()
+            except OSError as error:
+                if not self._is_closing.is_set():
+                    log.error("Cannot accept a program: %s; the limit of open files may be too low", error)
+                    self._is_closing.wait(PAUSE)
+                continue
+            thread = threading.Thread(target=self._serve, args=(sock,), name="attach-program", daemon=True)
+            with self._lock:
+                self._programs[thread] = sock
+            thread.start()
 
     def _cut_all(self) -> None:
         """End all connections."""

@@ -4,8 +4,8 @@
     client <── ledger <── from_server <── server         replies as they are; our own answers to what was refused
                   └──────────> watch                     what succeeded
 
-The bytes pass as they are, but for one flag of requests to zero (`Offer.can_punch`), through two buffers of a fixed size, whatever both sides do: what one side does not take is not
-taken from the other one.
+The bytes pass as they are, but for one flag of requests to zero (`Offer.can_punch`), through two buffers of a fixed
+size, whatever both sides do: what one side does not take is not taken from the other one.
 
 Knows streams and the ledger; knows nothing of HTTP and tickets.
 """

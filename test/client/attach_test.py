@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -113,6 +115,35 @@ def test_nothing_is_left_behind(server):
         nbd.read(0, memoryview(bytearray(512)))
     nbd.close()
     wait_until(lambda: threading.active_count() <= threads + 1, "the end of threads")
+
+
+class Hindered(socket.socket):
+    """A listening socket without a free descriptor when the first program comes."""
+
+    has_failed = False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if not self.has_failed:
+            self.has_failed = True
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().accept()
+
+
+class HinderedAttachment(Attachment):
+    """One that listens there."""
+
+    def _listen(self, scope: contextlib.ExitStack) -> socket.socket:
+        return Hindered(fileno=super()._listen(scope).detach())
+
+
+def test_a_program_that_could_not_be_accepted_at_once(server, caplog):
+    with (
+        contextlib.closing(Remote(server.url, None)) as remote,
+        HinderedAttachment(remote) as attachment,
+        connect(attachment) as nbd,
+    ):
+        assert nbd.export.size == SIZE
+    assert "Too many open files" in caplog.text
 
 
 def test_a_path_of_the_callers_own(server, tmp_path):
