@@ -327,11 +327,14 @@ class Store:
             return True
 
     def _forget_drained(self, transfer: Transfer, deadline: float, is_quiet: bool) -> None:
-        if not transfer.wait_drained(max(0, deadline - time.monotonic())):
+        is_drained = transfer.wait_drained(max(0, deadline - time.monotonic()))
+        # It may have ended since.
+        running = [] if is_drained else transfer.describe_running()
+        if running:
             if is_quiet:
                 log.info("REMOVE transfer=%s: canceled, still busy", transfer.id)
                 return
-            raise errors.TransferBusy(transfer.id, transfer.describe_running())
+            raise errors.TransferBusy(transfer.id, running)
         if self._forget(transfer):
             log.info("REMOVE transfer=%s", transfer.id)
             self._observer.ticket_removed()

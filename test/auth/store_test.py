@@ -278,6 +278,16 @@ def test_remove_times_out(store, runner, clock):
     assert store.list() == []
 
 
+def test_what_ends_with_the_timeout_is_not_busy(store):
+    """Nothing could be named that still runs."""
+    transfer = store.add(document())
+    wait_drained = transfer.wait_drained
+    # As if it had ended just after the wait.
+    transfer.wait_drained = lambda seconds: not wait_drained(seconds)
+    store.remove(UUID, 0.01)
+    assert store.list() == []
+
+
 def test_remove_without_waiting(store, runner, recorder):
     store.add(document())
     _, run = begin(runner, store)

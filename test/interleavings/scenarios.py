@@ -322,8 +322,9 @@ class World:
         timeout = self.scheduler.random.choice((0, 1, 60))
         try:
             self.store.remove(ID, timeout)
-        except errors.TransferBusy:
+        except errors.TransferBusy as error:
             assert timeout, "without a wait nothing is raised"
+            assert error.operations, "busy with nothing"
             return
         if before is not None and timeout and adds == self.adds and not adds % 2:
             assert before.is_drained, "removed, but not drained"
