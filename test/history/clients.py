@@ -319,13 +319,14 @@ def drive(recorder: Recorder, makers: Sequence[Callable[[random.Random], Client]
     def live(make: Callable[[random.Random], Client], dice: random.Random) -> None:
         client: Optional[Client] = None
         try:
-            for _ in range(count):
-                if recorder.is_over.is_set():
-                    break
+            done, well = 0, time.monotonic()
+            while done < count and not recorder.is_over.is_set():
                 try:
                     client = client or make(dice)
                     client.act()
-                except BROKEN:
+                    done, well = done + 1, time.monotonic()
+                except BROKEN as error:
+                    assert time.monotonic() - well < DEADLINE, f"the disk does not come back: {error}"
                     recorder.counts["broken"] += 1
                     if client is not None:
                         client.close()

@@ -7,6 +7,7 @@ make soak T='history nbd-qcow2 --seed 12'       # the same choices; what the mac
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     unknown = set(options.kinds) - set(disks.KINDS)
     if unknown:
         parser.error(f"no kind is called {', '.join(sorted(unknown))}")
+    # Of the server in this process; the others have files.
+    logging.disable(logging.CRITICAL)
     kinds = options.kinds or list(disks.KINDS)
     counts: Counter[str] = Counter()
     failed = rounds = 0
