@@ -35,9 +35,10 @@ __all__ = ["FAULTS", "Call", "Seam", "chosen"]
 
 PACKAGE = "ovirt_imageio"
 
-# Behind the name of a fault: it happens from then on, each time.
+# Behind the name of a fault: it happens from then on, each time. Not for those that ask to try again: the kernel says
+# that once poll() has told that there is nothing.
 EVER = "*"
-LASTING = ("EIO", "ENOSPC", "EMFILE", "EAGAIN", "ECONNREFUSED", "short", "thread")
+LASTING = ("EIO", "ENOSPC", "EMFILE", "ECONNREFUSED", "short", "thread")
 
 # After these nothing more can pass.
 LOST = ("ECONNRESET", "EPIPE", "ETIMEDOUT")
