@@ -22,6 +22,7 @@ from typing import Any, NoReturn, Optional, cast
 from ovirt_imageio import client
 from ovirt_imageio.client import meter, stdio, transfer
 from ovirt_imageio.client.attach import Attachment
+from ovirt_imageio.client.engine import commands as engine_commands
 from ovirt_imageio.client.options import PROGRAM, STREAM, make_parser, parse, take_environment
 from ovirt_imageio.client.progress import ProgressCounter
 from ovirt_imageio.client.remote import Remote
@@ -57,6 +58,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         "checksum": checksum,
         "map": show_map,
         "nbd": attach,
+        "upload-disk": upload_disk,
+        "download-disk": download_disk,
     }
     parser = make_parser(commands)
     options = parse(parser, sys.argv[1:] if arguments is None else arguments)
@@ -226,6 +229,18 @@ def attach(options: argparse.Namespace) -> int:
             print(attached.uri, flush=True)
             threading.Event().wait()
         return 0
+
+
+def upload_disk(options: argparse.Namespace) -> None:
+    """Upload FILE to a new disk of an engine."""
+    with progress_of(options, "inspecting image") as progress:
+        engine_commands.upload_disk(options, progress)
+
+
+def download_disk(options: argparse.Namespace) -> None:
+    """Download a disk of an engine to FILE."""
+    with progress_of(options, "creating transfer") as progress:
+        engine_commands.download_disk(options, progress)
 
 
 def run_command(command: list[str]) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
 from ovirt_imageio.client.copy.engine import MAX_WORKERS
+from ovirt_imageio.client.engine import arguments as engine_arguments
+from ovirt_imageio.client.engine import settings as engine_settings
 from ovirt_imageio.client.remote import RETRIES
 from ovirt_imageio.ops import checksum as checksums
 from ovirt_imageio.terminal.arguments import Parser, size
@@ -75,7 +77,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 
 def take_environment(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Let the environment tell whom to trust, when the arguments do not."""
+    """Let the environment, and of the engine commands the configuration file, tell what the arguments do not."""
+    if "engine_url" in options:
+        engine_settings.complete(options, environ)
+        return
     if "cafile" not in options or options.cafile or options.fingerprint or options.insecure:
         return
     # The certificate itself is stricter than authorities that may vouch for others, too.
@@ -97,7 +102,7 @@ def add_command(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("--log-file", help="log to this file instead of the terminal")
     levels = ["debug", "info", "warning", "error"]
-    parser.add_argument("--log-level", choices=levels, default="warning", help="default %(default)s")
+    parser.add_argument("--log-level", choices=levels, default="warning", help="default warning")
     return parser
 
 
@@ -165,6 +170,18 @@ def add_nbd(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(program=[])
 
 
+def add_upload_disk(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of upload-disk."""
+    add_shown(parser)
+    engine_arguments.add_upload_disk(parser)
+
+
+def add_download_disk(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of download-disk."""
+    add_shown(parser)
+    engine_arguments.add_download_disk(parser)
+
+
 def loopback(text: str) -> tuple[str, int]:
     """Return host and port."""
     host, colon, port = text.rpartition(":")
@@ -182,12 +199,23 @@ ADDERS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "checksum": add_checksum,
     "map": add_map,
     "nbd": add_nbd,
+    "upload-disk": add_upload_disk,
+    "download-disk": add_download_disk,
 }
 
 
 def add_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the options of upload and download."""
     add_server(parser)
+    add_shown(parser)
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted transfer of FILE")
+    parser.add_argument("--verify", action="store_true", help="compare checksums at the end")
+    parser.add_argument("--bandwidth", type=size, help="bytes per second at most, for example 100m")
+    parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
+
+
+def add_shown(parser: argparse.ArgumentParser) -> None:
+    """Add how a copy shows its progress, and how many connections it makes."""
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
         "-o",
@@ -198,10 +226,6 @@ def add_transfer(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     parser.add_argument("--max-workers", type=workers, default=MAX_WORKERS, help="connections, 1 to 8")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted transfer of FILE")
-    parser.add_argument("--verify", action="store_true", help="compare checksums at the end")
-    parser.add_argument("--bandwidth", type=size, help="bytes per second at most, for example 100m")
-    parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:

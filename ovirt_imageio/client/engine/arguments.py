@@ -1,0 +1,99 @@
+"""The arguments of upload-disk and download-disk.
+
+Knows argparse; knows nothing of the engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import uuid
+
+from ovirt_imageio.terminal.arguments import size
+from ovirt_imageio.units import KiB, MiB
+
+__all__ = ["add_download_disk", "add_upload_disk"]
+
+SMALLEST_BUFFER = 64 * KiB
+LARGEST_BUFFER = 16 * MiB
+
+EPILOG = """\
+configuration file:
+  --config NAME takes what the command line leaves open from the section [NAME] of ~/.config/ovirt-img.conf (or
+  $XDG_CONFIG_HOME/ovirt-img.conf). Its keys: engine_url, username, password, cafile, secure, disk_timeout, log_file,
+  log_level, description. Without --password-file and password, the program asks for the password.
+
+environment:
+  OVIRT_IMG_CA   what --cafile is by default
+
+exit status:
+  0    done
+  1    failed; the last line tells why
+  2    wrong arguments, or none
+  130  interrupted with Ctrl-C
+  143  stopped with SIGTERM
+"""
+
+
+def add_upload_disk(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of upload-disk."""
+    add_engine(parser)
+    parser.add_argument("-s", "--storage-domain", metavar="NAME", required=True, help="where the new disk shall be")
+    add_format(parser, "the format of the disk")
+    parser.add_argument("--preallocated", action="store_true", help="allocate the disk, instead of letting it grow")
+    parser.add_argument("--disk-id", metavar="UUID", type=disk_id, help="the id of the new disk")
+    parser.add_argument("--name", help="the name of the new disk (default: that of FILE, without extension)")
+    parser.add_argument("filename", metavar="FILE", type=regular_file)
+
+
+def add_download_disk(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of download-disk."""
+    add_engine(parser)
+    add_format(parser, "the format of FILE")
+    parser.add_argument("--keep", action="store_true", help="fail if FILE exists")
+    parser.add_argument("disk_id", metavar="DISK_ID", type=disk_id)
+    parser.add_argument("filename", metavar="FILE")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add how to reach the engine."""
+    parser.epilog = EPILOG
+    # None: the configuration file may tell, see settings.py.
+    parser.set_defaults(log_level=None, password=None, disk_timeout=None)
+    parser.add_argument("-c", "--config", metavar="NAME", help="a section of the configuration file, see below")
+    parser.add_argument("--engine-url", metavar="URL", help="the engine, for example https://engine.example.com")
+    parser.add_argument("--username", metavar="USER", help="a user of the engine, for example admin@internal")
+    parser.add_argument("--password-file", metavar="FILE", help="the password of that user, in a file")
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument("--cafile", help="certificates to verify engine and hosts with, instead of those of the system")
+    trust.add_argument("--insecure", action="store_true", help="trust any engine and host that answers")
+    parser.add_argument("-d", "--description", help="of the new disk (default: Uploaded by ovirt-img)")
+    parser.add_argument("--buffer-size", type=buffer_size, help="64k to 16m; has no effect, buffers are small")
+
+
+def add_format(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the choice of a format."""
+    parser.add_argument("-f", "--format", choices=["raw", "qcow2"], default="qcow2", help=f"{what} (default qcow2)")
+
+
+def disk_id(text: str) -> str:
+    """Return the id of a disk, as the engine writes it."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the id of a disk (a UUID)") from None
+
+
+def regular_file(text: str) -> str:
+    """Return the path of a file that is there."""
+    if not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
+    return text
+
+
+def buffer_size(text: str) -> int:
+    """Return the size of a buffer."""
+    count = size(text)
+    if not SMALLEST_BUFFER <= count <= LARGEST_BUFFER:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 64k to 16m")
+    return count

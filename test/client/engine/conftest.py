@@ -1,0 +1,64 @@
+"""An engine whose tickets a real daemon serves, through each SDK: the fake one, and the real one where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+
+import pytest
+from fakes.engine import PASSWORD, USER, Engine, serve
+from fakes.enginesdk import make_sdk
+from real import daemon
+
+SDKS = ["fake", "real"]
+HAS_SDK = importlib.util.find_spec("ovirtsdk4") is not None
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory):
+    with daemon.running(tmp_path_factory.mktemp("daemon")) as running:
+        yield running
+
+
+@pytest.fixture(params=SDKS)
+def sdk(request):
+    """Which SDK speaks to the engine."""
+    if request.param == "real" and not HAS_SDK:
+        pytest.skip("ovirt-engine-sdk-python is not installed; pip compiles it, that takes gcc and libxml2-dev")
+    return request.param
+
+
+@pytest.fixture
+def make_url(sdk, monkeypatch):
+    """Return how to get the URL of an engine."""
+    with contextlib.ExitStack() as stack:
+
+        def make(engine):
+            if sdk == "real":
+                return stack.enter_context(serve(engine))
+            monkeypatch.setitem(sys.modules, "ovirtsdk4", make_sdk(engine))
+            monkeypatch.setitem(sys.modules, "ovirtsdk4.types", make_sdk(engine).types)
+            return "http://engine.example.com"
+
+        yield make
+
+
+@pytest.fixture
+def engine(running, tmp_path, make_url):
+    """An engine; its `url` leads to it."""
+    made = Engine(running, tmp_path)
+    made.url = make_url(made)
+    return made
+
+
+@pytest.fixture
+def login(engine, tmp_path, running):
+    """The options that log in."""
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\n")
+    path.chmod(0o600)
+    return [
+        *("--engine-url", engine.url, "--username", USER, "--password-file", str(path)),
+        *("--cafile", running.ca_file),
+    ]
