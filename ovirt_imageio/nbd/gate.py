@@ -230,7 +230,8 @@ class Gate:
             # One that left after its last reply is no fault: the client may be taking that reply still.
             poll.register(self._server.wire.sock, wanted[self._server])
         # The client is late where it must take something, or has begun a request; else the server is.
-        late = self._client if self._to_client or not len(self._ledger) else self._server
+        is_begun = not len(self._ledger) or (self._ledger.is_amid_request and not self._to_server)
+        late = self._client if self._to_client or is_begun else self._server
         ready = poll.poll(None if late.timeout is None else math.ceil(late.timeout * 1000))
         if not ready:
             raise late.failure(TimeoutError(), is_sending=late is self._client or bool(self._to_server))

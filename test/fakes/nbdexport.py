@@ -50,8 +50,8 @@ class Failures:
 class SocketChannel:
     """A channel over a socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.stream = Stream(sock, DEADLINE, Failures())
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self.stream = Stream(sock, timeout, Failures())
         self.wait = self.readinto = self.stream.readinto
         self.send_parts = self.stream.send_parts
 
@@ -86,7 +86,10 @@ class Watching:
 
 
 class Exporting:
-    """Serves a disk on a Unix socket; `failures` are the errors that ended a connection."""
+    """Serves a disk on a Unix socket; `failures` are the errors that ended a connection.
+
+    A client may stand still for `timeout` seconds.
+    """
 
     def __init__(
         self,
@@ -94,11 +97,13 @@ class Exporting:
         flags: ExportFlag = FLAGS,
         contexts: Sequence[str] = CONTEXTS,
         can_extend: bool = True,
+        timeout: float = DEADLINE,
     ) -> None:
         self._open_disk = open_disk
         self._flags = flags
         self._contexts = tuple(contexts)
         self._can_extend = can_extend
+        self._timeout = timeout
         self.failures: list[Exception] = []
         self.watch = Watching()
         self._threads: list[threading.Thread] = []
@@ -156,6 +161,6 @@ class Exporting:
                 disk.size(), self._flags, contexts=dict(enumerate(self._contexts)), can_extend=self._can_extend
             )
             try:
-                disk.attach(SocketChannel(sock), offer, self.watch)
+                disk.attach(SocketChannel(sock, self._timeout), offer, self.watch)
             except Exception as error:
                 self.failures.append(error)

@@ -198,6 +198,22 @@ def test_a_client_that_leaves_amid_a_request(sock, gated, data, cut):
     assert data == before
 
 
+def test_a_client_that_stands_still_amid_a_payload(data):
+    """It is late, not the server, which waits for the rest."""
+    with (
+        Exporting(lambda: MemoryBackend(data), can_extend=False) as there,
+        Exporting(
+            lambda: NBDBackend(f"nbd:unix:{there.path}", writable=True), can_extend=False, timeout=0.2
+        ) as exporting,
+        exporting.connect() as sock,
+    ):
+        handshake(sock)
+        sock.sendall(request(Command.WRITE, 1, 0, 512, b"x" * 512)[:100])
+        assert sock.recv(1) == b""
+        wait_until(lambda: bool(exporting.failures), "the failure")
+        assert isinstance(exporting.failures[0], TimeoutError)
+
+
 def test_a_cookie_twice(sock, gated):
     sock.sendall(request(Command.READ, 1, 0, MIB) + request(Command.READ, 1, 0, MIB))
     with contextlib.suppress(ConnectionResetError):
