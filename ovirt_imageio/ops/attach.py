@@ -19,9 +19,9 @@ from ovirt_imageio.ops.operations import Operation
 
 __all__ = ["Attach", "make_offer"]
 
-# What is moved: the other commands move nothing.
-MOVES = frozenset([Command.READ, Command.WRITE, Command.WRITE_ZEROES])
-WRITES = MOVES - {Command.READ}
+# What is moved, by the names of the operations that do the same over HTTP: the other commands move nothing.
+MOVES: dict[int, str] = {Command.READ: "read", Command.WRITE: "write", Command.WRITE_ZEROES: "zero"}
+WRITES = frozenset([Command.WRITE, Command.WRITE_ZEROES])
 
 
 class Attach(Operation):
@@ -29,7 +29,7 @@ class Attach(Operation):
 
     `done` is the sum of all requests that succeeded: it may be more than the disk has. A watch of its own requests.
 
-    Threads: those of Operation. `moved_since` is called by one thread at a time.
+    Threads: those of Operation. `moved_since` and `counts_since` are called by one thread at a time.
     """
 
     name = "nbd"
@@ -47,6 +47,9 @@ class Attach(Operation):
         self._has_written = False
         # The ranges that were moved and were not asked for yet, as start and end.
         self._ranges: deque[tuple[int, int]] = deque()
+        # How many bytes were moved, and how many of them were asked for.
+        self._counts = dict.fromkeys(MOVES.values(), 0)
+        self._told = dict(self._counts)
 
     @property
     def is_changing(self) -> bool:
@@ -64,6 +67,13 @@ class Attach(Operation):
         """Yield the ranges that were moved since the last call."""
         while self._ranges:
             yield self._ranges.popleft()
+
+    def counts_since(self, done: int) -> Iterable[tuple[str, int]]:
+        """Yield how many bytes were moved since the last call, by kind of request."""
+        for name, count in self._counts.items():
+            told, self._told[name] = self._told[name], count
+            if told < count:
+                yield name, count - told
 
     # The watch.
 
@@ -97,8 +107,7 @@ class Attach(Operation):
         elif command == Command.FLUSH and not self._has_written:
             self._backend.writes.note_flush()
         if command in MOVES:
-            self._ranges.append((offset, offset + length))
-            self.done += length
+            self._count(command, offset, offset + length)
 
     def under_way(self, has_changes: bool) -> None:
         """Note whether such a request changes the disk."""
@@ -110,9 +119,14 @@ class Attach(Operation):
     def _tell(self) -> None:
         """Let the range be counted that was moved since the last time."""
         if self._start < self._position:
-            self._ranges.append((self._start, self._position))
-            self.done += self._position - self._start
+            self._count(self._current, self._start, self._position)
             self._start = self._position
+
+    def _count(self, command: int, start: int, end: int) -> None:
+        # First this: a thread that sees `done` grow finds what it is made of.
+        self._ranges.append((start, end))
+        self._counts[MOVES[command]] += end - start
+        self.done += end - start
 
     def __str__(self) -> str:
         return f"nbd, {self.done} bytes done"

@@ -69,6 +69,10 @@ class Operation(abc.ABC):
         """Return the ranges that were moved since `done` had this value, as start and end."""
         return [(self.offset + done, self.offset + self.done)]
 
+    def counts_since(self, done: int) -> Iterable[tuple[str, int]]:
+        """Return how many bytes were moved since `done` had this value, by the name of what moved them."""
+        return [(self.name, self.done - done)]
+
     @abc.abstractmethod
     def run(self) -> None:
         """Do it. Raises errors.OperationCanceled soon after cancel()."""
