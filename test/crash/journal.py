@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 from unittest import mock
 
 from crash.filelog import Names, logging_file
@@ -79,9 +79,8 @@ def download(folder: Path, server: ImageServer, disk: VolatileDisk, journal: Pat
     options: dict[str, Any] = {"fmt": "raw", "resume": str(journal), "max_workers": 3, "retries": 0}
     server.add("ticket", lambda: MemoryBackend(DATA, extents={"zero": EXTENTS}), size=SIZE)
     if is_lost:
-        with contextlib.suppress(Interrupt):
-            progress = interrupt_once_noted(journal)
-            client.download(server.url("ticket"), image, None, progress=progress, **options)
+        with contextlib.suppress(Interrupt), mock.patch.object(resume.Journal, "record", record_and_interrupt):
+            client.download(server.url("ticket"), image, None, **options)
             raise AssertionError("it should have been interrupted")
         os.unlink(image)
     names = Names(str(journal))
@@ -118,14 +117,14 @@ def names_of(names: Names, disk: VolatileDisk) -> Any:
     return There()
 
 
-def interrupt_once_noted(journal: Path) -> Callable[[int], None]:
-    """Return the progress of a copy that is interrupted when its journal says that something is done."""
+record = resume.Journal.record
 
-    def progress(moved: int) -> None:
-        if resume.decode(journal.read_bytes()).done:
-            raise Interrupt
 
-    return progress
+def record_and_interrupt(self: resume.Journal, tasks: Iterable[plan.Task]) -> None:
+    """Let a copy be interrupted when its journal says that something is done."""
+    record(self, tasks)
+    if self.done:
+        raise Interrupt
 
 
 def check(disk: VolatileDisk, names: Names, dice: random.Random, subsets: int) -> tuple[int, int]:

@@ -152,6 +152,8 @@ class VolatileServer:
         self._flags = flags
         self._scope = contextlib.ExitStack()
         self._lock = threading.Lock()
+        # Held while nobody is served.
+        self._power = threading.Lock()
         self._threads: dict[threading.Thread, Call] = {}
         self._error: Optional[BaseException] = None
         self._path = ""
@@ -199,9 +201,10 @@ class VolatileServer:
             thread.join(DEADLINE)
 
     def power_failure(self, dice: random.Random) -> None:
-        """End all connections, and lose what was not flushed."""
-        self.cut()
-        self.disk.lose(dice)
+        """End all connections, and lose what was not flushed; those that come meanwhile are served after that."""
+        with self._power:
+            self.cut()
+            self.disk.lose(dice)
 
     def _accept(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -209,7 +212,7 @@ class VolatileServer:
                 sock, _ = listening.accept()
                 sock.settimeout(DEADLINE)
                 thread = threading.Thread(target=self._serve, args=(sock,), name="volatile-connection")
-                with self._lock:
+                with self._power, self._lock:
                     self._threads[thread] = Call(sock)
                     thread.start()
 
