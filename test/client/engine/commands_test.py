@@ -6,9 +6,12 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from fakes.engine import PASSWORD
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.client import cli
 from ovirt_imageio.client.engine import hosts
@@ -251,6 +254,29 @@ def test_interrupt_of_a_copy(engine, upload, image, monkeypatch):
     assert cli.main([*upload, "-q"]) == 130
     assert "cancel" in engine.asked
     assert engine.disks == {}
+
+
+WAITS = {"creating disk": ("statuses", "locked"), "creating transfer": ("phases", "initializing")}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("phase", WAITS)
+@pytest.mark.parametrize("sdk", ["real"], indirect=True)
+def test_interrupt_while_the_engine_is_busy(engine, upload, phase, number, status):
+    name, state = WAITS[phase]
+    setattr(engine, name, [state])
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "ovirt_imageio.client.cli", *upload, "-o", "json"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if json.loads(line)["description"] == phase:
+                process.send_signal(number)
+                break
+        _, said = process.communicate(timeout=DEADLINE)
+    assert process.returncode == status
+    assert said == f"ovirt-img: {'Interrupted' if status == 130 else 'Terminated'}\n"
+    assert engine.disks == {}
+    assert ("cancel" in engine.asked) == bool(engine.transfers)
 
 
 def test_password_is_not_shown(engine, upload, capsys, caplog):
