@@ -209,7 +209,7 @@ class NBDBackend(Backend):
             self._forget_lent()
 
     def _forget_lent(self) -> None:
-        """Forget a connection that was closed with the client's: that is not one that broke."""
+        """Forget a connection that we closed ourselves: that is not one that broke."""
         with self._lock:
             if self._client is not None and not self._client.is_alive:
                 self._client = None
@@ -234,6 +234,7 @@ class NBDBackend(Backend):
             return nbd
         log.debug("The NBD server speaks in another way, translating: %s", nbd.export)
         nbd.close()
+        self._forget_lent()
         return None
 
     def lend(self, agreement: Agreement) -> Client:
