@@ -162,7 +162,7 @@ def add_nbd(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--socket", metavar="PATH", help="a Unix socket to make (default: one in a private folder)")
     place.add_argument("--listen", metavar="HOST:PORT", type=loopback, help="a port of localhost, 0 for any")
-    parser.add_argument("--read-only", action="store_true", help="let nobody write, though the ticket permits it")
+    parser.add_argument("--read-only", action="store_true", help="permit no writes, though the ticket does")
     parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
     parser.add_argument("url", metavar="URL")
     parser.usage = "%(prog)s [options] URL [-- COMMAND ... {} ...]"

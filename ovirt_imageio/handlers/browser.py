@@ -32,7 +32,7 @@ def refuse_pages(request: Request) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if the value of a Host header is a name of this host that nobody else can give it."""
+    """Return True if the value of a Host header is a name of this host that no DNS server of others gives it."""
     match = HOST.fullmatch(host.strip())
     if match is None:
         return False

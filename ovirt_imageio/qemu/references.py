@@ -1,7 +1,7 @@
 """Which other files an image uses, and whether it may.
 
-An image can name any file of this host: as its backing file, as where its data is, or as a part of it. Whoever made the
-image chose the name, so an image of a stranger could have a file of this host sent to a server.
+An image can name any file of this host: as its backing file, as where its data is, or as a part of it. The names were
+chosen where the image was made, so an image of a stranger could have a file of this host sent to a server.
 
     backing file      a plain file, never what qemu would look for elsewhere (json:, nbd:, https:)
     data, parts       a plain file in the folder of the image

@@ -183,7 +183,7 @@ class DiskEnd(End[T]):
         self._done.append((item, self._buffer[:0]))
 
     def push(self) -> None:
-        """Do nothing: there is nobody to send to."""
+        """Do nothing: there is no server to send to."""
 
     def finish(self) -> Done[T]:
         """Read as much as the buffer holds, if there is something to read; return what is done."""

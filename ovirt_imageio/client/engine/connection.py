@@ -48,7 +48,7 @@ class NoSuchThing(EngineError):
 
 @dataclass(frozen=True)
 class Login:
-    """Where an engine is, and who asks. The password is not part of the text form."""
+    """Where an engine is, and as which user we ask. The password is not part of the text form."""
 
     url: str
     username: str
@@ -153,7 +153,7 @@ def words(error: Exception) -> str:
 def held_interrupts() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait until the block is done.
 
-    Around what makes something in the engine: an interrupt in the middle would leave something that nobody removes.
+    Around what makes something in the engine: an interrupt in the middle would leave something that nothing removes.
 
     Threads: the main thread.
     """

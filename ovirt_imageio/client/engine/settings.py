@@ -73,7 +73,7 @@ def read_section(path: Path, name: str) -> dict[str, str]:
 
 def take(options: argparse.Namespace, section: Mapping[str, str], environ: Mapping[str, str]) -> None:
     """Fill in what is open."""
-    # Whoever names authorities wants them to be asked.
+    # A caller that names authorities wants them to be asked.
     if not options.insecure and not options.cafile and "secure" in section:
         options.insecure = not parse_boolean("secure", section["secure"])
     for key in KEYS:
@@ -119,7 +119,7 @@ def parse_url(text: str) -> str:
 
 
 def login(options: argparse.Namespace) -> Login:
-    """Return where the engine is and who asks; asks for the password if nothing tells it."""
+    """Return where the engine is and the user; asks for the password if nothing tells it."""
     return Login(options.engine_url, options.username, read_password(options), options.cafile, not options.insecure)
 
 
