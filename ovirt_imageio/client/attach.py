@@ -210,7 +210,10 @@ class Program:
 
 
 def family_of(address: tuple[str, int]) -> int:
-    """Return the family of a loopback host, as each program that reaches it has the disk. Raises errors.InvalidValue."""
+    """Return the family of a loopback host; with another one, any machine could have the disk.
+
+    Raises errors.InvalidValue.
+    """
     try:
         family, _, _, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
     except OSError as error:
