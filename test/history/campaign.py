@@ -16,7 +16,7 @@ from history.disks import PATH, Served, served
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.ops import checksum
 
-__all__ = ["run"]
+__all__ = ["run", "take"]
 
 # How long clients work between two disturbances.
 WORK_SECONDS = 0.3
@@ -29,12 +29,17 @@ def run(kind: str, folder: Path, seed: int, count: int, removals: int = 0, kills
     been, storage.Missing if this system does not have such a disk.
     """
     with served(kind, folder) as disk:
-        disturb(disk, random.Random(seed), removals, kills, lambda: drive(disk.recorder, disk.makers, seed, count))
-        look_at_all(disk)
-        disk.recorder.finish()
-        faults = list(disk.recorder.history.faults())
-        assert not faults, f"{len(faults)} faults on {kind} with seed {seed}:\n" + "\n".join(faults[:10])
-        return disk.recorder.counts
+        return take(disk, seed, count, removals, kills)
+
+
+def take(disk: Served, seed: int, count: int, removals: int = 0, kills: int = 0) -> Counter[str]:
+    """Do that with a disk."""
+    disturb(disk, random.Random(seed), removals, kills, lambda: drive(disk.recorder, disk.makers, seed, count))
+    look_at_all(disk)
+    disk.recorder.finish()
+    faults = list(disk.recorder.history.faults())
+    assert not faults, f"{len(faults)} faults with seed {seed}:\n" + "\n".join(faults[:10])
+    return disk.recorder.counts
 
 
 def disturb(disk: Served, dice: random.Random, removals: int, kills: int, work: Callable[[], None]) -> None:
@@ -78,4 +83,4 @@ def look_at_all(disk: Served) -> None:
     disk.recorder.found("all", 0, decode(data), begin)
     operation = checksum.Checksum(MemoryBackend(data), "blake2b", checksum.BLOCK_SIZE, len(data))
     operation.run()
-    assert digest == operation.result
+    assert digest == operation.result, "the checksum is not that of what is read"

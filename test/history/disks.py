@@ -24,10 +24,11 @@ from history.checker import BLOCK
 from history.clients import Client, HttpClient, NbdClient, Recorder
 from real import certificates, daemon, storage
 
+from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import QemuNbd
 
-__all__ = ["DAEMON", "KINDS", "MEMORY", "Served", "served"]
+__all__ = ["DAEMON", "KINDS", "MEMORY", "InMemory", "Served", "served"]
 
 # Several pages, few enough for clients to meet.
 BLOCKS = 32
@@ -87,10 +88,11 @@ class Served:
 class InMemory(Served):
     """A disk in memory, behind a server in this process, and perhaps behind another one."""
 
-    def __init__(self, server: ImageServer) -> None:
+    def __init__(self, server: ImageServer, make: Callable[[bytearray], MemoryBackend] = MemoryBackend) -> None:
         super().__init__()
         self._server = server
-        self._disk = bytearray(SIZE)
+        disk = bytearray(SIZE)
+        self._make = lambda: make(disk)
         self._add()
 
     def connect(self) -> http.client.HTTPConnection:
@@ -106,7 +108,7 @@ class InMemory(Served):
         self._add()
 
     def _add(self) -> None:
-        self._server.add(TICKET, self._disk, ops=["read", "write"])
+        self._server.add(TICKET, self._make, size=SIZE, ops=["read", "write"])
 
 
 class OnHost(Served):
