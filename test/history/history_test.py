@@ -74,5 +74,5 @@ class Deceptive(MemoryBackend):
 
 @pytest.mark.parametrize("kind", [Forgetful, Careless, Delayed, Deceptive])
 def test_a_disk_that_is_wrong_is_found(kind, tmp_path):
-    with ImageServer(tmp_path) as server, pytest.raises(AssertionError, match="faults|the checksum"):
+    with ImageServer(tmp_path) as server, pytest.raises(AssertionError, match=r"faults|the checksum"):
         take(disks.InMemory(server, kind), seed=1, count=60)
