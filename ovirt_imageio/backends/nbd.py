@@ -246,9 +246,11 @@ class NBDBackend(Backend):
             return self._reconnect(old, agreement)
 
     def _reconnect(self, old: Client, agreement: Agreement) -> Client:
-        """Return a connection on which the server speaks as was agreed, in the place of one."""
+        """Return a connection for many small requests, in the place of one; the server speaks as was agreed."""
         old.close()
-        return self._connect(like=agreement)
+        nbd = self._connect(like=agreement)
+        nbd.warm_up()
+        return nbd
 
     # --- Streaming ---------------------------------------------------------------------------------------------------
 

@@ -29,8 +29,9 @@ __all__ = ["SAMPLE", "SMALL", "HTTPWay", "NBDWay", "Way", "choose"]
 
 log = logging.getLogger(__name__)
 
-# Pieces that are shorter than this on average are small.
-SMALL = 512 * 1024
+# Pieces that are shorter than this on average are small: those of 64 KiB take less than half the time of HTTP, those of
+# 1 MiB three quarters, those of 64 MiB a quarter more.
+SMALL = 2 * 1024**2
 
 # How many tasks are looked at. The copy begins when they are known.
 SAMPLE = 1000

@@ -255,13 +255,18 @@ def two_parts(tmp_path):
     return str(path)
 
 
-def test_time_out_is_repeated(two_parts, breaking):
+@pytest.fixture
+def by_http(monkeypatch):
+    monkeypatch.setattr(ways, "SMALL", 0)
+
+
+def test_time_out_is_repeated(two_parts, breaking, by_http):
     breaking.breaks_at = 0
     Upload(two_parts, breaking.url("disk"), None, DEFAULT, format="raw").run()
     assert breaking.offsets.count(0) > 1
 
 
-def test_upload_fails_when_acknowledged_data_were_lost(two_parts, breaking):
+def test_upload_fails_when_acknowledged_data_were_lost(two_parts, breaking, by_http):
     """Though the request that failed is repeated, over a new connection."""
     breaking.breaks_at = 2 * SMALL
     with pytest.raises(errors.OriginError, match="write again what was written"):

@@ -475,3 +475,12 @@ def test_interrupt():
             nbd.read(0, buffer(10))
         interrupter.join()
         assert not nbd.is_alive
+
+
+@pytest.mark.parametrize(("size", "lengths"), [(SIZE, [client.OPENING]), (client.OPENING - 1, [])])
+def test_warm_up(size, lengths):
+    requests = []
+    with connected(recording(requests, size=size)) as nbd:
+        nbd.warm_up()
+        nbd.read(0, buffer(512))
+    assert [r.length for r in requests if r.kind == Command.READ] == [*lengths, 512]
