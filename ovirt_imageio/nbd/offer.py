@@ -118,6 +118,12 @@ class Talk:
         """What holds from now on."""
         return Agreement(self._mode, self._selected)
 
+    @property
+    def _flags(self) -> ExportFlag:
+        """What the client is told. DF is left clear where structured replies were not negotiated, as the protocol demands."""
+        flags = self._offer.flags
+        return flags & ~ExportFlag.SEND_DF if self._mode is Mode.SIMPLE else flags
+
     def take(self, option: int, payload: bytes) -> Generator[Step, bytes, bool]:
         """Answer an option; return True if it was the last one."""
         try:
@@ -146,7 +152,7 @@ class Talk:
         if payload is None or name not in self._offer.names:
             raise ClientFault("the NBD client asked for an export that does not exist")
         padding = b"" if is_short else bytes(wire.EXPORT_NAME_PADDING)
-        yield Send(wire.EXPORT.pack(self._offer.size, self._offer.flags) + padding)
+        yield Send(wire.EXPORT.pack(self._offer.size, self._flags) + padding)
 
     def _go(self, option: int, payload: bytes) -> Generator[Step, bytes, bool]:
         reader = Reader(payload)
@@ -157,7 +163,7 @@ class Talk:
         if name not in offer.names:
             yield answer(option, Reply.ERR_UNKNOWN, b"there is no such export")
             return False
-        yield inform(option, Info.EXPORT, wire.EXPORT.pack(offer.size, offer.flags))
+        yield inform(option, Info.EXPORT, wire.EXPORT.pack(offer.size, self._flags))
         if Info.NAME in wanted:
             yield inform(option, Info.NAME, name.encode())
         # Told to each client: one that did not ask ignores it, and one that could not know asks for less.

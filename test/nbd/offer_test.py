@@ -76,6 +76,19 @@ def replies(data: bytes) -> list[tuple[int, int, bytes]]:
     return found
 
 
+def test_df_needs_structured_replies():
+    """NBD_FLAG_SEND_DF, bit 7, is left clear where structured replies were not negotiated."""
+    offer = Offer(4096, FLAGS | ExportFlag.SEND_DF)
+    exports = {}
+    for name, hello in {"simple": HELLO, "structured": HELLO + option(8)}.items():
+        sent, _ = talk(hello + option(7, go()), offer)
+        exports[name] = next(payload for number, kind, payload in replies(sent) if (number, kind) == (7, 3))
+    assert exports["simple"] == bytes.fromhex("0000 0000000000001000 0045")
+    assert exports["structured"] == bytes.fromhex("0000 0000000000001000 00c5")
+    sent, _ = talk(HELLO + option(1), offer)
+    assert sent[18:] == bytes.fromhex("0000000000001000 0045")
+
+
 def test_go():
     sent, agreed = talk(HELLO + option(7, go("disk", 3, 1)))
     size = bytes.fromhex("0000 0000010000000000 0045")
