@@ -120,7 +120,7 @@ class Talk:
 
     @property
     def _flags(self) -> ExportFlag:
-        """What the client is told. DF is left clear where structured replies were not negotiated, as the protocol demands."""
+        """What the client is told: the protocol demands that DF is left clear without structured replies."""
         flags = self._offer.flags
         return flags & ~ExportFlag.SEND_DF if self._mode is Mode.SIMPLE else flags
 
