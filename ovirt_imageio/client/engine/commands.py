@@ -12,7 +12,7 @@ from typing import Any
 
 from ovirt_imageio.client import api
 from ovirt_imageio.client.engine import disks, hosts, settings
-from ovirt_imageio.client.engine.connection import Engine, held_interrupts
+from ovirt_imageio.client.engine.connection import Engine, held_interrupts, load_sdk
 from ovirt_imageio.client.engine.plan import make_plan
 from ovirt_imageio.client.engine.transfers import Transfer
 from ovirt_imageio.client.errors import ImageExists
@@ -23,6 +23,8 @@ __all__ = ["download_disk", "upload_disk"]
 
 def upload_disk(options: argparse.Namespace, progress: ProgressCounter) -> None:
     """Add a disk and upload a file to it; what fails leaves neither a transfer nor a disk."""
+    # Before anybody types a password.
+    load_sdk()
     plan = make_plan(options.filename, options.format, is_preallocated=options.preallocated)
     with Engine(settings.login(options)) as engine, contextlib.ExitStack() as undo:
         host_id = hosts.find_host(engine, options.storage_domain)
@@ -57,6 +59,7 @@ def download_disk(options: argparse.Namespace, progress: ProgressCounter) -> Non
     """Download a disk to a file."""
     if options.keep and os.path.lexists(options.filename):
         raise ImageExists(options.filename)
+    load_sdk()
     with Engine(settings.login(options)) as engine, contextlib.ExitStack() as undo:
         domain = disks.find_domain(engine, options.disk_id)
         host_id = hosts.find_host(engine, domain) if domain else None

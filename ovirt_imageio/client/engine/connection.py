@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 
 from ovirt_imageio.errors import Error
 
-__all__ = ["Engine", "EngineError", "Login", "NoSuchThing", "held_interrupts"]
+__all__ = ["Engine", "EngineError", "Login", "NoSuchThing", "held_interrupts", "load_sdk"]
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Engine:
 
 
 def load_sdk() -> Any:
-    """Return the SDK."""
+    """Return the SDK. Raises EngineError, with what to install."""
     try:
         sdk = importlib.import_module("ovirtsdk4")
         importlib.import_module("ovirtsdk4.types")

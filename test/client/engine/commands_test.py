@@ -140,6 +140,15 @@ def test_upload_is_refused(engine, upload, capsys, name):
     )
 
 
+def test_missing_sdk(engine, login, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ovirtsdk4", None)
+    # It is not even looked for.
+    (tmp_path / "password").unlink()
+    disk_id = engine.add_image(DATA)
+    assert cli.main(["download-disk", *login, "-q", disk_id, str(tmp_path / "copy")]) == 1
+    assert "install the package python3-ovirt-engine-sdk4" in capsys.readouterr().err
+
+
 def test_wrong_password(engine, login, image, tmp_path, capsys, caplog):
     (tmp_path / "password").write_text("wr0ng-pa55")
     with caplog.at_level(logging.DEBUG):
