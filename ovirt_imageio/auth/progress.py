@@ -88,7 +88,7 @@ class Progress:
                 for start, end in operation.moved_since(running.seen):
                     self._ranges.add(start, end)
             self._moved += count
-            for name, part in operation.counts_since(running.seen):
+            for name, part in operation.counts_between(running.seen, done):
                 self._observer.bytes_moved(running.backend_name, name, part)
         running.seen = done
         return True

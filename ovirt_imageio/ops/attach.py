@@ -29,7 +29,7 @@ class Attach(Operation):
 
     `done` is the sum of all requests that succeeded: it may be more than the disk has. A watch of its own requests.
 
-    Threads: those of Operation. `moved_since` and `counts_since` are called by one thread at a time.
+    Threads: those of Operation. `moved_since` and `counts_between` are called by one thread at a time.
     """
 
     name = "nbd"
@@ -68,7 +68,7 @@ class Attach(Operation):
         while self._ranges:
             yield self._ranges.popleft()
 
-    def counts_since(self, done: int) -> Iterable[tuple[str, int]]:
+    def counts_between(self, start: int, end: int) -> Iterable[tuple[str, int]]:
         """Yield how many bytes were moved since the last call, by kind of request."""
         for name, count in self._counts.items():
             told, self._told[name] = self._told[name], count

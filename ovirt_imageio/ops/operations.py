@@ -69,9 +69,12 @@ class Operation(abc.ABC):
         """Return the ranges that were moved since `done` had this value, as start and end."""
         return [(self.offset + done, self.offset + self.done)]
 
-    def counts_since(self, done: int) -> Iterable[tuple[str, int]]:
-        """Return how many bytes were moved since `done` had this value, by the name of what moved them."""
-        return [(self.name, self.done - done)]
+    def counts_between(self, start: int, end: int) -> Iterable[tuple[str, int]]:
+        """Return how many bytes were moved while `done` grew from `start` to `end`, by the name of what moved them.
+
+        Not until now: what moves meanwhile belongs to the next call.
+        """
+        return [(self.name, end - start)]
 
     @abc.abstractmethod
     def run(self) -> None:

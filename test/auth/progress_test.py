@@ -57,6 +57,29 @@ def test_each_byte_counts_once(progress, recorder):
     assert recorder.moved == [("memory", "write", 5), ("memory", "write", 10), ("memory", "read", 20)]
 
 
+class Restless(Steps):
+    """Moves a byte whenever it is looked at."""
+
+    @property
+    def done(self):
+        self._done += 1
+        return self._done
+
+    @done.setter
+    def done(self, value):
+        self._done = value
+
+
+def test_what_moves_while_it_is_counted_counts_once(progress, recorder):
+    connection = FakeConnection()
+    link = Link(connection)
+    link.backend = FakeBackend()
+    run = Running(Restless(connection), link, 0)
+    for _ in range(3):
+        assert progress.account(run)
+    assert sum(count for _, _, count in recorder.moved) == run.seen
+
+
 class ReportsSent(FakeBackend):
     reports_sent = True
 

@@ -102,9 +102,9 @@ def test_directions_are_counted_apart():
     attach.end(None)
     attach.passed(Command.WRITE, 0, 1024)
     attach.passed(Command.WRITE_ZEROES, 0, 2048)
-    assert dict(attach.counts_since(0)) == {"read": 512, "write": 1024, "zero": 2048}
+    assert dict(attach.counts_between(0, 3584)) == {"read": 512, "write": 1024, "zero": 2048}
     attach.passed(Command.READ, 0, 1)
-    assert dict(attach.counts_since(3584)) == {"read": 1}
+    assert dict(attach.counts_between(3584, 3585)) == {"read": 1}
 
 
 def test_writes_that_passed_are_in_danger_until_they_are_flushed():
