@@ -28,8 +28,10 @@ REQUEST_TIMEOUT = 60
 # Seconds between two looks at something that changes.
 PAUSE = 1.0
 
-# What the SDK says of a request that libcurl could not carry out, with the address of an object in front.
-CURL_FAILURE = re.compile(r"""\(<[^>]*>, \d+, (['"])(.*?)\1\)""")
+# What the SDK says of a request that libcurl could not carry out: a number, and at times the address of an object.
+CURL_FAILURE = re.compile(r"""\((?:<[^>]*>, )?\d+, (['"])(.*)\1\)""")
+
+UNTRUSTED = "; if this is the right engine, name the file with its authority with --cafile FILE"
 
 
 @dataclass(eq=False)
@@ -146,7 +148,8 @@ def words(error: Exception) -> str:
     fault = getattr(error, "fault", None)
     text = (fault and (fault.detail or fault.reason)) or str(error)
     found = CURL_FAILURE.search(text)
-    return " ".join((found[2] if found else text).split()).strip("[]")
+    line = " ".join((found[2] if found else text).split()).strip("[]")
+    return line + UNTRUSTED if found and "certificate" in line else line
 
 
 @contextlib.contextmanager

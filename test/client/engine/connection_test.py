@@ -11,7 +11,15 @@ from fakes import ports
 from fakes.clock import FakeClock
 from fakes.engine import PASSWORD, USER
 
-from ovirt_imageio.client.engine.connection import Engine, EngineError, Login, NoSuchThing, held_interrupts, words
+from ovirt_imageio.client.engine.connection import (
+    UNTRUSTED,
+    Engine,
+    EngineError,
+    Login,
+    NoSuchThing,
+    held_interrupts,
+    words,
+)
 
 
 def test_missing_sdk(monkeypatch):
@@ -51,6 +59,7 @@ def test_engine_is_away():
     [
         ("[Cannot add\n Virtual Disk.]", "Cannot add Virtual Disk."),
         ("Failed to read: [(<pycurl.Curl object at 0x7f>, 7, 'Failed to connect to x')]", "Failed to connect to x"),
+        ("Error: (60, 'No good certificate')", f"No good certificate{UNTRUSTED}"),
     ],
 )
 def test_words(text, expected):
