@@ -136,6 +136,28 @@ def test_content_range_malformed(text):
         byteranges.parse_content_range(text)
 
 
+PIECES = st.sampled_from(["bytes", "=", "-", " ", "/", "*", ",", "0", "7", "18446744073709551616", "\u0661", "\n"])
+TEXTS = st.text() | st.lists(PIECES).map("".join) | st.lists(PIECES).map(lambda pieces: "bytes=" + "".join(pieces))
+
+
+@given(TEXTS, st.integers(0, 2**63))
+def test_any_text_is_a_range_or_refused(text, available):
+    """Whatever a client asks for, it gets bytes that are there, or an error."""
+    try:
+        offset, length = byteranges.parse_range(text).resolve(available)
+    except (errors.InvalidRange, errors.RangeNotSatisfiable):
+        pass
+    else:
+        assert 0 <= offset < offset + length <= available
+    try:
+        offset, size = byteranges.parse_content_range(text)
+    except errors.InvalidValue:
+        pass
+    else:
+        assert offset >= 0
+        assert size is None or size > 0
+
+
 @given(offset=st.integers(0, 2**63), length=st.integers(1, 2**63), rest=st.integers(0, 2**62))
 def test_content_range_round_trip(offset, length, rest):
     text = byteranges.content_range(offset, length, offset + length + rest)

@@ -1,0 +1,86 @@
+"""Fuzzing that is guided by coverage: inputs that reach code that no other one reached are changed further.
+
+    run.py fuzz [SECONDS [TARGET...]]
+
+Each target is a property test of Hypothesis, whose choices are made of the bytes that atheris comes up with. What fails
+is remembered: the test itself tries it first when it runs the next time. atheris does not install on every Python:
+`.venv/bin/pip install atheris`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+
+TARGETS = (
+    "auth.ticket_test:test_any_document_is_parsed_or_refused",
+    "config.files_test:test_any_text",
+    "fuzz.archive_test:test_changed_archives",
+    "fuzz.archive_test:test_changed_headers",
+    "fuzz.http_test:test_changed_requests",
+    "fuzz.http_test:test_any_bytes",
+    "fuzz.nbd_server_test:test_both_directions",
+    "fuzz.nbd_server_test:test_changed_negotiation",
+    "fuzz.nbd_test:test_any_chunks",
+    "fuzz.nbd_test:test_changed_negotiation",
+    "fuzz.nbd_test:test_changed_replies",
+    "fuzz.qemu_test:test_references",
+    "geometry.byteranges_test:test_any_text_is_a_range_or_refused",
+    "nbd.address_test:test_any_text_is_a_location_or_refused",
+    "origin.jsonstream_test:test_any_bytes_are_decoded_or_refused",
+    "origin.reply_test:test_any_bytes_are_an_answer_or_refused",
+    "sessions.token_test:test_any_change_is_refused",
+)
+
+SECONDS = 60
+
+# An input that takes longer hangs, and none may fill the memory.
+SLOWEST_SECONDS = 20
+MEMORY_MIB = 2048
+
+
+def main(arguments: list[str]) -> int:
+    """Fuzz each target for some seconds; return an exit status."""
+    if importlib.util.find_spec("atheris") is None:
+        print("Nothing is fuzzed: atheris is not installed; try .venv/bin/pip install atheris")
+        return 0
+    seconds = int(arguments[0]) if arguments else SECONDS
+    failed = [name for name in arguments[1:] or TARGETS if not run(name, seconds)]
+    print("Failed:" if failed else "None failed", *failed)
+    return 1 if failed else 0
+
+
+def run(name: str, seconds: int) -> bool:
+    """Fuzz one target in a process of its own; print how often it ran, and return False if it failed."""
+    code = f"from soak.fuzz import fuzz; fuzz({name!r}, {seconds})"
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = os.path.join(folder, "corpus")
+        os.mkdir(corpus)
+        command = [sys.executable, "-c", code, corpus]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    lines = done.stderr.splitlines()
+    runs = next((line for line in lines[::-1] if line.startswith("Done ")), "Done nothing")
+    print(f"{name}: {runs}", flush=True)
+    if done.returncode:
+        print(done.stdout, *(line for line in lines if not line.startswith("#")), sep="\n", flush=True)
+    return done.returncode == 0
+
+
+def fuzz(name: str, seconds: int) -> None:
+    """Fuzz one target, and end this process."""
+    import logging
+
+    import atheris
+
+    logging.disable(logging.CRITICAL)
+    module, _, function = name.partition(":")
+    with atheris.instrument_imports(include=["ovirt_imageio"], enable_loader_override=False):
+        test = getattr(importlib.import_module(module), function)
+    options = [f"-max_total_time={seconds}", f"-timeout={SLOWEST_SECONDS}", f"-rss_limit_mb={MEMORY_MIB}"]
+    options += ["-max_len=4096", "-len_control=0", f"-artifact_prefix={sys.argv[1]}/"]
+    atheris.Setup(["fuzz", *options, sys.argv[1]], test.hypothesis.fuzz_one_input)
+    atheris.Fuzz()
