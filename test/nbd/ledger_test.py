@@ -190,6 +190,21 @@ def test_the_longest_list_of_extents_that_qemu_sends(mode, kind, size):
     assert book.moved == [Moved(STATUS, 0, 512)]
 
 
+def test_longest_answers():
+    assert ledger.MAX_PENDING == 1024
+    longest = 16 * 1024**2
+    for kind, length in ((0x8001, 4096 + 16), (5, longest), (99, longest)):
+        for more in (0, 1):
+            book = open_ledger()
+            pass_requests(book, ask(STATUS, 1))
+            head = chunk(kind, 1, bytes(length + more))[:20]
+            if more:
+                with pytest.raises(ProtocolError):
+                    book.take_replies(memoryview(head))
+            else:
+                book.take_replies(memoryview(head + bytes(40)))
+
+
 FORGED = {
     "nobody asked": (Mode.STRUCTURED, [], chunk(0, 9)),
     "answered twice": (Mode.STRUCTURED, [ask(WRITE, 1)], simple(1) + simple(1)),

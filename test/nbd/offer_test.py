@@ -218,6 +218,34 @@ def test_deadly(name):
         talk(DEADLY[name])
 
 
+def test_what_is_offered_unless_told_otherwise():
+    what = Offer(4096, FLAGS)
+    assert (what.minimum_block, what.preferred_block, what.maximum_block) == (1, 4096, 33554432)
+    assert what.names == {""}
+    assert what.can_extend
+
+
+def test_longest_option():
+    def kind(length: int) -> int:
+        return replies(talk(HELLO + option(99, bytes(length)))[0])[0][1]
+
+    assert kind(16384) == 0x80000001
+    assert kind(16385) == kind(65536) == 0x80000009
+    with pytest.raises(ClientFault):
+        kind(65537)
+
+
+def test_longest_name():
+    what = Offer(4096, FLAGS, names=frozenset({"x" * 4096}))
+    assert isinstance(talk(HELLO + option(7, go("x" * 4096)), what)[1], Agreement)
+
+
+def test_longest_negotiation():
+    assert talk(HELLO + option(3) * 63)[1] == "more"
+    with pytest.raises(ClientFault):
+        talk(HELLO + option(3) * 64)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([*Option, 4, 99]), st.binary(max_size=40)), max_size=10), st.binary(max_size=9)
 )

@@ -78,6 +78,14 @@ def test_other_numbers():
     assert frozenset(map(int, wire.CHANGES)) == {1, 3, 6}
 
 
+def test_flags_of_a_request():
+    """Behind the magic, in both kinds of headers."""
+    for mode in (Mode.SIMPLE, Mode.EXTENDED):
+        header = bytearray(wire.encode_request(mode, 0, Command.READ, 0, 0, 0))
+        wire.REQUEST_FLAGS.pack_into(header, wire.REQUEST_FLAGS_AT, 0x0102)
+        assert bytes(header) == wire.encode_request(mode, 0x0102, Command.READ, 0, 0, 0)
+
+
 def test_longest_answer_to_an_option_holds_the_longest_string():
     """... and what comes before it, the identifier of a context, or an information type and a length."""
     assert wire.MAX_OPTION_REPLY == 4096 + 64

@@ -48,7 +48,7 @@ JOBS = (os.cpu_count() or 1) + 1
 PATIENCE = 3
 SECONDS = 2
 # One that waits for ever may take this many seconds; and none may take all memory.
-DEADLINE = 30
+DEADLINE = 120
 MEMORY = 1024**3
 
 # How many examples of each property are tried.
