@@ -136,7 +136,13 @@ class Attachment:
             thread = threading.Thread(target=self._serve, args=(sock,), name="attach-program", daemon=True)
             with self._lock:
                 self._programs[thread] = sock
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                log.error("Cannot start a thread for a program: %s", error)
+                with self._lock:
+                    del self._programs[thread]
+                sock.close()
 
     def _cut_all(self) -> None:
         """End all connections."""
