@@ -68,7 +68,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "os.pipe": ("EMFILE", "ENFILE"),
     "os.splice": ("EAGAIN", "EIO", "EINTR", "ENOMEM", "EINVAL", "ECONNRESET", "EPIPE", "ETIMEDOUT", "end", "short"),
     "os.replace": ("EIO", "ENOSPC", "EACCES"),
-    "os.unlink": ("EIO", "EACCES", "ENOENT"),
+    "os.unlink": ("EIO", "EACCES"),
     "fcntl.fcntl": ("EPERM", "EINVAL", "ENOMEM", "EBUSY"),
     "fcntl.ioctl": ("EIO", "ENOTTY", "EINVAL"),
     "zero._fallocate": ("EIO", "ENOSPC", "EINTR", "EOPNOTSUPP", "EINVAL", "ENODEV"),

@@ -9,6 +9,7 @@ Several tasks are under way on each, when the server can. Knows the two ends; kn
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 from collections import deque
 from typing import Callable, Optional
@@ -110,9 +111,11 @@ class RemoteLane(abc.ABC):
         """Close both ends."""
         if self._pipeline is not None:
             self._pipeline.drop()
-        for end in (self._local, self._remote):
-            if end is not None:
-                end.close()
+        with contextlib.ExitStack() as stack:
+            # Each is closed, whatever becomes of the other one.
+            for end in (self._remote, self._local):
+                if end is not None:
+                    stack.callback(end.close)
 
     def _ends(self) -> tuple[Backend, Image, Pipeline]:
         if self._local is None:

@@ -8,6 +8,7 @@ What was read is written at once, in whatever order it comes. Knows ends; knows 
 from __future__ import annotations
 
 import bisect
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
@@ -214,9 +215,11 @@ class NBDLane:
         self._todo.clear()
         self._reading = self._writing = 0
         local, remote, self._local, self._remote = self._local, self._remote, None, None
-        for end in (local, remote):
-            if end is not None:
-                end.close()
+        with contextlib.ExitStack() as stack:
+            # Each is closed, whatever becomes of the other one.
+            for end in (remote, local):
+                if end is not None:
+                    stack.callback(end.close)
 
 
 def parts_within(parts: tuple[tuple[int, int], ...], start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -48,6 +48,31 @@ def run(lane, *tasks: Task) -> None:
         lane.close()
 
 
+class Unclosable(MemoryBackend):
+    """A disk that fails when it is closed, as one on network storage may."""
+
+    def close(self) -> None:
+        raise errors.StorageError("close", "it was not written")
+
+
+def test_both_ends_are_closed_though_one_fails():
+    """The connection to the server was left open."""
+    closed: list[Image] = []
+
+    class Closing(Image):
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+    with DiskOrigin(b"x" * MiB) as origin:
+        lane = lanes.UploadLane(lambda: Unclosable(DATA), lambda line: Closing(origin.url), ignore)
+        lane.begin(copy(0, 100))
+        lane.finish()
+        with pytest.raises(errors.StorageError, match="it was not written"):
+            lane.close()
+        assert closed
+
+
 def test_upload():
     moved: list[int] = []
     with DiskOrigin(b"x" * len(DATA)) as origin:
