@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from fakes.sockets import ScriptedSocket, timeout
 
@@ -9,6 +11,14 @@ from ovirt_imageio import errors
 from ovirt_imageio.httpd.peer import Peer
 from ovirt_imageio.httpd.stream import open_stream
 from ovirt_imageio.httpd.upgrade import Upgraded
+from ovirt_imageio.net import eager
+
+
+@pytest.fixture(autouse=True)
+def idle() -> Iterator[None]:
+    """Do not count as a thread that works for ever: a connection ends its work when it closes."""
+    yield
+    eager.end_work()
 
 
 def make(*pieces):

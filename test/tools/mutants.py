@@ -340,7 +340,9 @@ def fork(run: Callable[[], bool], seconds: int) -> int:
         # What it takes too much of ends it.
         signal.alarm(DEADLINE)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        # What the parent has of address space is not the mutant's.
+        limit = MEMORY + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
