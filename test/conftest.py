@@ -14,7 +14,7 @@ from real import storage
 
 # How many examples of each property are tried: --hypothesis-profile=quick is what `make test` uses, "beside" is for the
 # other Pythons. On a busy machine an example may be slow to make or to run: that says nothing about the code.
-for profile, examples in {"house": 100, "beside": 25, "quick": 10}.items():
+for profile, examples in {"house": 100, "beside": 10, "quick": 10}.items():
     hypothesis.settings.register_profile(
         profile, max_examples=examples, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
