@@ -1,4 +1,4 @@
-"""What is under way between a client and a server of NBD whose bytes pass us unread.
+"""What is under way between a client and a server of NBD whose payloads pass us unread.
 
     client ──> requests ──> server       each header is judged, and noted; payloads pass
     client <── replies  <── server       each header must answer what is noted; payloads pass
