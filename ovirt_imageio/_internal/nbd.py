@@ -4,7 +4,7 @@
         data = client.read(0, 512)
         extents = client.extents(0, client.export_size)
 
-New code uses `ovirt_imageio.nbd.client` and `ovirt_imageio.nbd.status`.
+New code uses `ovirt_imageio.nbd.connect` and `ovirt_imageio.nbd.status`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import urllib.parse
 from typing import NamedTuple, Optional, Union
 
 from ovirt_imageio.nbd import address, client, status, wire
+from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.handshake import Export
 
 __all__ = ["Client", "Extent", "open"]
@@ -101,4 +102,4 @@ def describe(context: str, extent: status.Status) -> Extent:
 def open(url: Union[str, urllib.parse.ParseResult, urllib.parse.SplitResult], dirty: bool = False) -> Client:
     """Connect to an export, with its dirty bitmaps if `dirty`."""
     text = url if isinstance(url, str) else url.geturl()
-    return Client(client.connect(address.parse(text), dirty=dirty))
+    return Client(connect(address.parse(text), dirty=dirty))

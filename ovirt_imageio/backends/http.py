@@ -18,8 +18,9 @@ from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.backends.nbd import translated
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent
-from ovirt_imageio.nbd import client, gate
+from ovirt_imageio.nbd import gate
 from ovirt_imageio.nbd.client import Client
+from ovirt_imageio.nbd.connect import speak
 from ovirt_imageio.nbd.errors import ConnectionDead
 from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.handshake import Agreement
@@ -165,7 +166,7 @@ class HttpBackend(Backend):
         """Return a connection on which the origin speaks NBD as was agreed; None if it cannot."""
         if "nbd" not in self._image.features:
             return None
-        nbd = client.speak(stack.enter_context(self._image.attached()), like=agreement)
+        nbd = speak(stack.enter_context(self._image.attached()), like=agreement)
         is_alike = (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts)
         if is_alike and gate.can_serve(nbd.export, offer):
             return nbd

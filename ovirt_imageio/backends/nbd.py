@@ -19,8 +19,9 @@ from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent
-from ovirt_imageio.nbd import address, client, gate, status
+from ovirt_imageio.nbd import address, gate, status
 from ovirt_imageio.nbd.client import Client
+from ovirt_imageio.nbd.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, connect
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
 from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.handshake import Agreement, Export
@@ -78,8 +79,8 @@ class NBDBackend(Backend):
         sparse: bool = False,
         dirty: bool = False,
         max_connections: int = 8,
-        connect_timeout: float = client.CONNECT_TIMEOUT,
-        reply_timeout: float = client.REPLY_TIMEOUT,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        reply_timeout: float = REPLY_TIMEOUT,
         ca_file: Optional[str] = None,
         line: Optional[Lifeline] = None,
     ) -> None:
@@ -303,7 +304,7 @@ class NBDBackend(Backend):
         return self._connect()
 
     def _connect(self, like: Optional[Agreement] = None) -> Client:
-        nbd = client.connect(
+        nbd = connect(
             self._location, dirty=self._dirty, like=like, ca_file=self._ca_file, line=self._line, **self._timeouts
         )
         with self._lock:

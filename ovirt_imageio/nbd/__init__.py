@@ -7,6 +7,7 @@
     handshake          negotiate as a client                                                      pure
     replies            simple, structured and extended replies, in any order                      pure
     stream             all bytes in time, or not at all
+    connect            to a server, or on from another protocol: a client
     client             read, write, zero, flush, block status: several requests under way
     streaming          a range on its way to a sink, or from a source, by slot or through the kernel
     status             extents from block status

@@ -1,40 +1,33 @@
 """Speak to an NBD server: one connection, several requests under way.
 
-    with client.connect(address.parse("nbd:unix:/run/nbd.sock")) as nbd:
+    with connect(address.parse("nbd:unix:/run/nbd.sock")) as nbd:
         nbd.read(0, view)
 
 Requests that fail raise errors.RequestFailed, and the connection can be used further; errors.ConnectionDead leaves it
 closed.
 
-Knows nothing of HTTP, tickets, backends and configuration.
+Knows neither how the connection came to be (connect.py), nor HTTP, tickets, backends and configuration.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
-import ssl
-import time
-from collections.abc import Generator, Iterable, Iterator
-from typing import Any, Callable, Optional, Union
+from collections.abc import Iterable, Iterator
+from typing import Any, Union
 
 from ovirt_imageio.geometry import blocks
-from ovirt_imageio.nbd import handshake, wire
-from ovirt_imageio.nbd.address import Location, TCPAddress, UnixAddress
+from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.batches import Batches
-from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Refused, TimedOut, Unsupported
-from ovirt_imageio.nbd.handshake import Agreement, Export
+from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, Error, Unsupported
+from ovirt_imageio.nbd.handshake import Export
 from ovirt_imageio.nbd.replies import Data, Done, Hole, Replies, SentCommand
 from ovirt_imageio.nbd.stream import GATHER, ServerStream
 from ovirt_imageio.nbd.wire import CommandFlag
-from ovirt_imageio.net import connect as connections
-from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.stream import Stream
 from ovirt_imageio.relay import Pipe
 from ovirt_imageio.relay.buffers import ZEROES
 
-__all__ = ["PIECE", "WINDOW", "Client", "connect", "speak"]
+__all__ = ["PIECE", "WINDOW", "Client"]
 
 # Bytes are moved in pieces of this size: pieces of half the size are 10 % slower, of a quarter 20 to 33 %.
 PIECE = 1024 * 1024
@@ -57,9 +50,6 @@ MAX_EXTENDED_STATUS = 2**62
 
 # Longer than any disk.
 NEVER = 2**64
-
-CONNECT_TIMEOUT = 10.0
-REPLY_TIMEOUT = 60.0
 
 
 class Client:
@@ -357,126 +347,3 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def connect(
-    location: Location,
-    *,
-    dirty: bool = False,
-    like: Optional[Agreement] = None,
-    connect_timeout: float = CONNECT_TIMEOUT,
-    reply_timeout: float = REPLY_TIMEOUT,
-    ca_file: Optional[str] = None,
-    line: Optional[Lifeline] = None,
-) -> Client:
-    """Connect to an export, with all its dirty bitmaps if `dirty`, or like it was agreed with a client of ours.
-
-    Raises errors.ConnectionDead.
-
-    The connection must stand within `connect_timeout` seconds, and no later answer may take longer than
-    `reply_timeout`. Over TLS the server is verified with `ca_file`, or with what the system trusts. Another thread may
-    cut `line` until the connection stands.
-    """
-    line = line or Lifeline()
-    address = location.address
-    target = address.path if isinstance(address, UnixAddress) else (address.host, address.port)
-    try:
-        sock = connections.connect(target, connect_timeout, line)
-    except TimeoutError as e:
-        raise TimedOut(f"the NBD server did not accept a connection within {connect_timeout:g} seconds") from e
-    except OSError as e:
-        raise Disconnected(f"cannot connect to the NBD server: {e.strerror or e}") from e
-    with contextlib.ExitStack() as stack:
-        stack.callback(sock.close)
-        try:
-            stream = ServerStream(sock, connect_timeout)
-        except OSError as e:
-            raise Disconnected(f"cannot prepare the connection to the NBD server: {e.strerror or e}") from e
-        steps = handshake.negotiate(location.export, dirty=dirty, secure=location.is_secure, like=like)
-        try:
-            with line.holding(sock):
-                export = drive(steps, stream, functools.partial(start_tls, stream, location, ca_file))
-        except OSError as e:
-            raise stream.failure("negotiate", e) from e
-        stream.set_timeout(reply_timeout)
-        stack.pop_all()
-    return Client(stream, export)
-
-
-def speak(
-    stream: Stream,
-    export: str = "",
-    *,
-    dirty: bool = False,
-    like: Optional[Agreement] = None,
-    reply_timeout: float = REPLY_TIMEOUT,
-) -> Client:
-    """Speak NBD from now on over a stream that another protocol was spoken over; see `connect`.
-
-    The client closes the stream.
-    """
-    steps = handshake.negotiate(export, dirty=dirty, like=like)
-    server = ServerStream(stream, reply_timeout)
-    return Client(server, drive(steps, server))
-
-
-def no_tls() -> None:
-    """Take the place of what starts TLS where the URL does not ask for it."""
-    raise AssertionError("the negotiation asks for TLS without being told to")
-
-
-def drive(
-    steps: Generator[handshake.Step, bytes, Export], stream: ServerStream, start_tls: Callable[[], None] = no_tls
-) -> Export:
-    """Do what the negotiation asks for, until it has an export."""
-    deadline = time.monotonic() + stream.timeout
-    try:
-        step = next(steps)
-        while time.monotonic() < deadline:
-            step = steps.send(perform(step, stream, start_tls))
-        raise TimedOut(f"the NBD server did not finish to negotiate within {stream.timeout:g} seconds")
-    except StopIteration as end:
-        export: Export = end.value
-        return export
-    except Refused:
-        with contextlib.suppress(ConnectionDead):
-            stream.send(wire.encode_option(wire.Option.ABORT))
-        raise
-
-
-def perform(step: handshake.Step, stream: ServerStream, start_tls: Callable[[], None]) -> bytes:
-    """Do one step of the negotiation."""
-    if isinstance(step, handshake.Send):
-        stream.send(step.data)
-    elif isinstance(step, handshake.Receive):
-        data = bytearray(step.size)
-        stream.receive(memoryview(data))
-        return bytes(data)
-    else:
-        start_tls()
-    return b""
-
-
-def start_tls(stream: ServerStream, location: Location, ca_file: Optional[str]) -> None:
-    """Speak TLS from now on, with the server that the location names."""
-    host = location.address.host if isinstance(location.address, TCPAddress) else None
-    stream.start_tls(tls_context(location, ca_file), location.hostname or host)
-
-
-def tls_context(location: Location, ca_file: Optional[str]) -> ssl.SSLContext:
-    """Return what verifies the server, and shows it our certificate if we have one.
-
-    A server on a Unix socket has no host name: unless the URL tells one, only its certificate is verified.
-    """
-    folder = location.certificates
-    try:
-        context = ssl.create_default_context(cafile=os.path.join(folder, "ca-cert.pem") if folder else ca_file)
-        certificate = os.path.join(folder, "client-cert.pem") if folder else ""
-        if certificate and os.path.exists(certificate):
-            assert folder is not None
-            context.load_cert_chain(certificate, os.path.join(folder, "client-key.pem"))
-    except OSError as e:
-        raise Refused("TLS", f"cannot use the certificates in {folder or ca_file}: {e}") from e
-    if location.hostname is None and isinstance(location.address, UnixAddress):
-        context.check_hostname = False
-    return context

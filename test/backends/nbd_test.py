@@ -19,7 +19,6 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends import nbd
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
-from ovirt_imageio.nbd import client
 from ovirt_imageio.nbd.wire import Command, ExportFlag
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.qemu.nbd import QemuNbd
@@ -404,15 +403,15 @@ def test_interrupt_while_the_server_hangs(was_connected):
 
 
 def test_interrupted_just_when_it_is_connected(monkeypatch):
-    """The connection came about, but nobody could have interrupted it yet."""
-    connect = client.connect
+    """The connection came about, but no other thread could have interrupted it yet."""
+    connect = nbd.connect
 
     def connect_and_cut(*args, line, **kwargs):
-        nbd = connect(*args, line=line, **kwargs)
+        client = connect(*args, line=line, **kwargs)
         line.cut()
-        return nbd
+        return client
 
-    monkeypatch.setattr(client, "connect", connect_and_cut)
+    monkeypatch.setattr(nbd, "connect", connect_and_cut)
     with opened(serving(bytearray(1000))) as backend, pytest.raises(errors.StorageError):
         read(backend)
 

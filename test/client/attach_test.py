@@ -21,7 +21,8 @@ from real.nbd import run
 from ovirt_imageio import errors
 from ovirt_imageio.client.attach import Attachment
 from ovirt_imageio.client.remote import Remote
-from ovirt_imageio.nbd import address, client
+from ovirt_imageio.nbd import address, connect
+from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, Unsupported
 
 MIB = 1024**2
@@ -65,12 +66,12 @@ def attached(server: Server, *arguments, **options) -> Iterator[Attachment]:
         yield found
 
 
-def connect(attachment: Attachment) -> client.Client:
-    return client.connect(address.parse(attachment.uri))
+def connected(attachment: Attachment) -> Client:
+    return connect.connect(address.parse(attachment.uri))
 
 
 def test_read_and_write(server):
-    with attached(server) as attachment, connect(attachment) as nbd:
+    with attached(server) as attachment, connected(attachment) as nbd:
         assert nbd.export.size == SIZE
         view = memoryview(bytearray(SIZE))
         nbd.read(0, view)
@@ -84,7 +85,7 @@ def test_read_and_write(server):
 
 
 def test_several_programs_at_once(server):
-    with attached(server) as attachment, connect(attachment) as one, connect(attachment) as two:
+    with attached(server) as attachment, connected(attachment) as one, connected(attachment) as two:
         one.write(0, memoryview(b"1" * 512))
         view = memoryview(bytearray(512))
         two.read(0, view)
@@ -93,7 +94,7 @@ def test_several_programs_at_once(server):
 
 def test_read_only(server):
     before = bytes(server.data)
-    with attached(server, read_only=True) as attachment, connect(attachment) as nbd:
+    with attached(server, read_only=True) as attachment, connected(attachment) as nbd:
         assert nbd.export.is_read_only
         with pytest.raises(Unsupported):
             nbd.write(0, memoryview(b"x" * 512))
@@ -103,7 +104,7 @@ def test_read_only(server):
 def test_nothing_is_left_behind(server):
     threads = threading.active_count()
     with attached(server) as attachment:
-        nbd = connect(attachment)
+        nbd = connected(attachment)
         path = attachment.uri.partition("socket=")[2]
         folder = os.path.dirname(path)
         # Nobody else on this machine may connect.
@@ -140,7 +141,7 @@ def test_a_program_that_could_not_be_accepted_at_once(server, caplog):
     with (
         contextlib.closing(Remote(server.url, None)) as remote,
         HinderedAttachment(remote) as attachment,
-        connect(attachment) as nbd,
+        connected(attachment) as nbd,
     ):
         assert nbd.export.size == SIZE
     assert "Too many open files" in caplog.text
@@ -150,7 +151,7 @@ def test_a_path_of_the_callers_own(server, tmp_path):
     path = str(tmp_path / "my disk.sock")
     with attached(server, path) as attachment:
         assert attachment.uri == f"nbd+unix:///?socket={tmp_path}/my%20disk.sock"
-        connect(attachment).close()
+        connected(attachment).close()
     assert not os.path.exists(path)
 
 
@@ -158,7 +159,7 @@ def test_a_path_of_the_callers_own(server, tmp_path):
 def test_a_port_of_loopback(server, host, uri):
     with attached(server, (host, 0)) as attachment:
         assert attachment.uri.startswith(uri)
-        connect(attachment).close()
+        connected(attachment).close()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "no such host"])
@@ -190,14 +191,14 @@ def test_a_program_may_connect_again_after_a_loss(tmp_path):
         server.add("x", data)
         found = Server(server.url("x"), data)
         with attached(found) as attachment:
-            nbd = connect(attachment)
+            nbd = connected(attachment)
             nbd.read(0, memoryview(bytearray(512)))
             server.store.remove("x", DEADLINE)
             with pytest.raises((ConnectionDead, RequestFailed)):
                 nbd.read(0, memoryview(bytearray(512)))
             nbd.close()
             server.add("x", data)
-            with connect(attachment) as again:
+            with connected(attachment) as again:
                 again.read(0, memoryview(bytearray(512)))
 
 

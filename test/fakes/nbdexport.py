@@ -1,7 +1,7 @@
 """Our NBD server on a Unix socket, without HTTP before it.
 
 with Exporting(lambda: MemoryBackend(data)) as exporting:
-    client.connect(exporting.location)
+    connect(exporting.location)
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
         call.chunk(request, 0x7777, b"what is this?", done=True)
 
     with Peer(script) as peer:
-        client.connect(peer.location)
+        connect(peer.location)
 
 The script runs once for each connection; it ends quietly when the client hangs up.
 """

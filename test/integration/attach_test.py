@@ -20,7 +20,7 @@ from real.nbd import StorageDaemon, nbdkit, run
 
 from ovirt_imageio.client.attach import Attachment
 from ovirt_imageio.client.remote import Remote
-from ovirt_imageio.nbd import address, client
+from ovirt_imageio.nbd import address, connect
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed
 from ovirt_imageio.qemu import img
@@ -84,8 +84,8 @@ def attached(daemon: Daemon, served: Served, **options: Any) -> Iterator[str]:
         yield found.uri
 
 
-def connect(uri: str) -> Client:
-    return client.connect(address.parse(uri))
+def connected(uri: str) -> Client:
+    return connect.connect(address.parse(uri))
 
 
 def info(daemon: Daemon, served: Served) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def test_qemu(tmp_path, daemon, served):
 
 def test_extents(daemon, served):
     with attached(daemon, served) as uri:
-        with connect(uri) as nbd:
+        with connected(uri) as nbd:
             nbd.zero(4 * MIB, 8 * MIB)
             nbd.flush()
         found = json.loads(run(["qemu-img", "map", "--output=json", "-f", "raw", uri]))
@@ -166,7 +166,7 @@ def test_mirror(tmp_path, daemon, served):
 
 
 def test_progress(daemon, served):
-    with attached(daemon, served) as uri, connect(uri) as nbd:
+    with attached(daemon, served) as uri, connected(uri) as nbd:
         nbd.read(0, memoryview(bytearray(MIB)))
         nbd.read(0, memoryview(bytearray(MIB)))
         nbd.write(MIB // 2, memoryview(bytes(MIB)))
@@ -176,7 +176,7 @@ def test_progress(daemon, served):
 
 
 def test_removal(daemon, served):
-    with attached(daemon, served) as uri, connect(uri) as nbd:
+    with attached(daemon, served) as uri, connected(uri) as nbd:
         nbd.read(0, memoryview(bytearray(512)))
         status, _ = daemon.control("DELETE", f"/tickets/{served.ticket_id}")
         assert status == 204
@@ -189,7 +189,7 @@ def test_a_full_disk(daemon, tmp_path):
     with nbdkit("--filter=error", "memory", str(SIZE), "error-pwrite=ENOSPC", "error-pwrite-rate=100%") as path:
         url = daemon.add_ticket(url=f"nbd:unix:{path}", size=SIZE)
         served = Served(url, url.rpartition("/")[2], lambda: b"")
-        with attached(daemon, served) as uri, connect(uri) as nbd:
+        with attached(daemon, served) as uri, connected(uri) as nbd:
             for length in (512, MIB):
                 with pytest.raises(RequestFailed) as failure:
                     nbd.write(0, memoryview(bytes(length)))
@@ -213,7 +213,7 @@ def test_a_storage_server_that_dies(daemon, tmp_path):
         url = daemon.add_ticket(url=f"nbd:unix:{socket}", size=SIZE)
         served = Served(url, url.rpartition("/")[2], path.read_bytes)
         with attached(daemon, served) as uri:
-            nbd = connect(uri)
+            nbd = connected(uri)
             nbd.read(0, memoryview(bytearray(512)))
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -222,7 +222,7 @@ def test_a_storage_server_that_dies(daemon, tmp_path):
                 nbd.read(0, memoryview(bytearray(512)))
             nbd.close()
             process = start()
-            with connect(uri) as again:
+            with connected(uri) as again:
                 view = memoryview(bytearray(512))
                 again.read(0, view)
                 assert view == b"x" * 512
@@ -239,7 +239,7 @@ def test_an_idle_client_does_not_delay_the_end(tmp_path):
     with real_daemon.running(tmp_path / "daemon", settings) as running:
         url = running.add_ticket(url=f"file://{path}", size=SIZE)
         served = Served(url, url.rpartition("/")[2], path.read_bytes)
-        with attached(running, served) as uri, connect(uri) as nbd:
+        with attached(running, served) as uri, connected(uri) as nbd:
             nbd.read(0, memoryview(bytearray(512)))
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(DEADLINE) == 0

@@ -17,7 +17,8 @@ from real.nbd import nbdinfo, nbdkit, tls_folder, uri
 from ovirt_imageio import errors
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import ZeroExtent
-from ovirt_imageio.nbd import address, client
+from ovirt_imageio.nbd import address
+from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import ConnectionDead, Refused, RequestFailed, TimedOut
 from ovirt_imageio.nbd.wire import Command, Mode
 
@@ -53,7 +54,7 @@ def opened(*arguments, **options):
 
 @contextlib.contextmanager
 def connected(*arguments, **options):
-    with nbdkit(*arguments) as path, client.connect(address.parse(f"nbd:unix:{path}"), **options) as nbd:
+    with nbdkit(*arguments) as path, connect(address.parse(f"nbd:unix:{path}"), **options) as nbd:
         yield nbd
 
 
@@ -151,7 +152,7 @@ def test_nbdinfo_tells_the_same(way):
     arguments = ["--no-sr"] if way == "simple" else []
     with nbdkit(*arguments, "--filter=multi-conn", "memory", "3M") as path:
         [theirs] = nbdinfo(uri(path))["exports"]
-        with client.connect(address.parse(uri(path))) as nbd:
+        with connect(address.parse(uri(path))) as nbd:
             ours = nbd.export
     assert ours.size == theirs["export-size"]
     assert ours.is_read_only == theirs["is_read_only"]
@@ -168,10 +169,10 @@ def test_nbdinfo_tells_the_same(way):
 
 def test_export_name():
     with nbdkit("--filter=exportname", "memory", "1M", "exportname=sda", "exportname-strict=true") as path:
-        with client.connect(address.parse(f"nbd:unix:{path}:exportname=sda")) as nbd:
+        with connect(address.parse(f"nbd:unix:{path}:exportname=sda")) as nbd:
             assert nbd.export.size == MIB
         with pytest.raises(Refused, match="the export 'sdb'"):
-            client.connect(address.parse(f"nbd:unix:{path}:exportname=sdb"))
+            connect(address.parse(f"nbd:unix:{path}:exportname=sdb"))
 
 
 def test_oldstyle():
@@ -221,7 +222,7 @@ def test_read_only():
 
 def test_server_goes_away():
     with nbdkit("memory", "1M") as path:
-        nbd = client.connect(address.parse(f"nbd:unix:{path}"))
+        nbd = connect(address.parse(f"nbd:unix:{path}"))
     with contextlib.closing(nbd), pytest.raises(ConnectionDead):
         read(nbd, 0, 10)
 
@@ -231,7 +232,7 @@ def test_server_goes_away():
 
 def test_tls():
     with tls_folder() as folder, nbdkit("--tls=require", f"--tls-certificates={folder}", "pattern", str(SIZE)) as path:
-        with client.connect(address.parse(f"nbds+unix:///?socket={path}&tls-certificates={folder}")) as nbd:
+        with connect(address.parse(f"nbds+unix:///?socket={path}&tls-certificates={folder}")) as nbd:
             assert not nbd.can_splice
             assert read(nbd, 0, SIZE) == pattern(0, SIZE)
         ca_file = certificates.certificate().ca_file
@@ -256,12 +257,12 @@ def test_tls_client_certificate():
     with tls_folder(client=certificates.certificate("client")) as folder, contextlib.ExitStack() as stack:
         server = ["--tls=require", f"--tls-certificates={folder}", "--tls-verify-peer"]
         path = stack.enter_context(nbdkit(*server, "memory", "1M"))
-        with client.connect(address.parse(f"nbds+unix:///?socket={path}&tls-certificates={folder}")) as nbd:
+        with connect(address.parse(f"nbds+unix:///?socket={path}&tls-certificates={folder}")) as nbd:
             assert read(nbd, 0, 10) == bytes(10)
         ca_file = certificates.certificate().ca_file
         with (
             pytest.raises(ConnectionDead),
-            client.connect(address.parse(f"nbds+unix:///?socket={path}"), ca_file=ca_file),
+            connect(address.parse(f"nbds+unix:///?socket={path}"), ca_file=ca_file),
         ):
             pytest.fail("connected without a certificate")
 
@@ -270,12 +271,12 @@ def test_tls_is_required():
     with tls_folder() as folder, nbdkit("--tls=require", f"--tls-certificates={folder}", "memory", "1M") as path:
         location = address.parse(f"nbd:unix:{path}")
         with pytest.raises(Refused, match="nbds://"):
-            client.connect(location)
+            connect(location)
 
 
 def test_tls_is_not_offered():
     with nbdkit("--tls=off", "memory", "1M") as path, pytest.raises(Refused, match="TLS"):
-        client.connect(address.parse(f"nbds+unix:///?socket={path}"))
+        connect(address.parse(f"nbds+unix:///?socket={path}"))
 
 
 @pytest.mark.parametrize("query", ["", "&tls-certificates=FOLDER&tls-hostname=other.example"])
@@ -284,7 +285,7 @@ def test_tls_server_that_is_not_trusted(query):
     with tls_folder() as folder, nbdkit("--tls=require", f"--tls-certificates={folder}", "memory", "1M") as path:
         location = address.parse(f"nbds+unix:///?socket={path}{query.replace('FOLDER', folder)}")
         with pytest.raises(ConnectionDead, match="certificate verify failed"):
-            client.connect(location)
+            connect(location)
 
 
 # Other clients

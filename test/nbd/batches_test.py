@@ -9,8 +9,9 @@ import random
 import pytest
 from fakes.nbdpeer import Peer
 
-from ovirt_imageio.nbd import client, wire
+from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.batches import AGREEMENT, BUFFER, MAX_LENGTH
+from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import Disconnected, ProtocolError, RequestFailed
 from ovirt_imageio.nbd.wire import Command, CommandFlag, Mode
 
@@ -20,7 +21,7 @@ SIZE = 4 * BUFFER
 
 @contextlib.contextmanager
 def batches(script):
-    with Peer(script) as peer, client.connect(peer.location, like=AGREEMENT) as nbd:
+    with Peer(script) as peer, connect(peer.location, like=AGREEMENT) as nbd:
         assert nbd.export.mode is Mode.SIMPLE
         yield nbd.batches()
 

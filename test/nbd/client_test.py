@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.util
 import itertools
 import os
-import socket
 import threading
 from pathlib import Path
 
@@ -15,8 +13,8 @@ import pytest
 from fakes.nbdpeer import FLAGS, Peer
 from fakes.waiting import DEADLINE
 
-from ovirt_imageio.nbd import client, errors, status, wire
-from ovirt_imageio.nbd.address import Location, UnixAddress
+from ovirt_imageio.nbd import client, errors, status
+from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.wire import Command, CommandFlag, ExportFlag, Mode
 
 KIB = 1024
@@ -28,7 +26,7 @@ HOSTILE = sorted(Path(__file__).parent.joinpath("hostile").glob("*.py"))
 
 @contextlib.contextmanager
 def connected(script, **options):
-    with Peer(script) as peer, client.connect(peer.location, **options) as nbd:
+    with Peer(script) as peer, connect(peer.location, **options) as nbd:
         yield nbd
 
 
@@ -60,24 +58,6 @@ def recording(requests, **options):
 
 def buffer(size):
     return memoryview(bytearray(size))
-
-
-class Unwilling(socket.socket):
-    """A connected socket on which the system permits nothing to be set."""
-
-    def setsockopt(self, *_: object) -> None:
-        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-
-
-def test_connection_that_cannot_be_prepared_is_closed(monkeypatch):
-    """It was left to the garbage collector, and the error was none that backends know."""
-    here, there = socket.socketpair()
-    with there:
-        unwilling = Unwilling(fileno=here.detach())
-        monkeypatch.setattr(client.connections, "connect", lambda *_: unwilling)
-        with pytest.raises(errors.Disconnected, match="cannot prepare the connection"):
-            client.connect(Location(UnixAddress("/nowhere")))
-        assert unwilling.fileno() == -1
 
 
 class Leaking:
@@ -378,7 +358,7 @@ def test_hostile_server(path):
     timeout = getattr(hostile, "TIMEOUT", 0.2 if is_slow else DEADLINE)
 
     def use(location):
-        with client.connect(location, connect_timeout=timeout, reply_timeout=timeout) as nbd:
+        with connect(location, connect_timeout=timeout, reply_timeout=timeout) as nbd:
             nbd.read(offset, buffer(1000))
             list(status.zero_extents(nbd, offset, 1000))
             nbd.flush()
@@ -417,46 +397,13 @@ def test_truncated_at_each_byte():
 
         with Peer(script) as peer:
             try:
-                with client.connect(peer.location) as nbd:
+                with connect(peer.location) as nbd:
                     nbd.read(0, buffer(10))
                     assert len(list(status.zero_extents(nbd, 0, 1000))) == 1
             except errors.Disconnected:
                 continue
         break
     assert limit > 200
-
-
-def test_nobody_listens(tmp_path):
-    with pytest.raises(errors.Disconnected, match="cannot connect to the NBD server: No such file"):
-        client.connect(Location(UnixAddress(str(tmp_path / "sock"))))
-
-
-def test_refused():
-    def script(call):
-        call.greet()
-        while True:
-            option, _ = call.option()
-            if option == wire.Option.ABORT:
-                return
-            if option == wire.Option.GO:
-                call.reply(option, wire.Reply.ERR_UNKNOWN, b"no such disk")
-            else:
-                call.answer(option)
-
-    with Peer(script) as peer, pytest.raises(errors.Refused, match="no such disk"):
-        client.connect(peer.location)
-    assert peer.calls[0].options[-1][0] == wire.Option.ABORT
-
-
-def test_certificates_that_are_not_there(tmp_path):
-    def script(call):
-        call.greet()
-        call.reply(call.option()[0], wire.Reply.ACK)
-
-    with Peer(script) as peer:
-        location = Location(peer.location.address, "", True, str(tmp_path))
-        with pytest.raises(errors.Refused, match="cannot use the certificates"):
-            client.connect(location)
 
 
 def test_interrupt():

@@ -21,7 +21,8 @@ from ovirt_imageio.backends.file import FileBackend
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
-from ovirt_imageio.nbd import client, export, status
+from ovirt_imageio.nbd import export, status
+from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import ClientFault, RequestFailed
 from ovirt_imageio.nbd.wire import Command, ExportFlag, Mode
 
@@ -74,7 +75,7 @@ def exporting(data) -> Iterator[Exporting]:
 
 
 def test_watch_is_told_of_each_request(exporting):
-    with client.connect(exporting.location) as nbd:
+    with connect(exporting.location) as nbd:
         nbd.read(100, memoryview(bytearray(10)))
         nbd.write(MIB, memoryview(bytes(MIB)))
         nbd.zero(0, 2 * MIB)
@@ -115,7 +116,7 @@ class Failing(MemoryBackend):
 def test_errors_of_the_disk(data, can_extend):
     with (
         Exporting(lambda: Failing(data), can_extend=can_extend) as exporting,
-        client.connect(exporting.location) as nbd,
+        connect(exporting.location) as nbd,
     ):
         for length in (512, MIB):
             with pytest.raises(RequestFailed, match="it is full") as failure:
@@ -143,7 +144,7 @@ def test_write_at_once_flushes(data):
         def flush(self) -> None:
             Counting.flushes += 1
 
-    with Exporting(lambda: Counting(data)) as exporting, client.connect(exporting.location) as nbd:
+    with Exporting(lambda: Counting(data)) as exporting, connect(exporting.location) as nbd:
         nbd.write(0, memoryview(b"x" * 512), fua=True)
         assert Counting.flushes == 1
         nbd.write(0, memoryview(b"x" * 512))
@@ -166,7 +167,7 @@ def test_extents(data, can_extend):
     contexts = (*CONTEXTS, BITMAP)
     with (
         Exporting(lambda: MemoryBackend(data, extents=EXTENTS), contexts=contexts, can_extend=can_extend) as exporting,
-        client.connect(exporting.location, dirty=True) as nbd,
+        connect(exporting.location, dirty=True) as nbd,
     ):
         assert nbd.export.bitmaps == [BITMAP]
         found = list(status.dirty_extents(nbd, 512, 2 * MIB, BITMAP))
@@ -180,7 +181,7 @@ def test_a_million_extents_come_in_parts(data):
     every_other = [ZeroExtent(i * 512, 512, bool(i % 2), False) for i in range(len(data) // 512)]
     with (
         Exporting(lambda: MemoryBackend(data, extents={"zero": every_other})) as exporting,
-        client.connect(exporting.location) as nbd,
+        connect(exporting.location) as nbd,
     ):
         assert len(every_other) > export.MAX_EXTENTS
         assert [e.start for e in status.zero_extents(nbd, 0, len(data))] == [e.start for e in every_other]
@@ -366,7 +367,7 @@ def test_a_file_is_exported(tmp_path: Path):
     path.write_bytes(b"a" * MIB)
     with (
         Exporting(lambda: FileBackend(str(path), writable=True)) as exporting,
-        client.connect(exporting.location) as nbd,
+        connect(exporting.location) as nbd,
     ):
         assert nbd.export.mode is Mode.EXTENDED
         nbd.write(4096, memoryview(b"b" * 4096))

@@ -21,7 +21,8 @@ from real.nbd import run, uri
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.nbd import client, gate, wire
+from ovirt_imageio.nbd import gate, wire
+from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import ClientFault
 from ovirt_imageio.nbd.wire import Command, Mode
 from ovirt_imageio.qemu.nbd import QemuNbd
@@ -416,7 +417,7 @@ def test_a_server_that_speaks_otherwise_is_translated(data, caplog):
         Exporting(lambda: MemoryBackend(data), can_extend=False) as there,
         Exporting(lambda: NBDBackend(f"nbd:unix:{there.path}", writable=True), can_extend=True) as here,
     ):
-        with client.connect(here.location) as nbd:
+        with connect(here.location) as nbd:
             # Our server offers more than the one behind it.
             assert nbd.export.mode is Mode.EXTENDED
             view = memoryview(bytearray(MIB))

@@ -14,6 +14,7 @@ from fakes.waiting import DEADLINE
 from ovirt_imageio import errors
 from ovirt_imageio.nbd import client
 from ovirt_imageio.nbd.client import PIECE, WINDOW
+from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, RequestFailed, TimedOut
 from ovirt_imageio.nbd.streaming import SMALL, Streamer
 from ovirt_imageio.nbd.wire import Command, Mode
@@ -149,7 +150,7 @@ def pieces(request, even, monkeypatch):
 def scene(script, way, **options):
     with contextlib.ExitStack() as stack:
         peer = stack.enter_context(Peer(script))
-        nbd = stack.enter_context(client.connect(peer.location, **options))
+        nbd = stack.enter_context(connect(peer.location, **options))
         yield stack.enter_context(contextlib.closing(Scene(nbd, way)))
 
 

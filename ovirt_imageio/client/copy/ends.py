@@ -17,9 +17,9 @@ from typing import Callable, Generic, TypeVar, Union
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.nbd import NBDBackend, translated
-from ovirt_imageio.nbd import client
 from ovirt_imageio.nbd.batches import AGREEMENT, MAX_LENGTH, Batches
 from ovirt_imageio.nbd.client import Client
+from ovirt_imageio.nbd.connect import speak
 from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
 from ovirt_imageio.nbd.wire import CommandFlag, Mode
 from ovirt_imageio.net.lifeline import Lifeline
@@ -232,7 +232,7 @@ def attach(image: Image, line: Lifeline, reply_timeout: float) -> NBDEnd[T]:
         with line.waking(image.origin.wake):
             stream = stack.enter_context(image.attached())
             try:
-                nbd = client.speak(stream, like=AGREEMENT, reply_timeout=reply_timeout)
+                nbd = speak(stream, like=AGREEMENT, reply_timeout=reply_timeout)
             except ConnectionDead as error:
                 raise translated_there("attach the disk", error) from error
         stack.callback(nbd.close)
