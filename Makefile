@@ -98,6 +98,16 @@ dist:  ## make the archive of the last commit: dist/ovirt-imageio-VERSION.tar.gz
 rpm: system-rpm dist  ## make the packages of the last commit: build/rpm/
 	rpmbuild -ta dist/$(NAME).tar.gz --define '_topdir $(CURDIR)/build/rpm' $(RPM_OPTIONS)
 
+# The recipe is where Debian looks for it only while the packages are made.
+.PHONY: deb
+deb: system-deb dist  ## make the Debian packages of the last commit: build/deb/
+	rm -rf build/deb
+	mkdir -p build/deb
+	tar -xf dist/$(NAME).tar.gz -C build/deb
+	cp -r build/deb/$(NAME)/data/debian build/deb/$(NAME)/
+	cd build/deb/$(NAME) && dpkg-buildpackage --build=binary --unsigned-changes --unsigned-buildinfo
+	lintian --allow-root --fail-on=error,warning build/deb/*.changes
+
 # systemd takes its files from below any PREFIX; firewalld, and the daemon for what other packages configure, from below
 # /usr alone.
 .PHONY: install
@@ -132,7 +142,7 @@ generated-files: $(VENV)/programs $(DEVELOPMENT)/ready  ## make what it takes to
 
 ## What the others need
 
-SYSTEMS := $(addprefix system-,run develop check bench rpm fresh)
+SYSTEMS := $(addprefix system-,run develop check bench rpm deb fresh)
 
 .PHONY: has-engine-prefix $(SYSTEMS)
 has-engine-prefix:

@@ -11,7 +11,7 @@ from tools import source
 pytestmark = pytest.mark.storage
 
 # What the script itself runs.
-PROGRAMS = ("bash", "cat", "dirname", "ln", "paste", "sort", "tail", "tr")
+PROGRAMS = ("bash", "cat", "dirname", "ln", "paste", "sed", "sort", "tail", "tr")
 INSTALLER = """#!/bin/bash
 echo "$@" >>"$(dirname "$0")/calls"
 [[ $1 == install && -e $(dirname "$0")/works ]] || exit 0
