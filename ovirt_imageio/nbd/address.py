@@ -132,7 +132,7 @@ def parse_uri(url: str) -> Location:
     else:
         address = TCPAddress(host or "", DEFAULT_PORT if port is None else port)
     is_secure = parts.scheme.startswith("nbds")
-    certificates, hostname = query.pop("tls-certificates", None), query.pop("tls-hostname", None)
+    certificates, hostname = query.pop("tls-certificates", None) or None, query.pop("tls-hostname", None) or None
     if query or (not is_secure and (certificates or hostname)):
         raise errors.InvalidValue("NBD URL", url, "no query keys but socket, tls-certificates and tls-hostname")
     return Location(address, export, is_secure, certificates, hostname)

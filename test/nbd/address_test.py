@@ -32,6 +32,11 @@ GOOD = {
     "nbd://localhost": Location(TCPAddress("localhost", 10809)),
     "nbd://localhost/a%20b%2fc": Location(TCPAddress("localhost", 10809), "a b/c"),
     "nbd+unix:///?socket=/run/sock": Location(UnixAddress("/run/sock")),
+    # What is empty is not given: a server on a Unix socket has no name that TLS could check.
+    "nbds+unix:///?socket=/s&tls-hostname=&tls-certificates=": Location(UnixAddress("/s"), is_secure=True),
+    # The longest path of a struct sockaddr_un, which has 108 bytes, and the longest name.
+    "nbd:unix:/" + "x" * 106: Location(UnixAddress("/" + "x" * 106)),
+    "nbd:unix:/path:exportname=" + "x" * 4096: Location(UnixAddress("/path"), "x" * 4096),
     "nbd+unix:///sda?socket=/run/s%20k": Location(UnixAddress("/run/s k"), "sda"),
     "nbds://host/sda": Location(TCPAddress("host", 10809), "sda", is_secure=True),
     "nbds+unix:///?socket=/s": Location(UnixAddress("/s"), is_secure=True),
@@ -48,13 +53,14 @@ BAD = [
     "nbd:unix:/path:junk",
     "nbd:unix:/path:exportname",
     "nbd:unix:/with\0zero",
-    "nbd:unix:/" + "x" * 200,
+    "nbd:unix:/" + "x" * 107,
     "nbd:unix:/path:exportname=" + "x" * 4097,
     "nbd:localhost",
     "nbd:localhost:",
     "nbd:localhost:port",
     "nbd:localhost:0",
     "nbd:localhost:65536",
+    "nbd:localhost:010809",
     "nbd:localhost:99999999999999999999",
     "nbd:localhost:-1",
     "nbd:localhost:10809:junk",
@@ -71,6 +77,7 @@ BAD = [
     "nbd://localhost/?socket=/path",
     "nbd://localhost/?tls-certificates=/pki",
     "nbd://localhost/?junk",
+    "nbd://localhost/?junk=",
     "nbds://localhost/?tls-psk-file=/key",
     "nbd+unix:///",
     "nbd+unix:///?socket=relative",
@@ -92,6 +99,13 @@ def test_bad(url):
         address.parse(url)
 
 
+def test_error_tells_what_would_be_good():
+    with pytest.raises(errors.InvalidValue) as e:
+        address.parse("nbd:")
+    forms = ("nbd:unix:/path[:exportname=NAME]", "nbd:HOST:PORT", "nbd[s]://HOST", "nbd[s]+unix:///[NAME]?socket=/path")
+    assert all(form in str(e.value) for form in forms)
+
+
 @given(st.text(max_size=50), st.sampled_from(["", "nbd:", "nbd:unix:/", "nbd://", "nbds+unix:///", "nbd://h?"]))
 def test_any_text_is_a_location_or_refused(text, start):
     try:
@@ -104,6 +118,12 @@ def test_any_text_is_a_location_or_refused(text, start):
 @pytest.mark.parametrize("export", [None, "", "sda", "/sda", "a:b"])
 def test_round_trip(server, export):
     assert address.parse(server.url(export)) == Location(server, export or "")
+
+
+def test_text():
+    assert str(UnixAddress("/path")) == "unix:/path"
+    assert str(TCPAddress("host", 1)) == "host:1"
+    assert str(TCPAddress("::1", 65535)) == "[::1]:65535"
 
 
 def test_short_form():
