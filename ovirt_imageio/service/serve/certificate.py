@@ -91,10 +91,12 @@ def ensure(directory: Path, names: Sequence[str]) -> Certificate:
 def is_fresh(certificate: Certificate) -> bool:
     """Tell whether both files are there, and good for a while."""
     try:
-        made = min(os.stat(path).st_mtime for path in certificate)
+        made = [os.stat(path).st_mtime for path in certificate]
     except OSError:
         return False
-    return time.time() - made < RENEWED_AFTER
+    now = time.time()
+    # One of the future is not valid yet: the clock was set back since it was made.
+    return now - RENEWED_AFTER < min(made) and max(made) <= now
 
 
 def make(directory: Path, names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 from real import certificates
 
-from ovirt_imageio import errors
+from ovirt_imageio import errors, units
 from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service.serve import certificate
 
@@ -34,11 +34,13 @@ def test_key_is_private(tmp_path):
     assert os.stat(os.path.dirname(made.key_file)).st_mode & 0o077 == 0
 
 
-def test_old_one_is_replaced(tmp_path):
+@pytest.mark.parametrize("age", [certificate.RENEWED_AFTER + 1, -units.DAY], ids=["old", "not valid yet"])
+def test_replaced(tmp_path, age):
+    """One that is older than we like, or that was made before the clock was set back by a day."""
     made = certificate.ensure(tmp_path, NAMES)
     before = certificate.fingerprint(made.cert_file)
-    old = time.time() - certificate.RENEWED_AFTER - 1
-    os.utime(made.cert_file, (old, old))
+    moment = time.time() - age
+    os.utime(made.cert_file, (moment, moment))
     assert certificate.ensure(tmp_path, NAMES) == made
     assert certificate.fingerprint(made.cert_file) != before
 
