@@ -7,7 +7,9 @@ with all that show the same. Requests then name the host's ticket, as they would
 ticket of ours stands for it, and everything after that is the normal path. Tickets that were added by the control
 service need no session, and whatever credentials come along are ignored.
 
-A session lives until its token said, whatever happens on it; a newer token renews it. It is kept in memory only.
+A session lives until its token said, whatever happens on it; a newer token renews it. It is kept in memory only. A
+token tells times of day, so it is the wall clock that ends a session, also when that is set; its ticket, which lives
+for so many seconds, is made to follow.
 
 Knows nothing of HTTP and of files: tokens and ids are texts, and asking the host is an argument.
 """
@@ -133,6 +135,7 @@ class Sessions:
             session = self._share(token, ticket_id)
         if session.access.ticket_id != ticket_id:
             raise errors.NoSuchTicket()
+        self._keep_ticket(session)
         return session.ticket_id
 
     def purge(self) -> None:
@@ -236,6 +239,14 @@ class Sessions:
 
     def _remaining(self, access: Access) -> int:
         return max(1, int(access.expires - self._clock()))
+
+    def _keep_ticket(self, session: Session) -> None:
+        """Extend the ticket of a live session if it expired, as when the wall clock was set back meanwhile."""
+        try:
+            self._store.authorize(session.ticket_id, "read")
+        except errors.NoSuchTicket:
+            with contextlib.suppress(errors.NotFound):
+                self._store.extend(session.ticket_id, {"timeout": self._remaining(session.access)})
 
     def _require(self, session_id: str) -> Session:
         session = self._find(session_id)

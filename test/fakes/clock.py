@@ -1,4 +1,4 @@
-"""A clock that moves when the test says so."""
+"""Clocks that move when the test says so."""
 
 from __future__ import annotations
 
@@ -15,3 +15,18 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         assert seconds >= 0
         self.now += seconds
+
+
+class FakeWallClock:
+    """The time of day, which somebody may set: it goes on with a clock that only grows."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._offset = 0.0
+
+    def __call__(self) -> float:
+        return self._clock() + self._offset
+
+    def set(self, seconds: float) -> None:
+        """Set the clock forward, or back if that is negative."""
+        self._offset += seconds

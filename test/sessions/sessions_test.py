@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fakes.clock import FakeClock
+from fakes.clock import FakeClock, FakeWallClock
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
@@ -26,13 +26,14 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = FakeClock(1_000_000)
+        self.wall = FakeWallClock(self.clock)
         self.store = Store(lambda ticket, line: MemoryBackend(bytearray(1024)), self.clock)
         self.tokens: dict[str, Access] = {}
         self.image = Description(1024, True, False)
         self.looked: list[str] = []
         self.verified = 0
         self.refusal = None
-        self.sessions = Sessions(self.store, self.verify, self.look, self.clock)
+        self.sessions = Sessions(self.store, self.verify, self.look, self.wall)
 
     def verify(self, token: str, now: float) -> Access:
         self.verified += 1
@@ -49,7 +50,7 @@ class Bench:
     def add(
         self, token: str, lifetime: int = 300, ticket_id: str = TICKET, host: str = "host", shown: int = 300
     ) -> str:
-        now = int(self.clock())
+        now = int(self.wall())
         self.tokens[token] = Access(
             f"https://{host}:54322", ticket_id, now + lifetime, now + shown, f"transfer-{token}"
         )
@@ -321,6 +322,45 @@ def test_purge(bench):
     bench.sessions.purge()
     assert len(bench.sessions) == len(bench.tickets()) == 1
     bench.sessions.resolve(TICKET, kept, None)
+
+
+# The wall clock is set: what a token tells are times of day, but its ticket lives for so many seconds.
+
+
+def test_clock_is_set_forward(bench):
+    session_id = bench.sessions.open(bench.add("t"))
+    bench.wall.set(299)
+    bench.sessions.resolve(TICKET, session_id, None)
+    bench.wall.set(1)
+    with pytest.raises(errors.NotAuthenticated):
+        bench.sessions.resolve(TICKET, session_id, None)
+    bench.assert_nothing()
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_clock_is_set_back(bench, is_shared):
+    """It was two minutes fast: the session ends when its token does, and not with the seconds that were left then."""
+    token = bench.add("t")
+    shown = (None, token) if is_shared else (bench.sessions.open(token), None)
+    ticket_id = bench.sessions.resolve(TICKET, *shown)
+    del bench.tokens[token]
+    bench.wall.set(-120)
+    for seconds in (299, 2, 118):
+        bench.clock.advance(seconds)
+        assert bench.sessions.resolve(TICKET, *shown) == ticket_id
+        bench.store.authorize(ticket_id, "read")
+    bench.clock.advance(1)
+    with pytest.raises(errors.NotAuthenticated):
+        bench.sessions.resolve(TICKET, *shown)
+
+
+def test_ticket_that_was_removed_stays_removed(bench):
+    session_id = bench.sessions.open(bench.add("t"))
+    ticket_id = bench.sessions.resolve(TICKET, session_id, None)
+    bench.store.remove(ticket_id, 0)
+    assert bench.sessions.resolve(TICKET, session_id, None) == ticket_id
+    with pytest.raises(errors.NoSuchTicket):
+        bench.store.authorize(ticket_id, "read")
 
 
 # A token with every request.
