@@ -5,6 +5,7 @@ The tables below are the architecture: to let a module know more, change them on
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,26 @@ PURE_LIBRARY = {
     "urllib.parse",
 }
 
+# The modules that read the wall clock, which somebody may set: no time-out, ticket or duration may depend on it.
+WALL_CLOCK = {
+    # The time on the screen.
+    "admin.top",
+    # The Date of a response.
+    "httpd.response",
+    # Whether a certificate has ended, or will soon; and whether one of our own is due to be made again.
+    "service.inspection",
+    "service.process",
+    "service.serve.certificate",
+    # When the process started, as Prometheus wants it.
+    "service.metrics",
+    # A token says until what time of day it is good.
+    "sessions.sessions",
+}
+
+# What reads it always, and what reads it when it has fewer arguments than this.
+READS_ALWAYS = {"time.time", "time.time_ns"}
+READS_WITHOUT = {"time.ctime": 1, "time.gmtime": 1, "time.localtime": 1, "time.strftime": 2}
+
 
 def layer_of(name: str) -> str:
     """Return the layer of a module."""
@@ -181,6 +202,21 @@ def find_circles(graph: dict[str, set[str]]) -> Iterator[str]:
         yield from visit(name, [])
 
 
+def find_wall_clocks(package: Path) -> set[str]:
+    """Return the modules that read the wall clock."""
+    modules = source.read(package).items()
+    return {name for name, module in modules if any(map(reads_wall_clock, ast.walk(module.tree)))}
+
+
+def reads_wall_clock(node: ast.AST) -> bool:
+    """Does this node read the wall clock, or hide that it may?"""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return "datetime" in ast.unparse(node) or ast.unparse(node).startswith("from time ")
+    if isinstance(node, ast.Call):
+        return len(node.args) < READS_WITHOUT.get(ast.unparse(node.func), 0)
+    return isinstance(node, ast.Attribute) and ast.unparse(node) in READS_ALWAYS
+
+
 def test_layers():
     faults = list(dict.fromkeys(find_faults(source.PACKAGE)))
     assert not faults, "\n" + "\n".join(faults)
@@ -190,6 +226,27 @@ def test_no_two_layers_may_import_each_other():
     for layer, below in LAYERS.items():
         assert below <= LAYERS.keys() - {layer}
         assert all(layer not in LAYERS[other] for other in below), layer
+
+
+def test_wall_clock():
+    assert find_wall_clocks(source.PACKAGE) == WALL_CLOCK
+
+
+@pytest.mark.parametrize(
+    "text,reads",
+    [
+        ("now = time.time()", True),
+        ("def f(now=time.time): pass", True),
+        ("time.strftime('%H:%M')", True),
+        ("time.strftime('%H:%M', time.gmtime(0))", False),
+        ("from time import time", True),
+        ("import datetime", True),
+        ("time.monotonic()", False),
+    ],
+)
+def test_planted_wall_clock(tmp_path, text, reads):
+    (tmp_path / "module.py").write_text(text)
+    assert find_wall_clocks(tmp_path) == ({"module"} if reads else set())
 
 
 PLANTED = {
