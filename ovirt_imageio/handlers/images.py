@@ -11,10 +11,10 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.auth.use import Use
 from ovirt_imageio.geometry import byteranges
 from ovirt_imageio.handlers import parse
 from ovirt_imageio.handlers.attach import PROTOCOL, attach
+from ovirt_imageio.handlers.representation import represent
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.ops import operations
@@ -23,8 +23,8 @@ __all__ = ["Images"]
 
 log = logging.getLogger("images")
 
-READ_FEATURES = ["checksum", "extents", "nbd"]
-WRITE_FEATURES = ["checksum", "extents", "flush", "nbd", "zero"]
+READ_FEATURES = ["checksum", "extents", "nbd", "qcow2"]
+WRITE_FEATURES = ["checksum", "extents", "flush", "nbd", "qcow2", "zero"]
 READ_METHODS = "OPTIONS,GET"
 WRITE_METHODS = "OPTIONS,GET,PUT,PATCH"
 
@@ -65,7 +65,7 @@ class Images:
         response.send_json(answer)
 
     def get(self, request: Request, response: Response, ticket_id: str) -> None:
-        """Send the disk, or a range of it; or speak NBD."""
+        """Send the disk, or an image of its data, or a range of either; or speak NBD."""
         parse.ticket_id(ticket_id)
         if PROTOCOL in request.upgrades:
             attach(self._store, request, response, ticket_id)
@@ -75,24 +75,26 @@ class Images:
         if_range = request.headers.get("if-range")
         client = request.connection.client
         with self._store.use(ticket_id, "read", request.connection) as disk:
-            if if_range is not None and if_range != etag(disk):
+            content = represent(request, disk)
+            if if_range is not None and if_range != content.etag:
                 byte_range = None
-            total = disk.size
+            total = content.length
             offset, length = (0, total) if byte_range is None else byte_range.resolve(total)
             log.debug("[%s] READ size=%d offset=%d transfer=%s", client, length, offset, disk.transfer_id)
-            describe(response, disk)
+            content.describe(response)
             if byte_range is not None:
                 response.headers["content-range"] = byteranges.content_range(offset, length, total)
             sink = response.start(206 if byte_range else 200, length, content_type="application/octet-stream")
-            disk.run(operations.Read(disk.backend, sink, offset, length))
+            disk.run(content.read(sink, offset, length))
 
     def head(self, request: Request, response: Response, ticket_id: str) -> None:
-        """Tell the size of the disk; RFC 9110 knows no ranges here."""
+        """Tell the size of what a download gets; RFC 9110 knows no ranges here."""
         parse.ticket_id(ticket_id)
         with self._store.use(ticket_id, "read", request.connection) as disk:
             disk.touch()
-            describe(response, disk)
-            response.start(200, disk.size, content_type="application/octet-stream")
+            content = represent(request, disk)
+            content.describe(response)
+            response.start(200, content.length, content_type="application/octet-stream")
 
     def put(self, request: Request, response: Response, ticket_id: str) -> None:
         """Write the body at the offset that Content-Range names, or at 0."""
@@ -151,15 +153,3 @@ def check_bounds(offset: int, length: int, limit: int) -> None:
     """Raise errors.RangeNotSatisfiable if the range does not end within limit."""
     if offset + length > limit:
         raise errors.RangeNotSatisfiable(offset, length, limit)
-
-
-def describe(response: Response, disk: Use) -> None:
-    """Tell a downloader what it gets: a file with a name, of which it may ask for ranges."""
-    response.headers["accept-ranges"] = "bytes"
-    response.headers["etag"] = etag(disk)
-    response.headers["content-disposition"] = byteranges.content_disposition(disk.ticket.filename)
-
-
-def etag(disk: Use) -> str:
-    """Return a strong validator: the same while nothing is written through this ticket."""
-    return f'"{disk.content_tag}"'

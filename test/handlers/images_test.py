@@ -53,7 +53,7 @@ def test_options_of_a_disk_that_may_be_read(server):
     info = answer.json()
     assert info.pop("transfer_id").startswith("(ticket/")
     assert info == {
-        "features": ["checksum", "extents", "nbd"],
+        "features": ["checksum", "extents", "nbd", "qcow2"],
         "unix_socket": "\0/org/ovirt/imageio",
         "max_readers": 8,
         "max_writers": 1,
@@ -69,14 +69,14 @@ def test_options_of_a_disk_that_may_be_written(server, ops):
     server.add("x", DISK, ops=ops)
     answer = server.request("OPTIONS", "/images/x")
     assert answer.headers["allow"] == "OPTIONS,GET,PUT,PATCH"
-    assert answer.json()["features"] == ["checksum", "extents", "flush", "nbd", "zero"]
+    assert answer.json()["features"] == ["checksum", "extents", "flush", "nbd", "qcow2", "zero"]
 
 
 def test_options_of_the_server_needs_no_ticket(server):
     answer = server.request("OPTIONS", "/images/*")
     assert answer.status == 200
     assert answer.json() == {
-        "features": ["checksum", "extents", "flush", "nbd", "zero"],
+        "features": ["checksum", "extents", "flush", "nbd", "qcow2", "zero"],
         "unix_socket": "\0/org/ovirt/imageio",
     }
     assert answer.headers["allow"] == "OPTIONS,GET,PUT,PATCH"

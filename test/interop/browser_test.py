@@ -125,7 +125,7 @@ def test_a_page_of_another_origin(tmp_path):
     assert sum(extent["length"] for extent in result.pop("extents")) == SIZE
     assert result.pop("version")
     assert result == {
-        "features": ["checksum", "extents", "flush", "nbd", "zero"],
+        "features": ["checksum", "extents", "flush", "nbd", "qcow2", "zero"],
         "put": [200, 200],
         "patch": 200,
         "range": [206, f"bytes 0-39/{SIZE}", True],
