@@ -92,26 +92,23 @@ def changed(owner: Any, name: str, value: Any) -> scenarios.Change:
 
 
 def end_without_lock(self, link):
-    is_over = self._state is not lease.State.OPEN
-    backends = self._links.take_backends([link], self._clock()) if is_over else []
+    books = self._books
+    is_over = books._state is not lease.State.OPEN
+    backends = books.links.take_backends([link], self._clock()) if is_over else []
     self.describe_state()
     link.is_in_use = False
     with self._lock:
-        self._settle()
+        books._settle()
     self._close(backends)
 
 
 def tick_that_decides_too_late(self):
+    books = self._books
     with self._lock:
-        now = self._clock()
-        self._observe(now)
-        if self._state is lease.State.CANCELING:
-            self._cutter.cut_canceled_again(now)
-        elif self._lease.is_expired(now):
-            self._cutter.cut_expired()
-        is_attended = self._state is lease.State.CANCELING or self._links.is_busy
+        is_attended = books.tick(self._clock())
+        books._is_attended = True
     self.describe_state()
-    self._is_attended = is_attended
+    books._is_attended = is_attended
     return is_attended
 
 

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 from interleavings.scheduler import Scheduler
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth import agenda, cutter, lease, links, news, progress, use
+from ovirt_imageio.auth import agenda, books, cutter, lease, links, news, progress, use
 from ovirt_imageio.auth import store as stores
 from ovirt_imageio.auth import transfer as transfers
 from ovirt_imageio.auth.observer import TicketObserver
@@ -40,7 +40,7 @@ ID = "ticket"
 
 # Whose lines are steps, and whose locks are ours.
 MODULES = (
-    *(agenda, cutter, lease, links, news, progress, use, stores, transfers, lifeline),
+    *(agenda, books, cutter, lease, links, news, progress, use, stores, transfers, lifeline),
     *(buffers, ring, worker),
     *(engine, pace, queues),
     shared,
@@ -240,7 +240,7 @@ class Steps(Operation):
         check(not self._disk.is_closing, "a disk is used that was closed")
         check(not self._transfer.is_drained, "something runs on what has ended")
         is_current = self._world.current is self._transfer
-        check(is_current or self._transfer._state is not lease.State.OPEN, "something runs on what was replaced")
+        check(is_current or self._transfer._books._state is not lease.State.OPEN, "something runs on what was replaced")
         if self.is_step:
             raise ConnectionResetError
 
@@ -335,13 +335,13 @@ class World:
             assert all(disk.is_closed for disk in mine), "removed, but not closed"
             assert self.current is None
         elif before is not None:
-            assert before._state is not lease.State.OPEN
+            assert before._books._state is not lease.State.OPEN
 
     def replacer(self) -> None:
         self.scheduler.sleep(self.scheduler.random.choice((0, 0.5, 3)))
         before = self.current
         self.add()
-        assert before is None or before is self.current or before._state is not lease.State.OPEN
+        assert before is None or before is self.current or before._books._state is not lease.State.OPEN
 
     def extender(self) -> None:
         with contextlib.suppress(errors.NotFound):
@@ -363,7 +363,7 @@ class World:
         for transfer in self.transfers:
             self.scheduler.wait("the drain", lambda transfer=transfer: transfer.is_drained)
             assert transfer.describe_running() == []
-            assert len(transfer._links) == 0, "a connection was not forgotten"
+            assert len(transfer._books.links) == 0, "a connection was not forgotten"
             assert not transfer.info()["last_error"] or "Internal" not in transfer.info()["last_error"]
         events = self.tally.events
         assert events["added"] - events["gone"] == len(self.store._transfers), events

@@ -1,0 +1,293 @@
+"""The books of a transfer: what is permitted, what runs, through which connections, and how far it came.
+
+    state (lease.py)   OPEN        uses of the disk, and operations, may begin while the lease lasts
+                       CANCELING   what runs is cut, what is given back is closed
+                       CANCELED    the last link was given back, and the last backend closed
+
+Opens nothing, closes nothing, and waits for nothing: that is up to the transfer, which is told what it has to close.
+
+Knows neither locks nor the clock: a transfer guards what is here with its own, and tells the time. Knows nothing of
+HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any, Optional
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth.cutter import Cutter
+from ovirt_imageio.auth.lease import TRANSITIONS, Event, Lease, State
+from ovirt_imageio.auth.links import Connection, Link, Links, Running
+from ovirt_imageio.auth.news import News
+from ovirt_imageio.auth.observer import TicketObserver
+from ovirt_imageio.auth.progress import Progress, describe_error
+from ovirt_imageio.auth.ticket import Changes, Ticket
+from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.ops.operations import Operation
+
+__all__ = ["Books"]
+
+log = logging.getLogger("auth")
+
+
+class Books:
+    """Everything that is known of a transfer. `now` is always the time.
+
+    Threads: one at a time.
+    """
+
+    def __init__(self, ticket: Ticket, now: float, news: News, observer: TicketObserver, max_connections: int) -> None:
+        self.ticket = ticket
+        self.links = Links()
+        self.inactivity_timeout = ticket.inactivity_timeout
+        self._news = news
+        self._observer = observer
+        self._max_connections = max_connections
+        self._state = State.OPEN
+        # True while tick() is called.
+        self._is_attended = False
+        self._born = now
+        self._lease = Lease.begin(ticket.timeout, now)
+        self._cutter = Cutter(self.links, ticket.transfer_id)
+        self._progress = Progress(observer, is_upload=ticket.can("write"))
+        # A client that saw the disk with one tag may go on with what it has while the tag is the same.
+        self._tag = secrets.token_hex(8)
+        self._writes = 0
+
+    # --- Uses of the disk --------------------------------------------------------------------------------------------
+
+    def authorize(self, right: str, now: float) -> None:
+        """Raise errors.NoSuchTicket or errors.NotPermitted unless the ticket allows to "read" or "write" now."""
+        if self._lease.is_expired(now):
+            self.observe(now)
+        if self._state is not State.OPEN or self._lease.is_expired(now):
+            raise errors.NoSuchTicket()
+        if not self.ticket.can(right):
+            raise errors.NotPermitted(right)
+
+    def enter(self, right: str, connection: Connection, now: float) -> tuple[Link, bool]:
+        """Let a request use the disk until leave(): return the link of its connection, and whether that is new.
+
+        Raises what authorize() does, and errors.TooManyConnections.
+        """
+        self.authorize(right, now)
+        found = self.links.find(connection)
+        if found is None and len(self.links) >= self._max_connections:
+            self.observe(now)
+            self._cutter.make_room(now, self._max_connections)
+        link = found or self.links.add(connection)
+        assert not link.is_in_use, "a connection serves one request at a time"
+        link.is_in_use = True
+        if right == "write":
+            self.links.pass_on_lost(link)
+        return link, found is None
+
+    def leave(self, link: Link, now: float) -> list[Backend]:
+        """Take back what enter() returned; return the backend if no other request may use it."""
+        link.is_in_use = False
+        is_over = self._state is not State.OPEN
+        backends = self.links.take_backends([link], now) if is_over else []
+        self._settle()
+        return backends
+
+    def begin_opening(self, link: Link, now: float) -> Lifeline:
+        """Note that the backend of a link is being opened, by a thread that holds the line which is returned.
+
+        Raises errors.NoSuchTicket.
+        """
+        self._require_open()
+        return self.links.begin_opening(link, now)
+
+    def note_opened(self, link: Link, backend: Backend) -> None:
+        """Note that a link has a backend."""
+        link.backend, link.was_opened = backend, True
+        self._news.note_change()
+
+    def note_failure(self, error: BaseException) -> None:
+        """Keep an error for those that ask how the transfer does."""
+        self._progress.last_error = describe_error(error, self.ticket.uuid)
+
+    def disconnect(self, link: Link, now: float) -> list[Backend]:
+        """Forget a connection that closed; return its backend."""
+        self.links.remove(link)
+        self._news.note_change()
+        return self.links.take_backends([link], now)
+
+    def end_closing(self, backend: Backend) -> None:
+        """Note that a backend, which one of these methods returned, was closed."""
+        self.links.end_closing(backend)
+        self._settle()
+
+    # --- Operations --------------------------------------------------------------------------------------------------
+
+    def begin(self, operation: Operation, link: Link, now: float) -> tuple[Running, set[Running]]:
+        """Note that an operation runs; return it, and the changes of the same range that began before.
+
+        Raises errors.NoSuchTicket.
+        """
+        self._require_open()
+        running = Running(operation, link, now)
+        older = self.links.find_overlapping(operation) if operation.is_change else set()
+        if operation.is_change:
+            # Also one that began as a request to read, and attaches the disk.
+            self.links.pass_on_lost(link)
+        self.links.running.add(running)
+        self._lease.touch(now)
+        self._writes += operation.is_change
+        return running, older
+
+    def end(self, running: Running, error: Optional[BaseException], now: float) -> list[Backend]:
+        """Account for an operation that ended; return its backend if no other one should use that."""
+        self._progress.finish(running)
+        self.links.running.discard(running)
+        if running.cut_reason is None:
+            self._lease.touch(now)
+            if error is not None:
+                self.note_failure(error)
+        elif error is not None:
+            self._progress.last_error = f"The operation was cut: {running.cut_reason}"
+        self._observer.operation_finished(running.backend_name, running.operation.name, error)
+        is_over = self._state is not State.OPEN or running.cut_reason is not None
+        link = running.link
+        is_spoiled = is_over or (error is not None and _is_spoiling(error, link.backend))
+        if is_spoiled:
+            link.writes.note_break()
+        backends = self.links.take_backends([link], now) if is_spoiled else []
+        self._news.note_change()
+        self._settle()
+        return backends
+
+    # --- As time goes by ---------------------------------------------------------------------------------------------
+
+    def touch(self, now: float) -> None:
+        """Note that the client is alive."""
+        self._lease.touch(now)
+
+    def observe(self, now: float) -> None:
+        """Account for what running operations moved since the last look."""
+        has_moved, is_alive = self._progress.observe(self.links.running, now)
+        if is_alive:
+            self._lease.touch(now)
+        if has_moved:
+            self._news.note_change()
+
+    def ask_attention(self, now: float) -> bool:
+        """Note that tick() is to be called from now on, and return True, unless it is called already."""
+        if self._is_attended:
+            return False
+        self._is_attended = True
+        self._progress.begin(now)
+        return True
+
+    def tick(self, now: float) -> bool:
+        """Cut what is to be cut by now; return whether this is to be called again soon."""
+        self.observe(now)
+        if self._state is State.CANCELING:
+            self._cutter.cut_canceled_again(now)
+        elif self._lease.is_expired(now):
+            self._cutter.cut_expired()
+        self._is_attended = self._state is State.CANCELING or self.links.is_busy
+        return self._is_attended
+
+    def extend(self, changes: Changes, now: float) -> None:
+        """Change how long the ticket lives, from now on, and how long its connections may stand still."""
+        # What moved until now belongs to the old lease: it must not lengthen the new one.
+        self.observe(now)
+        if changes.timeout is not None:
+            self._lease.extend(changes.timeout, now)
+        if changes.inactivity_timeout is not None:
+            # Connections learn it with their next request.
+            self.inactivity_timeout = changes.inactivity_timeout or self.ticket.inactivity_timeout
+        self._news.note_change()
+
+    def cancel(self, now: float, grace: float) -> list[Backend]:
+        """Let nothing new begin; cut what reads at once, and what writes after `grace` seconds.
+
+        Returns the backends that no request uses. Harmless when repeated; an earlier end of the grace holds.
+        """
+        if self._state is State.OPEN:
+            log.debug("CANCEL transfer=%s running=%d", self.ticket.transfer_id, len(self.links.running))
+            self._advance(Event.CANCEL)
+        # Those that were asked to end already have time until the next tick, however often we are called.
+        self._cutter.end_grace(now + grace)
+        self._cutter.cut_canceled(now)
+        idle = self.links.take_backends(self.links.idle(), now)
+        self._settle()
+        return idle
+
+    # --- What is told ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_drained(self) -> bool:
+        """True once it was canceled and nothing of it is left."""
+        return self._state is State.CANCELED
+
+    def is_alive(self, now: float) -> bool:
+        """True while the ticket can be used."""
+        return self._state is State.OPEN and not self._lease.is_expired(now)
+
+    @property
+    def expires(self) -> float:
+        """When the ticket expires, unless something happens until then."""
+        return self._lease.expires
+
+    @property
+    def content_tag(self) -> str:
+        """A text that changes whenever something begins to be written through this ticket."""
+        # A client that is attached may have begun another write since the last look.
+        attached = [running for running in self.links.running if running.operation.is_answering]
+        self._writes += any(running.operation.is_change for running in attached)
+        return f"{self._tag}-{self._writes}"
+
+    def describe_state(self, now: float) -> str:
+        """Return "idle", "active", "expired" or "canceled"."""
+        if self._state is not State.OPEN:
+            return "canceled"
+        if self.links.running:
+            return "active"
+        return "expired" if self._lease.is_expired(now) else "idle"
+
+    def info(self, now: float) -> dict[str, Any]:
+        """Return the state of the transfer, as the control service shows it."""
+        self.observe(now)
+        # A manager that removes a ticket without waiting asks until it is not active, then removes it for good.
+        is_active = bool(self.links.running) or self._state is State.CANCELING
+        return {
+            **self.ticket.describe(),
+            **self._lease.describe(now),
+            **self._progress.describe(len(self.ticket.ops) == 1, self.links.running),
+            "active": is_active,
+            "age": int(now - self._born),
+            "canceled": self._state is not State.OPEN,
+            "connections": self.links.opened,
+            "idle_time": 0 if is_active else int(now - self._lease.accessed),
+            "inactivity_timeout": self.inactivity_timeout,
+            "version": self._news.version,
+        }
+
+    # --- Inside ------------------------------------------------------------------------------------------------------
+
+    def _require_open(self) -> None:
+        if self._state is not State.OPEN:
+            raise errors.NoSuchTicket()
+
+    def _settle(self) -> None:
+        """Let a canceled transfer end when nothing is left of it."""
+        if self._state is State.CANCELING and self.links.is_drained:
+            self._advance(Event.DRAIN)
+
+    def _advance(self, event: Event) -> None:
+        state = TRANSITIONS.get((self._state, event), self._state)
+        if state is not self._state:
+            self._state = state
+            self._news.note_change()
+
+
+def _is_spoiling(error: BaseException, backend: Optional[Backend]) -> bool:
+    """True if a backend that raised this may be broken for good; opening it again costs little."""
+    if isinstance(error, errors.StorageError):
+        return backend is None or not backend.can_recover
+    return not isinstance(error, errors.Error)
