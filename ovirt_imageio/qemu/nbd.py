@@ -78,6 +78,7 @@ class QemuNbd:
     _scope: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
     _address: Optional[Listen] = field(default=None, init=False, repr=False)
     _process: Optional[subprocess.Popen[bytes]] = field(default=None, init=False, repr=False)
+    _is_ready: bool = field(default=False, init=False, repr=False)
 
     @property
     def url(self) -> str:
@@ -117,6 +118,7 @@ class QemuNbd:
             self._process = spawn(command, directory / "output")
             scope.callback(self._end)
             self._wait_ready(directory)
+            self._is_ready = True
             self._scope = scope.pop_all()
         log.info("Started qemu-nbd pid=%d url=%s", self.pid, self.url)
 
@@ -185,6 +187,7 @@ class QemuNbd:
     def _end(self) -> None:
         """End the process, whatever its state."""
         process, self._process = self._process, None
+        was_ready, self._is_ready = self._is_ready, False
         assert process
         deadline = time.monotonic() + self.timeout
         status = None
@@ -197,7 +200,8 @@ class QemuNbd:
             log.warning("qemu-nbd pid=%d does not end, killing it", process.pid)
             process.kill()
             status = process.wait()
-        level = logging.WARNING if status else logging.INFO
+        # What ended before it was ready said why: that is the error of the start.
+        level = logging.WARNING if status and was_ready else logging.INFO
         log.log(level, "Stopped qemu-nbd pid=%d status=%d", process.pid, status)
 
 

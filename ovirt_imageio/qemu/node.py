@@ -30,7 +30,8 @@ def image_spec(
 ) -> str:
     """Return what tells qemu which image to open, in the whole file or in a part of it.
 
-    backing_chain: False opens only the top image of a chain. Raises errors.BackendUnavailable if qemu is too old.
+    backing_chain: False opens only the top image of a chain. Raises errors.BackendUnavailable if qemu is too old,
+    errors.InvalidValue for what qemu opens as no image.
     """
     file = file_node(path, offset, size)
     if format == "raw" and file["driver"] == "raw":
@@ -46,18 +47,37 @@ def image_spec(
 
 
 def location(path: str, offset: Optional[int] = None, size: Optional[int] = None) -> str:
-    """Return what qemu-img calls an image whose format it shall find: a path, if it is a whole file."""
+    """Return what qemu-img calls an image whose format it shall find: a path, if it is a whole file.
+
+    Raises errors.InvalidValue for what qemu opens as no image.
+    """
+    check_kind(path)
     path = os.path.abspath(path)
     return path if offset is None and size is None else image_spec(path, offset=offset, size=size)
 
 
 def file_node(path: str, offset: Optional[int], size: Optional[int]) -> dict[str, Any]:
     """Return the node of a file, or of a part of it."""
-    node: dict[str, Any] = {"driver": "host_device" if is_block_device(path) else "file", "filename": path}
+    check_kind(path)
+    node: dict[str, Any] = {"driver": "host_device" if is_block_device(path) else "file", "filename": in_json(path)}
     if offset is None and size is None:
         return node
     part: dict[str, Any] = {"driver": "raw", "offset": offset or 0, "file": node}
     return part if size is None else {**part, "size": size}
+
+
+def check_kind(path: str) -> None:
+    """Raise errors.InvalidValue for what is neither a file nor a block device: qemu waits for ever for a FIFO."""
+    if os.path.exists(path) and not os.path.isfile(path) and not is_block_device(path):
+        raise errors.InvalidValue("image", path, "a file, or a block device")
+
+
+def in_json(path: str) -> str:
+    """Return a path as JSON can tell it, whatever the locale. Raises errors.InvalidValue if it cannot."""
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        raise errors.InvalidValue("image", path, "a name in UTF-8, which is all that qemu takes: rename it") from None
 
 
 def is_block_device(path: str) -> bool:

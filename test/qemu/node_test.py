@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -68,6 +69,26 @@ def test_other_than_device(tmp_path):
     (tmp_path / "disk").touch()
     assert not is_block_device(str(tmp_path / "disk"))
     assert not is_block_device("/no/such/file")
+
+
+def test_what_is_no_image(tmp_path):
+    """qemu would wait for somebody that opens the other end."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    for look in (location, image_spec):
+        for other in (str(path), str(tmp_path), "/dev/null"):
+            with pytest.raises(errors.InvalidValue, match="expected a file, or a block device"):
+                look(other)
+    # It may come into being.
+    assert location(f"{tmp_path}/new") == f"{tmp_path}/new"
+
+
+def test_name_with_bytes_that_json_cannot_tell():
+    path = os.fsdecode(b"/disk-\xfc")
+    assert location(path) == path
+    with pytest.raises(errors.InvalidValue, match="expected a name in UTF-8"):
+        image_spec(path)
+    assert spec("/disk-\xfc")["file"]["filename"] == "/disk-\xfc"
 
 
 def test_location(tmp_path, monkeypatch):
