@@ -37,6 +37,7 @@ exit codes:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program; return its exit code."""
+    output.open_missing()
     parser = build_parser()
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -55,6 +56,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except BrokenPipeError:
         # The reader of our output has enough.
         output.drop_stdout()
+    except OSError as e:
+        output.drop_stdout()
+        output.complain(PROGRAM, output.reason(e))
+        return 1
     return 0
 
 

@@ -61,6 +61,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         "upload-disk": upload_disk,
         "download-disk": download_disk,
     }
+    output.open_missing()
     parser = make_parser(commands)
     options = parse(parser, sys.argv[1:] if arguments is None else arguments)
     if options.command is None:
@@ -89,9 +90,13 @@ def run(options: argparse.Namespace) -> int:
         # A reader of a list has seen enough; but a disk is not complete.
         output.drop_stdout()
         return PIPE_STATUS if options.run is download else 0
-    except (client.Error, OSError) as error:
+    except client.Error as error:
         log.debug("Failed", exc_info=True)
         return fail(f"{error}{hint(error)}", 1)
+    except OSError as error:
+        log.debug("Failed", exc_info=True)
+        output.drop_stdout()
+        return fail(output.reason(error), 1)
     return status or 0
 
 

@@ -48,6 +48,7 @@ signals:
 
 def main(words: Optional[Sequence[str]] = None) -> int:
     """Run the daemon; return the exit status."""
+    output.open_missing()
     options = parse(sys.argv[1:] if words is None else words)
     try:
         return int(options.run(options))
@@ -114,12 +115,11 @@ def add_serve(commands: Any) -> None:
         metavar="TIME",
         help="end when it was not used for this time, say 1h30m (default a day)",
     )
-    parser.add_argument("--cert", metavar="FILE", help="PEM certificate; default: one of our own making")
+    tls = parser.add_mutually_exclusive_group()
+    tls.add_argument("--cert", metavar="FILE", help="PEM certificate; default: one of our own making")
     parser.add_argument("--key", metavar="FILE", help="PEM key of the certificate; default: in the same file")
     parser.add_argument("--ticket-id", metavar="ID", help="the secret in the URL; default: a random one")
-    parser.add_argument(
-        "--no-tls", action="store_true", help="serve plain HTTP: every machine on the way can read along"
-    )
+    tls.add_argument("--no-tls", action="store_true", help="serve plain HTTP: every machine on the way can read along")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for scripts, and nothing else")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every connection")
     parser.set_defaults(run=run_serve)
@@ -151,7 +151,7 @@ def host_port(text: str) -> tuple[str, Optional[int]]:
 def run_daemon(options: argparse.Namespace) -> int:
     """Do what was asked for with the configuration: show it, check it, or serve with it; return the exit status."""
     if options.show_config:
-        print(json.dumps(config.to_dict(config.load(options.conf_dir)), indent=4))
+        output.say(json.dumps(config.to_dict(config.load(options.conf_dir)), indent=4))
         return 0
     if options.check_config:
         return check(options.conf_dir)
@@ -193,7 +193,7 @@ def check(conf_dir: str) -> int:
     if inspection.is_running(loaded):
         print("A daemon with this configuration is running: its ports were not tried", file=sys.stderr)
     if not found:
-        print(f"The configuration in {conf_dir} is good")
+        output.say(f"The configuration in {conf_dir} is good")
     return 1 if found else 0
 
 

@@ -12,9 +12,20 @@ import signal
 import sys
 from typing import IO, Optional
 
-from ovirt_imageio.errors import printable, visible
+from ovirt_imageio.errors import BackendUnavailable, printable, visible
 
-__all__ = ["DEFAULT_SIZE", "LogFormatter", "complain", "drop_stdout", "say", "size", "take_interrupts", "width"]
+__all__ = [
+    "DEFAULT_SIZE",
+    "LogFormatter",
+    "complain",
+    "drop_stdout",
+    "open_missing",
+    "reason",
+    "say",
+    "size",
+    "take_interrupts",
+    "width",
+]
 
 # Columns and lines of a terminal that does not tell them, such as a serial line.
 DEFAULT_SIZE = (80, 24)
@@ -36,6 +47,30 @@ class LogFormatter(logging.Formatter):
         return "\n".join(visible(line.expandtabs()).ljust(self._width) for line in super().format(record).split("\n"))
 
 
+def open_missing() -> None:
+    """Open the standard streams that whatever started us left closed.
+
+    The next file would take their place, and what is meant for a terminal would be written into it. Who reads from
+    standard input, or writes to standard output, gets an error, as with a descriptor that is closed; messages go
+    nowhere.
+    """
+    for number, flags, name in ((0, os.O_WRONLY, "stdin"), (1, os.O_RDONLY, "stdout"), (2, os.O_WRONLY, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The kernel takes the lowest number that is free.
+            os.set_inheritable(os.open(os.devnull, flags), True)
+            stream = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115  (for the whole program)
+            setattr(sys, name, stream)
+
+
+def reason(error: OSError) -> str:
+    """Return what the system refused to a program; what names no file is its standard output."""
+    if error.filename is None:
+        return f"Cannot write to standard output: {error.strerror or error}"
+    return f"Cannot use {error.filename}: {error.strerror}"
+
+
 def take_interrupts() -> None:
     """Let Ctrl-C raise KeyboardInterrupt, where it ended the program without a word until now."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -50,11 +85,17 @@ def complain(program: str, message: object) -> None:
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Write to standard output; a reader that left, like head, wants no more of it."""
+    """Write to standard output; a reader that left, like head, wants no more of it.
+
+    Raises errors.BackendUnavailable, for instance when the disk is full.
+    """
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError:
         drop_stdout()
+    except OSError as error:
+        drop_stdout()
+        raise BackendUnavailable("write to standard output", error.strerror or str(error), error.errno) from None
 
 
 def size(stream: IO[str]) -> Optional[tuple[int, int]]:

@@ -313,6 +313,14 @@ def test_reader_has_enough(server, conf_dir):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_full_disk_behind_standard_output(server, conf_dir):
+    code = f"import sys; from ovirt_imageio.admin.cli import main; sys.exit(main(['list', '-c', {conf_dir!r}]))"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, timeout=DEADLINE)
+    expected = b"ovirt-imageioctl: Cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
 def test_mistyped_command(ctl):
     code, _, error = ctl("del-tiket")
     assert code == 2

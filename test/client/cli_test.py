@@ -230,6 +230,15 @@ def test_reader_left(command, expected):
     assert (status, said) == (expected, "")
 
 
+@pytest.mark.parametrize("command", [["map"], ["checksum"], ["download", "-"]])
+def test_full_disk_behind_standard_output(command):
+    with DiskOrigin(DATA) as origin, open("/dev/full", "wb") as full:
+        arguments = [command[0], *(["-q"] if len(command) > 1 else []), origin.url, *command[1:]]
+        status, _, said = run_program(arguments, stdout=full)
+    assert status == 1
+    assert said == "ovirt-img: Cannot write to standard output: No space left on device\n"
+
+
 def test_reader_of_the_progress_left(image):
     read, write = os.pipe()
     os.close(read)
@@ -397,4 +406,4 @@ def test_log_file(image, tmp_path, capsys):
     assert "Traceback" in path.read_text()
     assert cli.main(["info", "--log-file", str(tmp_path / "missing" / "log"), image]) == 1
     [said] = capsys.readouterr().err.splitlines()
-    assert said.startswith("ovirt-img: [Errno 2] No such file or directory: ")
+    assert said == f"ovirt-img: Cannot use {tmp_path}/missing/log: No such file or directory"

@@ -175,6 +175,7 @@ def test_serve_listen(text, address):
         (["--listen", "::1:80"], "is not HOST or HOST:PORT"),
         (["--timeout", "0"], "at least one second"),
         (["--key", "key.pem"], "--key needs --cert"),
+        (["--cert", "cert.pem", "--no-tls"], "not allowed with argument"),
     ],
 )
 def test_serve_wrong_arguments(capsys, arguments, message):

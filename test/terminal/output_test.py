@@ -100,6 +100,49 @@ def test_say_to_a_reader_that_left():
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_say_to_a_full_disk():
+    with open("/dev/full", "wb") as stdout:
+        done = subprocess.run([sys.executable, "-c", SAY], stdout=stdout, stderr=subprocess.PIPE, timeout=DEADLINE)
+    assert done.stderr.splitlines()[-1].endswith(b"Cannot write to standard output: No space left on device")
+
+
+OPEN = """
+import errno, os, subprocess, sys
+for number in {closed}:
+    os.close(number)
+from ovirt_imageio.terminal import output
+output.open_missing()
+assert os.open({path!r}, os.O_RDWR | os.O_CREAT) > 2
+for use in {uses}:
+    try:
+        use()
+    except OSError as error:
+        assert error.errno == errno.EBADF
+        output.drop_stdout()
+    else:
+        sys.exit("the stream can be used")
+print("lost", file=sys.stderr, flush=True)
+subprocess.run(["sh", "-c", "echo lost >&2"])
+"""
+
+
+@pytest.mark.parametrize(
+    "closed, uses", [((0,), "[sys.stdin.read]"), ((1,), '[lambda: print("lost", flush=True)]'), ((0, 1, 2), "[]")]
+)
+def test_streams_that_are_closed(tmp_path, closed, uses):
+    """What is opened next takes the place of none of them: messages would be written into it."""
+    code = OPEN.format(closed=closed, path=str(tmp_path / "disk"), uses=uses)
+    command = [sys.executable, "-c", code]
+    null = subprocess.DEVNULL
+    subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=DEADLINE, check=True)
+    assert (tmp_path / "disk").read_bytes() == b""
+
+
+def test_reason():
+    assert output.reason(OSError(28, "Disk full")) == "Cannot write to standard output: Disk full"
+    assert output.reason(OSError(2, "No such file", "/x")) == "Cannot use /x: No such file"
+
+
 @pytest.mark.parametrize(("before", "after"), [("SIG_DFL", "default_int_handler"), ("SIG_IGN", "SIG_IGN")])
 def test_interrupts(before, after):
     """What started us may want us to ignore Ctrl-C, as nohup does."""
