@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 import os
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
@@ -89,10 +90,12 @@ def ensure(directory: Path, names: Sequence[str]) -> Certificate:
 
 
 def is_fresh(certificate: Certificate) -> bool:
-    """Tell whether both files are there, and good for a while."""
+    """Tell whether both files are there, whole, and good for a while."""
     try:
         made = [os.stat(path).st_mtime for path in certificate]
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*certificate)
     except OSError:
+        # Also when the power failed while they were written.
         return False
     now = time.time()
     # One of the future is not valid yet: the clock was set back since it was made.

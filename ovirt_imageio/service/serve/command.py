@@ -41,6 +41,7 @@ DEFAULT_PORT = 54322
 
 # How often we look how it goes.
 INTERVAL = 0.5
+TRANSFER_ID_LIMIT = 255
 # How long running requests may take after Ctrl-C; the second Ctrl-C cuts them.
 GRACE = 30.0
 
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             url = open_image(image, options, scope, servers)
             tickets.append(make_ticket(options, image, url))
         traffic = Traffic()
-        listeners = bind(config, traffic, is_port_chosen=bool(options.listen) and options.listen[1] is not None)
+        listeners = bind(options, config, traffic)
         scope.callback(listeners.stop)
         for ticket in tickets:
             listeners.store.add(ticket)
@@ -144,21 +145,36 @@ def configure(options: argparse.Namespace, where: reach.Reach) -> Config:
     )
 
 
-def bind(config: Config, traffic: Traffic, is_port_chosen: bool) -> Listeners:
+def bind(options: argparse.Namespace, config: Config, traffic: Traffic) -> Listeners:
     """Return the listeners; if the usual port is taken, and was not asked for, the kernel picks one."""
     try:
         return Listeners(config, traffic)
-    except ListenError:
-        if is_port_chosen:
+    except errors.ConfigError as error:
+        raise in_words_of(options, error) from None
+    except ListenError as error:
+        if options.listen and options.listen[1] is not None:
             raise
-        return Listeners(dataclasses.replace(config, remote=dataclasses.replace(config.remote, port=0)), traffic)
+        anywhere = dataclasses.replace(config, remote=dataclasses.replace(config.remote, port=0))
+        try:
+            return Listeners(anywhere, traffic)
+        except ListenError:
+            # It is not the port.
+            raise error from None
+
+
+def in_words_of(options: argparse.Namespace, error: errors.ConfigError) -> errors.InvalidValue:
+    """Return the mistake in a file as one in the argument that names it: the user wrote no configuration."""
+    if error.name == "key_file" and not options.key:
+        return errors.InvalidValue("--cert", error.value, f"{error.expected} in it, too; or name its file with --key")
+    return errors.InvalidValue("--key" if error.name == "key_file" else "--cert", error.value, error.expected)
 
 
 def make_ticket(options: argparse.Namespace, image: ServedImage, url: str) -> dict[str, Any]:
     """Return the ticket for the image."""
     return {
         "uuid": options.ticket_id or str(uuid.uuid4()),
-        "transfer_id": f"serve/{image.name}",
+        # A name may be as long as a transfer id.
+        "transfer_id": f"serve/{image.name}"[:TRANSFER_ID_LIMIT],
         "url": url,
         "size": image.size,
         "ops": ["read"] if options.read_only or image.is_file else ["read", "write"],

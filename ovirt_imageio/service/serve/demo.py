@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ovirt_imageio import units
 from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.node import location
 
 __all__ = ["create"]
 
@@ -41,7 +42,7 @@ def create(path: str, format: str) -> None:
         if not make_file_system(raw, folder):
             with open(raw, "r+b") as file:
                 file.write(TEXT.encode())
-        img.convert(str(raw), "raw", path, format)
+        img.convert(str(raw), "raw", location(path), format)
 
 
 def make_file_system(raw: Path, folder: Path) -> bool:

@@ -163,7 +163,9 @@ def choice(tools: Tools, text: str) -> str:
 def copy_of(image: ServedImage, suffix: Optional[str]) -> str:
     """Return a name for a copy: one that pastes in the folder of the image must not write over what is served."""
     stem, own_suffix = os.path.splitext(image.name)
-    return f"{stem}-copy{own_suffix if suffix is None else suffix}"
+    name = f"{stem}-copy{own_suffix if suffix is None else suffix}"
+    # Programs take a word that begins with a dash for an option.
+    return f"./{name}" if name.startswith("-") else name
 
 
 def curl(trust: Optional[Trust], is_public: bool) -> str:

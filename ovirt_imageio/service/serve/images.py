@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import NamedTuple, Optional
+import unicodedata
+from typing import Any, NamedTuple, Optional
 
 from ovirt_imageio import errors, units
 from ovirt_imageio.qemu import img, references
+from ovirt_imageio.qemu.node import location
 from ovirt_imageio.service.serve import demo
 
 __all__ = ["ServedImage", "Wanted", "find"]
@@ -21,6 +23,9 @@ log = logging.getLogger("serve")
 SUFFIXES = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vdi": "vdi", ".vhdx": "vhdx", ".qed": "qed"}
 # In a folder these are raw disks; other files without a known format are something else.
 RAW_SUFFIXES = (".raw", ".img", ".iso")
+
+# Control characters, bytes that are not UTF-8, ends of lines and paragraphs: how Unicode calls them.
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 # The format of an image whose bytes are served as they are.
 FILE = "file"
@@ -61,6 +66,7 @@ def find(wanted: Wanted) -> list[ServedImage]:
     """Return what to serve; an image that does not exist is created if it may be. Raises errors.Error."""
     if os.path.isdir(wanted.path):
         return in_folder(wanted)
+    check_name(wanted.path)
     if not os.path.exists(wanted.path):
         create(wanted)
     check_access(wanted)
@@ -81,9 +87,15 @@ def create(wanted: Wanted) -> None:
     if wanted.demo:
         demo.create(path, format)
     elif wanted.size is not None:
-        img.create(path, format, wanted.size)
+        img.create(location(path), format, wanted.size)
     else:
         raise errors.InvalidValue("image", path, "a file that exists; or add --size 10g, and it will be created")
+
+
+def check_name(path: str) -> None:
+    """Raise errors.InvalidValue for a name that must not reach a terminal, a log or a header."""
+    if any(unicodedata.category(character) in UNPRINTABLE for character in path):
+        raise errors.InvalidValue("image", path, "a name in UTF-8 without control characters: rename it")
 
 
 def check_access(wanted: Wanted) -> None:
@@ -98,9 +110,15 @@ def check_access(wanted: Wanted) -> None:
 
 def look(wanted: Wanted) -> ServedImage:
     """Return the image that exists; it may stand on other files, but not on everything that qemu would open."""
-    info = img.info(wanted.path, wanted.format)
-    references.check(wanted.path, info, img.info, is_member=False, backing_chain=True)
-    return ServedImage(os.path.abspath(wanted.path), info["format"], info["virtual-size"])
+    path = os.path.abspath(wanted.path)
+    info = info_of(path, wanted.format)
+    references.check(path, info, info_of, is_member=False, backing_chain=True)
+    return ServedImage(path, info["format"], info["virtual-size"])
+
+
+def info_of(path: str, format: Optional[str]) -> dict[str, Any]:
+    """Return what qemu-img knows of the image in a file."""
+    return img.info(location(path), format)
 
 
 def is_misnamed(image: ServedImage, wanted: Wanted) -> bool:
@@ -126,6 +144,7 @@ def in_folder(wanted: Wanted) -> list[ServedImage]:
             continue
         one = wanted._replace(path=entry.path)
         try:
+            check_name(entry.path)
             check_access(one)
             image = as_file(entry.path) if wanted.as_file else look(one)
         except errors.Error as error:

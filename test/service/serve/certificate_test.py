@@ -45,6 +45,15 @@ def test_replaced(tmp_path, age):
     assert certificate.fingerprint(made.cert_file) != before
 
 
+@pytest.mark.parametrize("broken", ["cert_file", "key_file"])
+def test_broken_one_is_replaced(tmp_path, broken):
+    """The power may fail before what was written is on the disk."""
+    made = certificate.ensure(tmp_path, NAMES)
+    open(getattr(made, broken), "w").close()
+    assert certificate.ensure(tmp_path, NAMES) == made
+    ServerContext(*made)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_handshake(tmp_path, name):
     """A client that trusts the file, as strictly as OpenSSL can be, accepts it for every name."""

@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import os
+import re
 import socket
 
 import pytest
 from real import certificates
 
 from ovirt_imageio import errors
+from ovirt_imageio.auth import ticket as tickets
 from ovirt_imageio.config import Config, check
 from ovirt_imageio.httpd.listener import ListenError
 from ovirt_imageio.qemu import img
@@ -96,12 +98,45 @@ def test_host_without_port():
 
 def test_usual_port_is_taken():
     with socket.create_server(("127.0.0.1", 0)) as other:
-        config = command.configure(options("--no-tls", "--listen", f"127.0.0.1:{other.getsockname()[1]}"), HERE)
-        listeners = command.bind(config, Traffic(), is_port_chosen=False)
+        chosen = options("--no-tls", "--listen", f"127.0.0.1:{other.getsockname()[1]}")
+        config = command.configure(chosen, HERE)
+        listeners = command.bind(options("--no-tls"), config, Traffic())
         assert listeners.remote.port != config.remote.port
         listeners.stop()
         with pytest.raises(ListenError, match="in use"):
-            command.bind(config, Traffic(), is_port_chosen=True)
+            command.bind(chosen, config, Traffic())
+
+
+def test_address_of_another_machine():
+    """No port helps: that is not what is complained about."""
+    elsewhere = options("--no-tls", "--listen", "192.0.2.1")
+    with pytest.raises(ListenError, match=r"Cannot listen on 192\.0\.2\.1:54322: cannot assign"):
+        command.bind(elsewhere, command.configure(elsewhere, HERE), Traffic())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--cert", "/nowhere"], "Invalid --cert '/nowhere': expected a file that we can read: no such file"),
+        (["--cert", "{text}"], "Invalid --cert '{text}': expected a PEM certificate"),
+        (
+            ["--cert", "{cert}"],
+            "Invalid --cert '{cert}': expected a PEM private key in it, too; or name its file with --key",
+        ),
+        (["--cert", "{cert}", "--key", "{text}"], "Invalid --key '{text}': expected a PEM private key"),
+        (
+            ["--cert", "{cert}", "--key", "/nowhere"],
+            "Invalid --key '/nowhere': expected a file that we can read: no such",
+        ),
+    ],
+)
+def test_wrong_certificate(tmp_path, arguments, message):
+    """The user named an argument, and knows no section of a configuration."""
+    files = {"cert": certificates.certificate().cert_file, "text": str(tmp_path / "text")}
+    (tmp_path / "text").write_text("no certificate")
+    wrong = options("--listen", "127.0.0.1:0", *(word.format(**files) for word in arguments))
+    with pytest.raises(errors.InvalidValue, match=f"^{re.escape(message.format(**files))}"):
+        command.bind(wrong, command.configure(wrong, HERE), Traffic())
 
 
 # --- The ticket ---
@@ -122,6 +157,11 @@ def test_ticket():
         "sparse": True,
         "filename": "my disk.raw",
     }
+
+
+def test_long_name():
+    image = IMAGE._replace(path=f"/images/{'x' * 255}")
+    assert tickets.parse(command.make_ticket(options(), image, "nbd:unix:/sock")).transfer_id.startswith("serve/xxx")
 
 
 def test_chosen_ticket():

@@ -88,6 +88,11 @@ def test_file():
     assert "Download" not in greet([Share(IMAGE._replace(format="file"), [URL])], tools=Tools(False, "ovirt-img"))
 
 
+def test_name_that_looks_like_an_option():
+    text = greet([Share(IMAGE._replace(path="/images/-f.qcow2"), [URL])])
+    assert [line.count(" ./-f-copy.") for line in commands(text)] == [1, 1, 1, 1]
+
+
 def test_several():
     other = ServedImage("/images/other.raw", "raw", MiB)
     text = greet([Share(IMAGE, [URL]), Share(other, ["https://localhost:1/images/y"])])

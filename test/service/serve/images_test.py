@@ -44,6 +44,27 @@ def test_demo(tmp_path):
 
 
 @needs_qemu
+@pytest.mark.parametrize("wanted", [{"size": MiB}, {"demo": True}])
+def test_name_with_a_colon(tmp_path, monkeypatch, wanted):
+    """Such as a time; qemu would take it for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    [found] = images.find(Wanted("disk-10:30.qcow2", **wanted))
+    assert found.path == f"{tmp_path}/disk-10:30.qcow2"
+    assert images.find(Wanted("disk-10:30.qcow2", read_only=True)) == [found]
+
+
+@pytest.mark.parametrize("name", ["disk\x1b[31m", "two\nlines", os.fsdecode(b"disk-\xfc")])
+def test_name_that_cannot_be_shown(tmp_path, name, caplog):
+    (tmp_path / name).write_bytes(bytes(512))
+    for wanted in (Wanted(f"{tmp_path}/{name}", as_file=True), Wanted(f"{tmp_path}/{name}", size=MiB)):
+        with pytest.raises(errors.InvalidValue, match="expected a name in UTF-8 without control characters"):
+            images.find(wanted)
+    (tmp_path / "disk.iso").write_bytes(bytes(512))
+    assert [image.name for image in images.find(Wanted(str(tmp_path), as_file=True))] == ["disk.iso"]
+    assert "is not served: Invalid image" in caplog.text
+
+
+@needs_qemu
 def test_existing_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     img.create("disk", "qcow2", MiB)
