@@ -162,6 +162,8 @@ $(VENV)/programs: setup.py pyproject.toml | system-run
 
 $(VENV)/ready: $(VENV)/programs | system-develop
 	$(BIN)/pip install --quiet --editable '.[test,check]'
+	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --engine-strict --prefix .cache/node \
+	    @redocly/cli@2.77.0 || echo "Without redocly, which wants a newer Node.js: its test is skipped"
 	touch $@
 
 # The host's configuration with the paths of this checkout, and with a certificate that signs itself.

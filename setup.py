@@ -54,6 +54,10 @@ DEVELOPMENT = {
         "mypy==2.4.1",
         "coverage>=7.10",
         "setuptools>=70.1",
+        # docs/openapi.yaml: read it, lint it, and send what it permits, and what it does not, to a daemon.
+        "pyyaml>=6",
+        "openapi-spec-validator>=0.7",
+        "schemathesis>=4.3",
         *ABILITIES["systemd"],
         *ABILITIES["profile"],
     ],

@@ -8,7 +8,11 @@
 A request for an image carries `Session-Id: ID`, the query `session_id=ID`, which a browser can put into a link, or the
 token itself in `Authorization`. `Guarded` wraps a resource of images, so that it sees only which ticket may be used:
 
-    routes = [("/images/(.*)", Guarded(Images(store), sessions)), ("/sessions(?:/(.*))?", SessionsResource(sessions))]
+    routes = [
+        ("/images/(.*)", Guarded(Images(store), sessions)),
+        ("/sessions/?", Opening(sessions)),
+        ("/sessions/(.+)", Closing(sessions)),
+    ]
     Application(routes, cors=POLICY)
 """
 
@@ -16,14 +20,13 @@ from __future__ import annotations
 
 from typing import Callable
 
-from ovirt_imageio import errors
 from ovirt_imageio.handlers import parse
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.sessions.sessions import Sessions
 
-__all__ = ["POLICY", "Guarded", "SessionsResource"]
+__all__ = ["POLICY", "Closing", "Guarded", "Opening"]
 
 # Explicit lists: "*" covers neither Authorization in what a page may send (Fetch standard, 3.2.3), nor does a page see
 # Session-Id unless it is exposed.
@@ -46,8 +49,8 @@ POLICY = cors.Policy(
 Verb = Callable[..., None]
 
 
-class SessionsResource:
-    """Begins, renews and ends sessions.
+class Opening:
+    """/sessions: begins, renews and checks sessions.
 
     Threads: any number at once; all state is in the sessions.
     """
@@ -57,19 +60,27 @@ class SessionsResource:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def post(self, request: Request, response: Response, session_id: str) -> None:
+    def post(self, request: Request, response: Response) -> None:
         """Begin, renew or check a session."""
-        if session_id:
-            raise errors.InvalidValue("path", "/sessions/...", "/sessions, and the id in the header Session-Id")
         opened = self._sessions.open(request.headers.get("authorization"), request.headers.get("session-id"))
         response.headers["session-id"] = opened
         response.headers["cache-control"] = "no-store"
         response.send()
 
+
+class Closing:
+    """/sessions/ID: ends sessions.
+
+    Threads: any number at once; all state is in the sessions.
+    """
+
+    cors = POLICY
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
     def delete(self, request: Request, response: Response, session_id: str) -> None:
         """End a session."""
-        if not session_id:
-            raise errors.InvalidValue("session id", session_id, "an id in the path: /sessions/ID")
         self._sessions.close(session_id)
         response.send(204)
 

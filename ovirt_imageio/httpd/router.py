@@ -42,7 +42,8 @@ class Route:
     def __init__(self, pattern: str, resource: object, cors: Optional[cors_.Policy]) -> None:
         # Safe to log and to count by, unlike the path: that may hold a secret.
         self.name = readable(pattern)
-        self.match = re.compile(pattern).fullmatch
+        # An id may be any text: also a line break is for the resource to refuse.
+        self.match = re.compile(pattern, re.DOTALL).fullmatch
         self.cors: Optional[cors_.Policy] = getattr(resource, "cors", cors)
         # In the order of VERBS.
         self.verbs: dict[str, Verb] = {}
@@ -68,11 +69,10 @@ class Route:
 def readable(pattern: str) -> str:
     """Return a pattern as people write it.
 
-    >>> readable("/images/(.*)/extents"), readable("/sessions(?:/(.*))?"), readable("/info/?")
-    ('/images/{id}/extents', '/sessions[/{id}]', '/info')
+    >>> readable("/images/(.*)/extents"), readable("/info/?")
+    ('/images/{id}/extents', '/info')
     """
-    pattern = re.sub(r"\((?!\?)[^()]*\)", "{id}", pattern)
-    return re.sub(r"\(\?:([^()]*)\)\?", r"[\1]", pattern).removesuffix("/?")
+    return re.sub(r"\([^()]*\)", "{id}", pattern).removesuffix("/?")
 
 
 class Application:
@@ -106,7 +106,7 @@ class Application:
         observer: Optional[Observer] = None,
     ) -> None:
         self._admit = admit
-        self._routes = [Route(pattern, resource, cors) for pattern, resource in routes]
+        self.routes = [Route(pattern, resource, cors) for pattern, resource in routes]
         self._translate = translate
         self._cors = cors
         self._observer = observer or Observer()
@@ -123,7 +123,7 @@ class Application:
             self._observer.request_finished(name, request.method, response.status, time.monotonic() - started)
 
     def _find(self, path: str) -> tuple[Optional[Route], Sequence[str]]:
-        for route in self._routes:
+        for route in self.routes:
             match = route.match(path)
             if match is not None:
                 return route, match.groups("")

@@ -29,7 +29,7 @@ from ovirt_imageio.handlers.images import Images
 from ovirt_imageio.handlers.info import Info
 from ovirt_imageio.handlers.metrics import MetricsPage
 from ovirt_imageio.handlers.profile import Profile, Profiler
-from ovirt_imageio.handlers.sessions import Guarded, SessionsResource
+from ovirt_imageio.handlers.sessions import Closing, Guarded, Opening
 from ovirt_imageio.handlers.tickets import TicketList, Tickets
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.router import Application
@@ -55,7 +55,8 @@ def images(store: Store, metrics: Metrics, unix_socket: Optional[str]) -> Applic
 def with_sessions(store: Store, metrics: Metrics, unix_socket: Optional[str], sessions: Sessions) -> Application:
     """Return what the remote listener of a proxy serves, where a signed token opens a session."""
     guarded = [(pattern, Guarded(resource, sessions)) for pattern, resource in image_routes(store, unix_socket)]
-    return image_application([*guarded, ("/sessions(?:/(.*))?", SessionsResource(sessions)), INFO], metrics)
+    pair: Routes = [("/sessions/?", Opening(sessions)), ("/sessions/(.+)", Closing(sessions))]
+    return image_application([*guarded, *pair, INFO], metrics)
 
 
 def control(store: Store, metrics: Metrics, profiler: Profiler, remove_timeout: float) -> Application:

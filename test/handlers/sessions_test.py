@@ -13,7 +13,7 @@ from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.handlers.extents import Extents
 from ovirt_imageio.handlers.images import Images
-from ovirt_imageio.handlers.sessions import POLICY, Guarded, SessionsResource
+from ovirt_imageio.handlers.sessions import POLICY, Closing, Guarded, Opening
 from ovirt_imageio.handlers.status import translate
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import UnixAddress
@@ -45,7 +45,8 @@ class Proxy:
             [
                 ("/images/([^/]*)/extents", Guarded(Extents(self.store), sessions)),
                 ("/images/([^/]*)", Guarded(Images(self.store), sessions)),
-                ("/sessions(?:/(.*))?", SessionsResource(sessions)),
+                ("/sessions/?", Opening(sessions)),
+                ("/sessions/(.+)", Closing(sessions)),
             ],
             translate=translate,
             cors=POLICY,
@@ -129,9 +130,9 @@ def test_download_is_named(proxy):
 
 
 def test_bad_paths(proxy):
-    assert proxy.ask("POST", "/sessions/x", GOOD).status == 400
-    assert proxy.ask("DELETE", "/sessions").status == 400
-    assert proxy.ask("DELETE", "/sessions/").status == 400
+    assert proxy.ask("POST", "/sessions/x", GOOD).status == 405
+    assert proxy.ask("DELETE", "/sessions").status == 405
+    assert proxy.ask("DELETE", "/sessions/").status == 405
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH"])

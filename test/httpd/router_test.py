@@ -30,7 +30,7 @@ def test_first_match_wins(client):
 
 
 def test_whole_path_must_match(client):
-    for path in "/stream/", "/streams", "/a/stream", "/echo", "/", "/a//stream", "*", "/echo/a%0ab":
+    for path in "/stream/", "/streams", "/a/stream", "/echo", "/", "/a//stream", "*", "/stream%0A":
         answer = client.get(path)
         assert (answer.status, answer.text, answer.closes) == (404, "No such resource\n", False)
 
@@ -161,7 +161,6 @@ def test_no_cors():
     [
         ("/images/(.*)/extents", "/images/{id}/extents"),
         ("/images/([^/]+)", "/images/{id}"),
-        ("/sessions(?:/(.*))?", "/sessions[/{id}]"),
         ("/info/?", "/info"),
     ],
 )

@@ -44,6 +44,7 @@ def ask(application, method, path, headers=None):
         ("///images/none/checksum/algorithms", 200),
         ("/images/a/b", 403),
         ("/images%2fnone", 403),
+        ("/images/no%0Ane", 403),
         ("/images/", 400),
         ("/images", 404),
         ("/tickets/none", 404),
