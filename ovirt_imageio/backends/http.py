@@ -164,7 +164,7 @@ class HttpBackend(Backend):
 
     def _speak_like(self, stack: contextlib.ExitStack, offer: Offer, agreement: Agreement) -> Optional[Client]:
         """Return a connection on which the origin speaks NBD as was agreed; None if it cannot."""
-        if "nbd" not in self._image.features:
+        if "nbd" not in self._image.abilities.features:
             return None
         nbd = speak(stack.enter_context(self._image.attached()), like=agreement)
         is_alike = (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts)

@@ -345,7 +345,7 @@ def check_size(there: Image, size: int) -> int:
     if available >= size:
         return available
     # Some files grow while they are written, up to a size that the server does not tell. To zero nothing tells.
-    if "zero" in there.features:
+    if "zero" in there.abilities.features:
         pipeline = Pipeline(there)
         pipeline.zero(size, 0)
         try:

@@ -122,7 +122,7 @@ def choose(
     # A server that takes one connection at a time has none left for NBD before the list ends.
     can_connect = not is_listing or len(sample) < SAMPLE or there.abilities.max_readers > 1
     first = None
-    if "nbd" in there.features and can_connect and are_small(sample):
+    if "nbd" in there.abilities.features and can_connect and are_small(sample):
         first = try_nbd(remote, size)
     return NBDWay(remote, first) if first else HTTPWay(remote), itertools.chain(sample, tasks)
 

@@ -10,6 +10,7 @@
     listing       the extents that a server lists
     upload        a PUT whose body is sent piece by piece, and how much of it counts
     server        connects, keeps an idle connection, repeats what may be repeated
+    resource      the requests about an image, and what their answers must be
     image         what is done with an image: read, write, zero, flush, extents, checksum
     pipeline      several such requests under way on one connection
 

@@ -67,13 +67,13 @@ class Pipeline:
     """
 
     def __init__(self, image: Image) -> None:
-        self._image = image
+        self._resource = image.resource
         self._peer: Optional[Peer] = None
         self._pending: deque[Pending] = deque()
         # False if the server closes the connection after the last answer.
         self._is_open = False
         self._get_head = self._head_start("GET", "")
-        self._put_head = self._head_start("PUT", image.put_suffix)
+        self._put_head = self._head_start("PUT", self._resource.put_suffix)
         self._patch_head = self._head_start("PATCH", "") + b"content-type: application/json\r\n"
 
     def __len__(self) -> int:
@@ -100,9 +100,9 @@ class Pipeline:
 
     def zero(self, offset: int, length: int) -> None:
         """Zero a range, with PATCH; for those that cannot, the image has another way."""
-        assert "zero" in self._image.features
+        assert "zero" in self._resource.abilities.features
         peer = self._begin(ZERO)
-        flush = "flush" not in self._image.features
+        flush = "flush" not in self._resource.abilities.features
         body = json.dumps({"op": "zero", "offset": offset, "size": length, "flush": flush}).encode("ascii")
         peer.send(b"%scontent-length: %d\r\n\r\n%s" % (self._patch_head, len(body), body))
 
@@ -113,9 +113,9 @@ class Pipeline:
         peer.operation = pending.operation
         with Reply(peer, pending.method, self._keep) as reply:
             if pending.method == "GET":
-                self._image.check_range(reply, pending.offset, pending.length)
+                self._resource.check_range(reply, pending.offset, pending.length)
             else:
-                self._image.check_reply(reply, pending.operation, 200, 204)
+                self._resource.check_reply(reply, pending.operation, 200, 204)
             if receive is not None:
                 receive(reply)
         self._pending.popleft()
@@ -124,19 +124,19 @@ class Pipeline:
             raise peer.lost("it was closed while requests were under way")
         if not self._pending:
             self._peer = None
-            self._image.origin.release(peer, self._is_open)
+            self._resource.origin.release(peer, self._is_open)
 
     def drop(self) -> None:
         """Forget what is under way, and close the connection."""
         self._pending.clear()
         peer, self._peer = self._peer, None
         if peer is not None:
-            self._image.origin.release(peer, False)
+            self._resource.origin.release(peer, False)
 
     def _begin(self, pending: Pending) -> Peer:
         """Return the connection for a request that is now under way."""
         if self._peer is None:
-            self._peer = self._image.origin.acquire(pending.operation)
+            self._peer = self._resource.origin.acquire(pending.operation)
             self._is_open = True
         self._peer.operation = pending.operation
         self._pending.append(pending)
@@ -144,7 +144,7 @@ class Pipeline:
 
     def _head_start(self, method: str, suffix: str) -> bytes:
         """Return a head without its end, to which more headers may be added."""
-        return self._image.origin.head(method, suffix, None, None)[: -len(b"\r\n")]
+        return self._resource.origin.head(method, suffix, None, None)[: -len(b"\r\n")]
 
     def _write_head(self, offset: int, length: int) -> bytes:
         last = offset + length - 1

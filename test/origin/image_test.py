@@ -8,10 +8,9 @@ import threading
 
 import pytest
 from backends.contract import MIB, Bytes, Collector, Progress
-from fakes import ports
 from fakes.clock import FakeClock
 from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
-from fakes.waiting import DEADLINE, wait_until
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
@@ -29,11 +28,6 @@ def requests(origin):
 def opened(origin, **options):
     with contextlib.closing(Image(origin.url, **options)) as image:
         yield image
-
-
-def test_limits_are_those_of_the_origin():
-    with DiskOrigin() as origin, opened(origin) as image:
-        assert (image.abilities.max_readers, image.abilities.max_writers, image.abilities.block_size) == (8, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -303,30 +297,6 @@ def test_listing_that_is_not_read_to_its_end():
             assert next(image.extents()) == first
 
 
-def test_checksum_is_computed_by_the_origin():
-    with DiskOrigin(bytes(100)) as origin, opened(origin) as image:
-        assert image.checksum("sha1", 4096) == "abc123"
-        assert requests(origin) == ["GET /checksum?algorithm=sha1&block_size=4096"]
-
-
-def test_checksum_with_an_algorithm_that_the_origin_has_not():
-    with DiskOrigin(bytes(100)) as origin:
-        origin.refusals["GET", "/checksum"] = (400, "no such algorithm", {})
-        with opened(origin) as image:
-            assert image.checksum("sha1", 4096) is None
-
-
-@pytest.mark.parametrize("answer", [b"", b"{}", b'{"checksum": "%s", "block_size": 4096}', b'{"checksum": "ab"}'])
-def test_checksum_that_is_none(answer):
-    def script(wire):
-        wire.options()
-        wire.read_head()
-        wire.answer(200, answer)
-
-    with ScriptedOrigin(script) as origin, opened(origin) as image, pytest.raises(errors.StorageError):
-        image.checksum("sha1", 4096)
-
-
 # --- What the session asks ---
 
 
@@ -346,62 +316,7 @@ def test_look_at_a_new_origin():
         assert image.look() == Description(10, False, False, "a b.iso")
 
 
-def test_bad_port():
-    with pytest.raises(errors.InvalidValue, match="port"):
-        Image("http://127.0.0.1:port/images/x")
-
-
 # --- Errors of the origin ---
-
-
-@pytest.mark.parametrize(
-    "method,suffix", [("OPTIONS", ""), ("GET", ""), ("PUT", ""), ("PATCH", ""), ("GET", "/extents")]
-)
-@pytest.mark.parametrize("status", [400, 403, 416, 500, 503])
-def test_refusal_is_quoted(method, suffix, status):
-    with DiskOrigin(bytes(100)) as origin:
-        origin.options["size"] = 100
-        origin.refusals[method, suffix] = (
-            status,
-            f"No such ticket {TICKET_ID}:\n gone\n",
-            {"Content-Range": "bytes */7"},
-        )
-        with pytest.raises(errors.OriginError) as e, opened(origin) as image:
-            if method == "PUT":
-                image.write(0, memoryview(b"x"))
-            elif method == "PATCH":
-                image.flush()
-            elif suffix:
-                image.extents()
-            else:
-                image.readinto(0, memoryview(bytearray(10)))
-        assert e.value.status == status
-        assert str(e.value) == "No such ticket (ticket): gone"
-        assert e.value.content_range == "bytes */7"
-
-
-def test_refusal_without_words():
-    with DiskOrigin(bytes(100)) as origin:
-        origin.refusals["OPTIONS", ""] = (403, "", {"Content-Range": "nonsense"})
-        with pytest.raises(errors.OriginError, match="status 403") as e:
-            Image(origin.url)
-        assert e.value.content_range is None
-
-
-def test_refusal_with_many_words():
-    with DiskOrigin(bytes(100)) as origin:
-        origin.refusals["OPTIONS", ""] = (403, "ü" * 100_000, {})
-        with pytest.raises(errors.OriginError) as e:
-            Image(origin.url)
-        assert len(str(e.value)) <= 512
-
-
-@pytest.mark.parametrize("status", [201, 302, 304])
-def test_unexpected_status(status):
-    with DiskOrigin(bytes(100)) as origin:
-        origin.refusals["OPTIONS", ""] = (status, "x" if status != 304 else "", {"Location": "http://elsewhere/"})
-        with pytest.raises(errors.StorageError, match="unexpected status"):
-            Image(origin.url)
 
 
 def test_refused_upload_ends_early():
@@ -445,28 +360,6 @@ def test_write_that_is_answered_early(status, error, text):
             image.write(0, memoryview(bytes(64 * MIB)))
         image.flush()
         assert [head.split(" ")[0] for head in origin.heads] == ["OPTIONS", "PUT", "PATCH"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 206 X\r\nContent-Range: bytes 5-14/*\r\nContent-Encoding: z\r\nContent-Length: 10\r\n\r\n0123456789",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789",
-        b"HTTP/1.1 206 OK\r\nContent-Length: 9\r\n\r\n012345678",
-        b"HTTP/1.1 206 OK\r\nContent-Length: 10\r\nContent-Range: bytes 0-9/100\r\n\r\n0123456789",
-        b"HTTP/1.1 206 OK\r\nContent-Length: 10\r\nContent-Range: bytes x-y/100\r\n\r\n0123456789",
-        b"HTTP/1.1 206 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n",
-        b"HTTP/1.1 206 OK\r\n\r\n0123456789",
-    ],
-)
-def test_another_range_than_asked_for(answer):
-    def script(wire):
-        wire.options(size=100)
-        wire.read_head()
-        wire.send(answer)
-
-    with ScriptedOrigin(script) as origin, opened(origin) as image, pytest.raises(errors.StorageError):
-        image.readinto(5, memoryview(bytearray(10)))
 
 
 # --- An origin that goes away ---
@@ -597,7 +490,7 @@ def test_stalled_in_the_middle(name):
 
     with ScriptedOrigin(script) as origin, opened(origin) as image:
         # Only now: opening must not take too long, however busy this machine is.
-        image.origin._idle._timeout = 0.1
+        image.resource.origin._idle._timeout = 0.1
         with pytest.raises(errors.BackendTimeout):
             OPERATIONS[name](image)
 
@@ -670,64 +563,3 @@ def test_upload_that_was_cut_counts_what_the_origin_says(status, text, stored):
     with ScriptedOrigin(script) as origin, opened(origin) as image, pytest.raises(ConnectionResetError):
         image.receive_from(Bytes(bytes(2 * MIB), error=ConnectionResetError("gone")), 0, 4 * MIB, progress)
     assert progress.total == stored
-
-
-def test_nobody_listens():
-    with ports.reserved() as port, pytest.raises(errors.BackendUnavailable, match="cannot be reached"):
-        Image(f"http://127.0.0.1:{port}/images/x")
-
-
-@pytest.mark.parametrize("host", ["host.invalid", "x" * 70, "a..b"])
-def test_no_such_host(host):
-    with pytest.raises(errors.BackendUnavailable, match="cannot be reached"):
-        Image(f"http://{host}/images/x")
-
-
-# --- The same host ---
-
-
-def test_unix_socket(tmp_path):
-    with DiskOrigin(b"0123456789", unix_socket=str(tmp_path / "sock")) as origin, opened(origin) as image:
-        assert origin.methods() == ["OPTIONS", "OPTIONS"]
-        tcp, unix = origin.servers
-        assert image.readinto(0, memoryview(bytearray(10))) == 10
-        # Nobody is left on TCP, as soon as the thread there notices.
-        wait_until(lambda: not tcp.connections)
-        origin.drop_connections()
-        assert image.readinto(0, memoryview(bytearray(10))) == 10
-        assert len(unix.connections) == 1
-        assert not tcp.connections
-
-
-def test_unix_socket_that_does_not_answer(tmp_path, caplog):
-    with DiskOrigin(b"0123456789") as origin:
-        origin.options["unix_socket"] = str(tmp_path / "missing")
-        with opened(origin) as image:
-            assert image.readinto(0, memoryview(bytearray(10))) == 10
-        assert "Unix socket" in caplog.text
-
-
-def test_unix_socket_of_somebody_else(tmp_path, caplog):
-    path = str(tmp_path / "sock")
-    with DiskOrigin(b"other", unix_socket=path) as other, DiskOrigin(b"0123456789") as origin:
-        other.refusals["OPTIONS", ""] = (403, "No such ticket", {})
-        origin.options["unix_socket"] = path
-        with opened(origin) as image:
-            assert image.size() == 10
-        assert "Cannot use the Unix socket" in caplog.text
-
-
-def test_unix_socket_that_goes_away(tmp_path, caplog):
-    with DiskOrigin(b"0123456789", unix_socket=str(tmp_path / "sock")) as origin, opened(origin) as image:
-        (tmp_path / "sock").unlink()
-        origin.drop_connections()
-        assert image.readinto(0, memoryview(bytearray(10))) == 10
-        assert "going on over TCP" in caplog.text
-
-
-@pytest.mark.parametrize("name", [7, "", None, ["x"]])
-def test_nonsense_instead_of_a_unix_socket(name):
-    with DiskOrigin(b"0123456789") as origin:
-        origin.options["unix_socket"] = name
-        with opened(origin) as image:
-            assert image.size() == 10

@@ -164,7 +164,7 @@ def test_interrupted_while_it_connects_again():
         tempfile.TemporaryDirectory() as folder,
         silent.unix(f"{folder}/sock", is_full=True),
     ):
-        image.origin.use_unix_socket(f"{folder}/sock")
+        image.resource.origin.use_unix_socket(f"{folder}/sock")
         thread = threading.Thread(target=image.interrupt)
         thread.start()
         with pytest.raises(errors.OperationCanceled):

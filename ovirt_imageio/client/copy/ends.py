@@ -229,7 +229,7 @@ def attach(image: Image, line: Lifeline, reply_timeout: float) -> NBDEnd[T]:
     """
     with contextlib.ExitStack() as stack:
         stack.callback(image.close)
-        with line.waking(image.origin.wake):
+        with line.waking(image.resource.origin.wake):
             stream = stack.enter_context(image.attached())
             try:
                 nbd = speak(stream, like=AGREEMENT, reply_timeout=reply_timeout)

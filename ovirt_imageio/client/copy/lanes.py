@@ -148,7 +148,7 @@ class UploadLane(RemoteLane):
         """Send the request of a task; its answer is still to come."""
         local, remote, pipeline = self._ends()
         start, length = task.start, task.length
-        can_zero = "zero" in remote.features
+        can_zero = "zero" in remote.abilities.features
         if task.action != COPY:
             if can_zero:
                 pipeline.zero(start, length)
