@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
 import pytest
-from tools import source
+from tools.source import ROOT
 
 pytestmark = pytest.mark.storage
+
+SCRIPT = ROOT / "test/tools/packages"
+
+# What tests look for, and every system has; and our own.
+EVERYWHERE = {"setpriv", "ovirt-img"}
+
+# What a machine may lack: Node.js is larger than all the rest, for a second opinion on one page.
+OPTIONAL = {"node"}
+
+# What only one distribution has.
+DEBIAN_ONLY = {"dh_python3"}
 
 # What the script itself runs.
 PROGRAMS = ("bash", "cat", "dirname", "ln", "paste", "sed", "sort", "tail", "tr")
@@ -41,7 +53,7 @@ def write(path, text):
 
 def run(system):
     return subprocess.run(
-        [source.ROOT / "test/tools/packages", "run"],
+        [SCRIPT, "run"],
         env={"PATH": str(system), "PYTHON": "python3", "SBIN": ""},
         capture_output=True,
         text=True,
@@ -96,3 +108,30 @@ def test_unknown_system_is_told_the_names(system):
     result = run(system)
     assert result.returncode == 1
     assert "This system lacks: curl" in result.stderr
+
+
+def table():
+    """Return {program, library or plugin: (its packages on Debian, those on Fedora)}."""
+    text = SCRIPT.read_text().partition("<<'END'\n")[2].partition("\nEND\n")[0]
+    found = {}
+    for line in text.splitlines()[1:]:
+        _, _, name, debian, fedora = line.split()
+        assert name not in found, f"{name} is there twice"
+        found[name] = debian, fedora
+    return found
+
+
+def test_each_distribution_has_it():
+    """Both lists name the same tools; one that is in one list only would be missing on the other system."""
+    name = re.compile(r"[a-z0-9][a-z0-9+.-]+(,[a-z0-9][a-z0-9+.-]+)*")
+    for tool, (debian, fedora) in table().items():
+        assert name.fullmatch(debian), tool
+        assert name.fullmatch(fedora) or (fedora == "-" and tool in DEBIAN_ONLY), tool
+
+
+def test_what_tests_look_for_is_installed():
+    """A test that skips where a program is missing says so of a program that `make check` does not bring."""
+    asked = re.compile(r'which\("([a-z0-9_.-]+)"\)')
+    names = {name for path in (ROOT / "test").rglob("*_test.py") for name in asked.findall(path.read_text())}
+    assert names, "nothing is found any more"
+    assert names - EVERYWHERE - OPTIONAL <= {*table(), "chromium-browser"}
