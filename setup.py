@@ -72,7 +72,7 @@ setup(
     license="GPL-2.0-or-later",
     python_requires=">=3.9",
     packages=find_packages(include=["ovirt_imageio", "ovirt_imageio.*"]),
-    package_data={"ovirt_imageio": ["py.typed"]},
+    package_data={"ovirt_imageio": ["py.typed", "service/view.html"]},
     extras_require={**ABILITIES, **DEVELOPMENT},
     entry_points={
         "console_scripts": [

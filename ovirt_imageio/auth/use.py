@@ -8,7 +8,7 @@ Knows nothing of HTTP.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 from ovirt_imageio.auth.links import Connection, Link
 from ovirt_imageio.auth.ticket import Ticket
@@ -82,6 +82,11 @@ class Use:
     def content_tag(self) -> str:
         """A text that changes whenever something begins to be written through the ticket."""
         return self._transfer.content_tag
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the transfer tells of itself: see Transfer.info()."""
+        return self._transfer.info()
 
     def run(self, operation: Operation) -> None:
         """Run an operation on the backend, and account for what it moves, whatever comes of it.

@@ -200,6 +200,13 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Page:
+    """The page that shows a disk in a browser: /view#TICKET."""
+
+    enable: bool = switch(False)
+
+
+@dataclass(frozen=True)
 class Sessions:
     """Sessions that begin with a token signed by the engine."""
 
@@ -264,6 +271,7 @@ class Config:
     control: Control = Control()
     metrics: Numbers = Numbers()
     sessions: Sessions = Sessions()
+    page: Page = Page()
     profile: Profile = Profile()
     # The sections of the logging library, as they are.
     logging: Mapping[str, Mapping[str, Value]] = field(default_factory=lambda: LOGGING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
@@ -29,13 +30,16 @@ class Checksum:
         self._store = store
 
     def get(self, request: Request, response: Response, ticket_id: str) -> None:
-        """Answer with the checksum of the whole disk, as far as the ticket permits."""
+        """Answer with the checksum of the disk as far as the ticket permits, or of its first `length` bytes."""
         parse.ticket_id(ticket_id)
         algorithm = parse.choice(
             request, "algorithm", {name: name for name in checksum.algorithms()}, checksum.DEFAULT_ALGORITHM
         )
         block_size = check_block_size(parse.natural(request, "block_size", default=checksum.BLOCK_SIZE))
+        length: Optional[int] = parse.natural(request, "length", default=None)
         with self._store.use(ticket_id, "read", request.connection) as disk:
+            if length is not None and length > disk.size:
+                raise errors.RangeNotSatisfiable(0, length, disk.size)
             log.info(
                 "[%s] CHECKSUM transfer=%s algorithm=%s block_size=%d",
                 request.connection.client,
@@ -43,7 +47,7 @@ class Checksum:
                 algorithm,
                 block_size,
             )
-            operation = checksum.Checksum(disk.backend, algorithm, block_size, disk.size)
+            operation = checksum.Checksum(disk.backend, algorithm, block_size, disk.size if length is None else length)
             disk.run(operation)
         response.send_json({"algorithm": algorithm, "block_size": block_size, "checksum": operation.result})
 

@@ -26,6 +26,8 @@ log = logging.getLogger("images")
 READ_FEATURES = ["checksum", "extents", "nbd", "qcow2"]
 WRITE_FEATURES = ["checksum", "extents", "flush", "nbd", "qcow2", "zero"]
 READ_METHODS = "OPTIONS,GET"
+# What the state of a transfer tells the holder of its ticket: seconds left, bytes per second, and how many connections.
+ACTIVITY = ("remaining", "rate", "connections")
 WRITE_METHODS = "OPTIONS,GET,PUT,PATCH"
 
 
@@ -51,6 +53,7 @@ class Images:
                 disk.touch()
                 log.info("[%s] OPTIONS transfer=%s", request.connection.client, disk.transfer_id)
                 can_write = disk.ticket.can("write")
+                info = disk.info
                 answer.update(
                     max_readers=disk.backend.max_readers,
                     max_writers=disk.backend.max_writers,
@@ -59,6 +62,7 @@ class Images:
                     transfer_id=disk.transfer_id,
                     sparse=disk.ticket.sparse,
                     dirty=disk.ticket.dirty,
+                    **{name: info[name] for name in ACTIVITY},
                 )
         answer["features"] = WRITE_FEATURES if can_write else READ_FEATURES
         response.headers["allow"] = WRITE_METHODS if can_write else READ_METHODS

@@ -31,7 +31,7 @@ from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.tls import ServerContext
-from ovirt_imageio.service import places, routes, trust
+from ovirt_imageio.service import page, places, routes, trust
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
 from ovirt_imageio.sessions.sessions import Sessions
@@ -74,11 +74,12 @@ class Listeners:
         where = places.find(config, given)
         # Clients of the remote listener that are on this host are told about the local one.
         offered = places.path_of(where["local"]) if "local" in where else None
-        local = routes.images(self.store, metrics, offered)
+        view = page.load() if config.page.enable else None
+        local = routes.images(self.store, metrics, offered, view)
         remote = local
         if config.sessions.enable:
             sessions = open_sessions(config, options, self.store)
-            remote = routes.with_sessions(self.store, metrics, offered, sessions)
+            remote = routes.with_sessions(self.store, metrics, offered, sessions, view)
         control = routes.control(self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout)
         with contextlib.ExitStack() as scope:
             bind = functools.partial(open_server, scope, limits=limits(config), observer=metrics)

@@ -4,6 +4,7 @@
     /images/{id}/checksum/algorithms  remote local
     /images/{id}/checksum             remote local
     /images/{id}                      remote local
+    /view                             remote local                 when the page is enabled
     /info                             remote local control metrics
     /sessions  /sessions/{id}         remote                 when they are enabled
     /tickets  /tickets/{id}                        control
@@ -31,6 +32,7 @@ from ovirt_imageio.handlers.metrics import MetricsPage
 from ovirt_imageio.handlers.profile import Profile, Profiler
 from ovirt_imageio.handlers.sessions import Closing, Guarded, Opening
 from ovirt_imageio.handlers.tickets import TicketList, Tickets
+from ovirt_imageio.handlers.view import View
 from ovirt_imageio.httpd import cors
 from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.service.metrics import Metrics
@@ -44,19 +46,23 @@ Routes = Sequence[tuple[str, object]]
 INFO = ("/info/?", Info())
 
 
-def images(store: Store, metrics: Metrics, unix_socket: Optional[str]) -> Application:
+def images(
+    store: Store, metrics: Metrics, unix_socket: Optional[str] = None, page: Optional[bytes] = None
+) -> Application:
     """Return what the remote and the local listener serve.
 
-    unix_socket: where clients on this host are better off.
+    unix_socket: where clients on this host are better off. page: what people see; None: there is none.
     """
-    return image_application([*image_routes(store, unix_socket), INFO], metrics)
+    return image_application([*image_routes(store, unix_socket), *page_routes(page), INFO], metrics)
 
 
-def with_sessions(store: Store, metrics: Metrics, unix_socket: Optional[str], sessions: Sessions) -> Application:
+def with_sessions(
+    store: Store, metrics: Metrics, unix_socket: Optional[str], sessions: Sessions, page: Optional[bytes] = None
+) -> Application:
     """Return what the remote listener of a proxy serves, where a signed token opens a session."""
     guarded = [(pattern, Guarded(resource, sessions)) for pattern, resource in image_routes(store, unix_socket)]
     pair: Routes = [("/sessions/?", Opening(sessions)), ("/sessions/(.+)", Closing(sessions))]
-    return image_application([*guarded, *pair, INFO], metrics)
+    return image_application([*guarded, *pair, *page_routes(page), INFO], metrics)
 
 
 def control(store: Store, metrics: Metrics, profiler: Profiler, remove_timeout: float) -> Application:
@@ -85,6 +91,11 @@ def image_routes(store: Store, unix_socket: Optional[str]) -> Routes:
         ("/images/(.*)/checksum/?", Checksum(store)),
         ("/images/(.*)", Images(store, unix_socket)),
     ]
+
+
+def page_routes(page: Optional[bytes]) -> Routes:
+    """Return the route of the page, if there is one."""
+    return [] if page is None else [("/view", View(page))]
 
 
 def image_application(routes: Routes, metrics: Metrics) -> Application:

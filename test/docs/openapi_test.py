@@ -27,6 +27,8 @@ from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
 from ovirt_imageio.sessions.sessions import Sessions
 
+PAGE = b"<style></style><script></script>"
+
 yaml = pytest.importorskip("yaml")
 
 PATH = ROOT / "docs" / "openapi.yaml"
@@ -46,8 +48,8 @@ def applications() -> dict[str, Application]:
     """Return what each listener serves, where everything is enabled."""
     store, metrics = Store(lambda ticket, line: MemoryBackend(bytearray())), Metrics()
     return {
-        "remote": routes.with_sessions(store, metrics, None, Sessions(store, None, None)),
-        "local": routes.images(store, metrics, None),
+        "remote": routes.with_sessions(store, metrics, None, Sessions(store, None, None), PAGE),
+        "local": routes.images(store, metrics, None, PAGE),
         "control": routes.control(store, metrics, Profiler("/nowhere"), 0),
         "metrics": routes.numbers(metrics, lambda: False),
     }

@@ -33,6 +33,19 @@ def test_options(server, block_size):
     assert answer == {"algorithm": "sha256", "block_size": block_size, "checksum": operation.result}
 
 
+def test_the_first_bytes(server):
+    """What a client wrote before it was cut can be compared before it goes on."""
+    answer = server.request("GET", "/images/disk/checksum?length=1048576").json()
+    operation = checksum.Checksum(MemoryBackend(b"data" + bytes(1024**2 - 4)))
+    operation.run()
+    assert answer["checksum"] == operation.result
+
+
+def test_more_bytes_than_there_are(server):
+    answer = server.request("GET", f"/images/disk/checksum?length={3 * 1024**2 + 1}")
+    assert answer.status == 416
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -45,6 +58,8 @@ def test_options(server, block_size):
         "block_size=16781312",
         "block_size=-4194304",
         "block_size=4M",
+        "length=-1",
+        "length=1M",
     ],
 )
 def test_malformed(server, query):

@@ -52,6 +52,7 @@ def test_options_of_a_disk_that_may_be_read(server):
     assert answer.headers["allow"] == "OPTIONS,GET"
     info = answer.json()
     assert info.pop("transfer_id").startswith("(ticket/")
+    assert 290 < info.pop("remaining") <= 300
     assert info == {
         "features": ["checksum", "extents", "nbd", "qcow2"],
         "unix_socket": "\0/org/ovirt/imageio",
@@ -61,6 +62,8 @@ def test_options_of_a_disk_that_may_be_read(server):
         "block_size": 1,
         "sparse": False,
         "dirty": False,
+        "rate": 0,
+        "connections": 1,
     }
 
 

@@ -79,6 +79,14 @@ def test_control(store, tmp_path, method, path, status):
     assert ask(routes.control(store, Metrics(), profiler, 0), method, path)[0] == status
 
 
+def test_the_page_is_there_when_it_is_enabled(store):
+    assert ask(routes.images(store, Metrics(), None), "GET", "/view")[0] == 404
+    page = b"<style></style><script></script>"
+    assert ask(routes.images(store, Metrics(), None, page), "GET", "/view")[0] == 200
+    sessions = Sessions(store, None, None)
+    assert ask(routes.with_sessions(store, Metrics(), None, sessions, page), "GET", "/view")[0] == 200
+
+
 def test_pages_may_use_images(store):
     _, headers = ask(routes.images(store, Metrics(), None), "GET", "/info", {"Origin": "https://engine"})
     assert headers["access-control-allow-origin"] == "*"

@@ -142,6 +142,7 @@ def configure(options: argparse.Namespace, where: reach.Reach) -> Config:
         # A random name: several of us may run.
         local=dataclasses.replace(default.local, socket=""),
         control=dataclasses.replace(default.control, enable=False),
+        page=dataclasses.replace(default.page, enable=True),
     )
 
 

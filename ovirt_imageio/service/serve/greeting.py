@@ -25,6 +25,11 @@ class Share(NamedTuple):
     image: ServedImage
     urls: list[str]
 
+    @property
+    def page(self) -> str:
+        """The address of the page that shows the image in a browser."""
+        return page_of(self.urls[0])
+
 
 class Trust(NamedTuple):
     """How clients know that it is us."""
@@ -49,6 +54,16 @@ class Tools(NamedTuple):
         return cls(is_public or shutil.which("curl") is not None, find_ovirt_img())
 
 
+def page_of(url: str) -> str:
+    """Return where a browser shows the disk of a transfer URL: what comes after the # is sent to nobody.
+
+    >>> page_of("https://host:54322/images/TICKET")
+    'https://host:54322/view#TICKET'
+    """
+    base, _, ticket_id = url.rpartition("/images/")
+    return f"{base}/view#{ticket_id}"
+
+
 def find_ovirt_img() -> Optional[str]:
     """Return what to type for ovirt-img, which may be installed where the shell does not look."""
     if shutil.which("ovirt-img"):
@@ -66,14 +81,15 @@ def record(offers: list[Share], trust: Optional[Trust]) -> str:
     """Return everything in one line of JSON."""
     images = [
         {
-            "name": image.name,
-            "path": image.path,
-            "format": image.format,
-            "size": image.size,
-            "url": urls[0],
-            "urls": urls,
+            "name": offer.image.name,
+            "path": offer.image.path,
+            "format": offer.image.format,
+            "size": offer.image.size,
+            "page": offer.page,
+            "url": offer.urls[0],
+            "urls": offer.urls,
         }
-        for image, urls in offers
+        for offer in offers
     ]
     known = trust or Trust("", "", None)
     return json.dumps(
@@ -94,6 +110,8 @@ def greet(offers: list[Share], trust: Optional[Trust], *, is_public: bool, read_
     if trust:
         lines += [f"  CA file:       {trust.ca_file}"] if trust.ca_file else []
         lines += [f"  fingerprint:   {trust.fingerprint} (SHA-256)", ""]
+        if trust.ca_file:
+            lines += ["A browser warns, as nobody signed this certificate: compare the fingerprint, then go on.", ""]
     if not is_public:
         lines += ["Only this machine can reach it; with --listen '[::]' others can, too.", ""]
     elif trust:
@@ -110,11 +128,13 @@ def list_images(offers: list[Share]) -> list[str]:
     if not offers[1:]:
         image, urls = offers[0]
         lines = [f"Serving {image.path} ({image.format}, {units.size(image.size)})", ""]
+        lines += [f"  in a browser:  {offers[0].page}"]
         return [*lines, f"  transfer URL:  {urls[0]}", *(f"  also at:       {url}" for url in urls[1:])]
     lines = [f"Serving {len(offers)} images of {os.path.dirname(offers[0].image.path)}"]
-    for image, urls in offers:
-        lines += ["", f"  {image.name} ({image.format}, {units.size(image.size)})"]
-        lines += [f"    {url}" for url in urls]
+    for offer in offers:
+        image = offer.image
+        lines += ["", f"  {image.name} ({image.format}, {units.size(image.size)})", f"    {offer.page} (in a browser)"]
+        lines += [f"    {url}" for url in offer.urls]
     return lines
 
 

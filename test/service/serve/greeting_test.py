@@ -97,7 +97,10 @@ def test_several():
     other = ServedImage("/images/other.raw", "raw", MiB)
     text = greet([Share(IMAGE, [URL]), Share(other, ["https://localhost:1/images/y"])])
     assert "Serving 2 images of /images" in text
-    assert "other.raw (raw, 1.00 MiB)\n    https://localhost:1/images/y" in text
+    assert (
+        "other.raw (raw, 1.00 MiB)\n    https://localhost:1/view#y (in a browser)\n    https://localhost:1/images/y"
+        in text
+    )
 
 
 def test_record():
@@ -114,6 +117,7 @@ def test_record():
                 "path": "/images/my disk.qcow2",
                 "format": "qcow2",
                 "size": MiB,
+                "page": "https://localhost:1/view#x",
                 "url": URL,
                 "urls": [URL, "https://[::1]:1/images/x"],
             }
