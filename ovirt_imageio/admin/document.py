@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 import sys
 import urllib.parse
 import uuid
@@ -24,6 +25,9 @@ MAX_TICKET = 1024 * 1024
 
 # These listen on every address: clients know this machine by its name.
 WILDCARDS = ("", "::", "0.0.0.0")
+
+# A transfer id has up to 255 characters, as has the name of a file; a line that shows it has fewer.
+MAX_NAME = 100
 
 # How a qcow2 image begins.
 QCOW2 = b"QFI\xfb"
@@ -79,7 +83,7 @@ def make(choice: DiskChoice) -> dict[str, Any]:
     return {
         "uuid": str(uuid.uuid4()),
         # Easy to read and to type, and different for each ticket of a disk.
-        "transfer_id": f"{name}-{secrets.token_hex(2)}",
+        "transfer_id": f"{name[:MAX_NAME]}-{secrets.token_hex(2)}",
         "url": url,
         "size": size,
         "ops": ["read"] if choice.read_only else ["write"],
@@ -93,7 +97,7 @@ def hint(choice: DiskChoice) -> Optional[str]:
     """Return what the user should know about the disk, None if there is nothing to tell."""
     path = choice.path or path_of(choice.url or "")
     try:
-        with open(path or os.devnull, "rb") as file:
+        with open(path or os.devnull, "rb", opener=open_now) as file:
             is_qcow2 = file.read(len(QCOW2)) == QCOW2
     except OSError:
         return None
@@ -126,7 +130,14 @@ def path_of(url: str) -> Optional[str]:
 def size_of(path: str) -> int:
     """Return the size of a file or block device. Raises Mistake."""
     try:
-        with open(path, "rb") as file:
-            return file.seek(0, os.SEEK_END)
+        with open(path, "rb", opener=open_now) as file:
+            if stat.S_ISREG(mode := os.fstat(file.fileno()).st_mode) or stat.S_ISBLK(mode):
+                return file.seek(0, os.SEEK_END)
     except OSError as e:
         raise Mistake(f"Cannot find the size of {path}: {e.strerror}") from e
+    raise Mistake(f"{path} is neither a file nor a block device")
+
+
+def open_now(path: str, flags: int) -> int:
+    """Open a file; a FIFO is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 
 from ovirt_imageio.admin import document
+from ovirt_imageio.auth.ticket import parse
 from ovirt_imageio.config import Config
 from ovirt_imageio.config.sections import TLS, Remote
 
@@ -27,6 +29,20 @@ def test_path_and_url_are_the_same(disk):
 def test_relative_path(disk, monkeypatch):
     monkeypatch.chdir(disk.parent)
     assert document.make(document.DiskChoice(path="disk.raw"))["url"] == disk.as_uri()
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "fifo"])
+def test_what_has_no_size(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with pytest.raises(document.Mistake, match=f"{path} is neither a file nor a block device"):
+        document.make(document.DiskChoice(path=path))
+    assert document.hint(document.DiskChoice(path=path)) is None
+
+
+def test_long_name(tmp_path):
+    (tmp_path / ("x" * 255)).write_bytes(bytes(512))
+    assert parse(document.make(document.DiskChoice(path=f"{tmp_path}/{'x' * 255}"))).size == 512
 
 
 def test_size_that_was_given(disk):
