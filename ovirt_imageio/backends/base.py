@@ -19,7 +19,7 @@ from ovirt_imageio.nbd import export
 from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
-from ovirt_imageio.nbd.wire import BASE_ALLOCATION
+from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import SLOT
 
@@ -65,9 +65,9 @@ class Backend(abc.ABC):
     # Does a write report bytes that were sent, before it is known whether they were stored? At the end it takes back
     # those that were not, with a negative count.
     reports_sent: ClassVar[bool] = False
-    # What NBD can be asked about extents, as numbers and names of meta contexts: base:allocation, and the dirty bitmap
-    # if there is one.
-    contexts: Mapping[int, str] = MappingProxyType({0: BASE_ALLOCATION})
+    # What NBD can be asked about extents, as numbers and names of meta contexts: base:allocation, the one that tells
+    # holes, and the dirty bitmap if there is one. An NBD server has its own numbers, all others have those of qemu.
+    contexts: Mapping[int, str] = MappingProxyType({0: BASE_ALLOCATION, 1: ALLOCATION_DEPTH})
     # May a client of NBD use extended headers? Not where that would keep replies of a server from passing as they are.
     can_extend: bool = True
     # The longest zero() that still leaves progress and cancel responsive.

@@ -26,7 +26,7 @@ from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.handshake import Agreement
 from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
-from ovirt_imageio.nbd.wire import BASE_ALLOCATION, DIRTY_BITMAP
+from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION, DIRTY_BITMAP
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Description, Image
@@ -99,7 +99,9 @@ class HttpBackend(Backend):
         self.max_readers = image.abilities.max_readers
         self.max_writers = image.abilities.max_writers
         self.block_size = image.abilities.block_size
-        self.contexts = {0: BASE_ALLOCATION, **({1: CHANGES} if dirty and image.abilities.has_dirty else {})}
+        # In the order of qemu, and so under its numbers.
+        names = [BASE_ALLOCATION, ALLOCATION_DEPTH, *([CHANGES] if dirty and image.abilities.has_dirty else [])]
+        self.contexts = dict(enumerate(names))
 
     def size(self) -> int:
         """Return the size that the origin told; it grows with what is written here."""

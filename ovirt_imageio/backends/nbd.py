@@ -28,7 +28,7 @@ from ovirt_imageio.nbd.handshake import Agreement, Export
 from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.streaming import Streamer
-from ovirt_imageio.nbd.wire import BASE_ALLOCATION, Mode
+from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION, Mode
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
 
@@ -101,7 +101,7 @@ class NBDBackend(Backend):
         with self._request("open") as nbd:
             export = nbd.export
         self.block_size = export.minimum_block
-        known = {BASE_ALLOCATION, *(export.bitmaps if len(export.bitmaps) == 1 else ())}
+        known = {BASE_ALLOCATION, ALLOCATION_DEPTH, *(export.bitmaps if len(export.bitmaps) == 1 else ())}
         self.contexts = {number: name for number, name in export.contexts.items() if name in known}
         self.can_extend = export.mode is Mode.EXTENDED
         self.max_readers = max_connections

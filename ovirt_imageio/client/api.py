@@ -21,6 +21,7 @@ from ovirt_imageio.client import local, transfer
 from ovirt_imageio.client.copy.engine import MAX_WORKERS
 from ovirt_imageio.client.errors import InvalidArgument, translated
 from ovirt_imageio.client.imageio import BUFFER_SIZE
+from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.progress import Progress
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
 from ovirt_imageio.geometry.extent import Extent
@@ -179,7 +180,7 @@ def checksum(
         raise InvalidArgument("algorithm", algorithm, f"one of {', '.join(checksums.algorithms())}")
     if block_size <= 0:
         raise InvalidArgument("block_size", block_size, "a positive number of bytes")
-    place = opened(filename, member, None, cafile, secure, proxy_url, read_timeout, fingerprint)
+    place = opened(filename, member, cafile, secure, proxy_url, read_timeout, fingerprint)
     with translated(), place as backend:
         operation = checksums.Checksum(backend, algorithm, block_size)
         operation.run()
@@ -203,16 +204,22 @@ def extents(
     filename may be the transfer URL of an image on a server; then `dirty` asks for the dirty ones. Nothing is opened
     before the first extent is asked for; all is closed after the last one, or when the generator is.
     """
-    place = opened(filename, member, bitmap, cafile, secure, proxy_url, read_timeout, fingerprint)
-    with translated(), place as backend:
-        yield from backend.extents("dirty" if dirty or bitmap is not None else "zero")
+    context = "dirty" if dirty or bitmap is not None else "zero"
+    path = os.fspath(filename)
+    with translated():
+        if is_url(path):
+            remote = remote_image(path, cafile, secure, proxy_url, read_timeout, fingerprint)
+            with contextlib.closing(remote.connect()) as image:
+                yield from list_extents(remote, image, context)
+        else:
+            with local.opened(local.find(path, member), bitmap=bitmap) as backend:
+                yield from backend.extents(context)
 
 
 @contextlib.contextmanager
 def opened(
     filename: Path,
     member: Optional[str],
-    bitmap: Optional[str],
     cafile: Optional[str],
     secure: bool,
     proxy_url: Optional[str],
@@ -222,11 +229,21 @@ def opened(
     """Open an image to look at it: one here, or the one at a transfer URL."""
     path = os.fspath(filename)
     if is_url(path):
-        remote = Remote(
-            path, cafile, secure=secure, fingerprint=fingerprint, proxy_url=proxy_url, read_timeout=read_timeout
-        )
+        remote = remote_image(path, cafile, secure, proxy_url, read_timeout, fingerprint)
         with contextlib.closing(HttpBackend(remote.connect(), writable=False, dirty=True)) as backend:
             yield backend
     else:
-        with local.opened(local.find(path, member), bitmap=bitmap) as backend:
+        with local.opened(local.find(path, member)) as backend:
             yield backend
+
+
+def remote_image(
+    url: str,
+    cafile: Optional[str],
+    secure: bool,
+    proxy_url: Optional[str],
+    read_timeout: float,
+    fingerprint: Optional[str],
+) -> Remote:
+    """Return the image at a transfer URL."""
+    return Remote(url, cafile, secure=secure, fingerprint=fingerprint, proxy_url=proxy_url, read_timeout=read_timeout)

@@ -10,16 +10,17 @@ import logging
 import os
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
-from ovirt_imageio.client.copy.ends import NBDEnd, attach
+from ovirt_imageio.client.copy.ends import NBDEnd, attach, translated_there
 from ovirt_imageio.client.errors import InvalidArgument
-from ovirt_imageio.geometry.extent import Extent
+from ovirt_imageio.nbd.client import Client
+from ovirt_imageio.nbd.connect import speak
+from ovirt_imageio.nbd.errors import ConnectionDead
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.answers import is_passing
@@ -100,34 +101,19 @@ class Remote:
         """
         return attach(self.open(line), line, self._timeouts["read_timeout"])
 
-    def extents(self, image: Image, context: str, retries: int) -> Iterator[Extent]:
-        """Yield the extents of the image, going on where a lost connection left off.
+    @contextlib.contextmanager
+    def speaking(self, *, dirty: bool) -> Iterator[Client]:
+        """Give a connection, never the spare one, over which the server speaks NBD and tells all about extents.
 
-        Raises errors.UnsupportedContext here, not when the first one is asked for.
+        Raises errors.StorageError if the server does not want to.
         """
-        return self._listed(image, context, image.extents(context), retries)
-
-    def _listed(self, image: Image, context: str, extents: Iterator[Extent], retries: int) -> Iterator[Extent]:
-        position = 0
-        pauses = pace.backoff(retries)
-        while True:
+        with contextlib.closing(self._open(self._urls[0], Lifeline())) as image, image.attached() as stream:
             try:
-                for extent in extents:
-                    yield extent
-                    position = extent.start + extent.length
-                    pauses = pace.backoff(retries)
-                return
-            except errors.Error as error:
-                pause = next(pauses, None)
-                if pause is None or not is_passing(error):
-                    raise
-                log.warning("Trying again in %.1f seconds: %s", pause, error)
-            time.sleep(pause)
-            extents = self._rest(image, context, position)
-
-    def _rest(self, image: Image, context: str, position: int) -> Iterator[Extent]:
-        """Yield the extents from a position; asking for them may fail, too."""
-        yield from image.extents(context, position)
+                nbd = speak(stream, dirty=dirty, reply_timeout=self._timeouts["read_timeout"])
+            except ConnectionDead as error:
+                raise translated_there("list extents", error) from error
+            with nbd:
+                yield nbd
 
     def spare(self, image: Image) -> None:
         """Keep a connection for the next one that is opened."""

@@ -22,6 +22,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.copy import lanes, plan
 from ovirt_imageio.client.errors import SizeMismatch, translated
+from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.transfer import DOWNLOAD_GAP, TransferOptions, spare_after
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
@@ -60,7 +61,7 @@ def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options
         first = remote.connect()
         stack.callback(first.close)
         target = Output(stream, first.size())
-        extents = remote.extents(first, "zero", options.retries)
+        extents = list_extents(remote, first, "zero", options.retries)
         options.reporter.begin(target.size())
         tasks = plan.plan(extents, plan.Rules(zero=False, hole=False, max_gap=DOWNLOAD_GAP))
         options.copy(

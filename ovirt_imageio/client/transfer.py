@@ -21,6 +21,7 @@ from ovirt_imageio.client import resume as resuming
 from ovirt_imageio.client.copy import lanes, pace, plan
 from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
+from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.local import ImageFile
 from ovirt_imageio.client.progress import Progress, Reporter
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
@@ -151,7 +152,7 @@ class Upload:
             journal = self._journal(lister, first, size)
             options.reporter.begin(max(size, available))
             done = journal.done if journal else ()
-            tasks = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(first))
+            tasks = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(remote, first))
             way, tasks = ways.choose(tasks, remote, first, max(size, available))
             stack.callback(way.close)
             open_lane = way.uploading(open_local, detect_zeroes=self.detect_zeroes)
@@ -168,7 +169,7 @@ class Upload:
         max_copy = lanes.UploadLane.BLOCK if self.detect_zeroes else plan.MAX_COPY
         return plan.Rules(zero, self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True, max_copy=max_copy)
 
-    def _zeroes(self, there: Image) -> list[tuple[int, int]]:
+    def _zeroes(self, remote: Remote, there: Image) -> list[tuple[int, int]]:
         """Return what the server says is zero already, so that a new disk need not be zeroed again.
 
         Not where zeroing is more than that: it allocates a disk that is not sparse, and hides what is below a layer.
@@ -176,7 +177,7 @@ class Upload:
         if not there.abilities.is_sparse or not self.backing_chain or self.disk_is_zero:
             return []
         try:
-            known = itertools.islice(there.extents("zero"), MAX_KNOWN)
+            known = itertools.islice(list_extents(remote, there, "zero"), MAX_KNOWN)
             return [(extent.start, extent.start + extent.length) for extent in known if extent.zero]
         except errors.Error as error:
             log.debug("The server does not tell what is zero: %s", error)
@@ -231,7 +232,7 @@ class Download:
             size = first.size()
             journal = self._journal(first, size)
             # Whether the server can tell is known before anything is created.
-            extents = remote.extents(first, "dirty" if self.incremental else "zero", options.retries)
+            extents = list_extents(remote, first, "dirty" if self.incremental else "zero", options.retries)
             stack.enter_context(self._partial(journal, size))
             image = ImageFile(self.filename, self.format)
             open_local = stack.enter_context(local.served(image, writable=True, connections=workers + 1))

@@ -3,7 +3,8 @@
     HTTP    a request costs 100 microseconds at both ends; bytes of large ones may stay in the kernel
     NBD     a request costs a fifth of that; all bytes pass through us
 
-One rule decides: NBD where the server has it, and the data are in small pieces. A server that refuses gets HTTP.
+One rule decides: NBD where the server has it, and there are many small pieces. A server that refuses gets HTTP.
+The same holds for long lists of extents.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Image
 from ovirt_imageio.relay import Progress
 
-__all__ = ["SAMPLE", "SMALL", "HTTPWay", "NBDWay", "Way", "choose"]
+__all__ = ["MANY", "SAMPLE", "SMALL", "HTTPWay", "NBDWay", "Way", "are_many", "choose"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ SMALL = 2 * 1024**2
 
 # How many tasks are looked at. The copy begins when they are known.
 SAMPLE = 1000
+
+# A list of so many extents goes on by NBD: a connection for it costs as much as 2,000 of them.
+MANY = 4096
 
 
 class Way(abc.ABC):
@@ -131,6 +135,15 @@ def are_small(tasks: Iterable[Task]) -> bool:
     """Are their data in small pieces? Zeroes are small requests either way."""
     lengths = [task.length for task in tasks if task.action == COPY]
     return sum(lengths) < SMALL * len(lengths)
+
+
+def are_many(count: int, length: int, there: Image) -> bool:
+    """Are these extents, with their length together, the beginning of a list that is better told by NBD?
+
+    A server that takes one connection at a time has none left for NBD before the list ends.
+    """
+    is_possible = "nbd" in there.abilities.features and there.abilities.max_readers > 1
+    return is_possible and count >= MANY and length < SMALL * count
 
 
 def try_nbd(remote: Remote, size: int) -> Optional[ends.NBDEnd[Any]]:

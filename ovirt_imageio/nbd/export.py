@@ -13,11 +13,12 @@ Knows channels, disks and the protocol; knows nothing of HTTP and tickets: a wat
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from typing import Optional, Protocol
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from ovirt_imageio import errors
-from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
+from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.nbd import offer, requests, wire
 from ovirt_imageio.nbd.errors import ClientFault
 from ovirt_imageio.nbd.handshake import Agreement, Receive, Send
@@ -130,10 +131,7 @@ class Transmission:
         self._disk = disk
         self._mode = agreement.mode
         self._rules = requests.Rules(what, agreement)
-        # Which extents of the disk tell what a context tells: all but one are dirty bitmaps.
-        self._contexts = [
-            (number, "zero" if name == wire.BASE_ALLOCATION else "dirty") for number, name in agreement.contexts.items()
-        ]
+        self._contexts = [(number, CONTEXTS.get(name, DIRTY)) for number, name in agreement.contexts.items()]
         self._watch = watch
         self._replies = replies
 
@@ -236,27 +234,44 @@ class Transmission:
         """Tell the extents of each context; those of all are found first, as an error must be the only answer."""
         limit = 1 if request.flags & CommandFlag.REQ_ONE else MAX_EXTENTS
         longest = 2**63 if self._mode is Mode.EXTENDED else wire.MAX_LENGTH
-        lists = []
-        for number, kind in self._contexts:
-            found = self._disk.extents(kind, request.offset, request.length)
-            lists.append((number, list(flagged(found, limit, longest))))
-        for place, (number, extents) in enumerate(lists, 1):
-            self._replies.status(request, number, extents, place == len(lists))
+        # By what the disk is asked for: two contexts may tell of the same extents.
+        found: dict[str, list[Extent]] = {}
+        for _, context in self._contexts:
+            if context.kind not in found:
+                extents = self._disk.extents(context.kind, request.offset, request.length)
+                found[context.kind] = list(itertools.islice(extents, limit))
+        for place, (number, context) in enumerate(self._contexts, 1):
+            status = list(flagged(found[context.kind], context.flags, longest))
+            self._replies.status(request, number, status, place == len(self._contexts))
 
 
-def flagged(extents: Iterator[Extent], limit: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Yield at most `limit` extents as length and flags of their meta context."""
-    for _ in range(limit):
-        extent = next(extents, None)
-        if extent is None:
-            return
-        if isinstance(extent, ZeroExtent):
-            flags = (wire.STATE_ZERO if extent.zero else 0) | (wire.STATE_HOLE if extent.hole else 0)
-        else:
-            assert isinstance(extent, DirtyExtent)
-            flags = wire.STATE_DIRTY if extent.dirty else 0
+class Context(NamedTuple):
+    """Which extents of a disk tell what a meta context tells, and the flags of one of them."""
+
+    kind: str
+    flags: Callable[[Any], int]
+
+
+def zero_flags(extent: ZeroExtent) -> int:
+    """Return the flags of base:allocation."""
+    return (wire.STATE_ZERO if extent.zero else 0) | (wire.STATE_HOLE if extent.hole else 0)
+
+
+CONTEXTS = {
+    wire.BASE_ALLOCATION: Context("zero", zero_flags),
+    # How deep in a chain of images the data are: a hole is in none of them.
+    wire.ALLOCATION_DEPTH: Context("zero", lambda extent: 0 if extent.hole else 1),
+}
+
+# All others are dirty bitmaps.
+DIRTY = Context("dirty", lambda extent: wire.STATE_DIRTY if extent.dirty else 0)
+
+
+def flagged(extents: Iterable[Extent], flags: Callable[[Any], int], longest: int) -> Iterator[tuple[int, int]]:
+    """Yield extents as length and flags of their meta context."""
+    for extent in extents:
         # One that is longer than the header can say ends early: the client asks again from there.
-        yield min(extent.length, longest), flags
+        yield min(extent.length, longest), flags(extent)
         if extent.length > longest:
             return
 

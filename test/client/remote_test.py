@@ -109,29 +109,6 @@ def test_spare_connection_is_used_first():
         wait_until(lambda: not server.servers[0].connections)
 
 
-def test_list_goes_on_where_it_was_lost():
-    def head(wire) -> None:
-        wire.options(size=30)
-        wire.read_head()
-        wire.send(b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n")
-        wire.send(b'[{"start": 0, "length": 10, "zero": false}, {"start": 10, "length": 10, "zero": true},')
-
-    def rest(wire) -> None:
-        assert "offset=" in wire.read_head()
-        wire.answer(
-            200,
-            b'[{"start": 0, "length": 10, "zero": false}, {"start": 10, "length": 10, "zero": true},'
-            b' {"start": 20, "length": 10, "zero": false}]',
-        )
-
-    with ScriptedOrigin(head, rest) as server:
-        remote = Remote(server.url, None)
-        image = remote.connect()
-        found = list(remote.extents(image, "zero", retries=1))
-        image.close()
-    assert [(extent.start, extent.zero) for extent in found] == [(0, False), (10, True), (20, False)]
-
-
 def test_cafile_that_is_missing():
     with pytest.raises(errors.InvalidValue, match="cafile"):
         Remote("https://localhost:1/images/x", "/no/such/file")

@@ -24,7 +24,7 @@ from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd import export, status
 from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import ClientFault, RequestFailed
-from ovirt_imageio.nbd.wire import Command, ExportFlag, Mode
+from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, Command, ExportFlag, Mode
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -164,7 +164,7 @@ BITMAP = "qemu:dirty-bitmap:changed"
 
 @pytest.mark.parametrize("can_extend", [False, True])
 def test_extents(data, can_extend):
-    contexts = (*CONTEXTS, BITMAP)
+    contexts = (*CONTEXTS, ALLOCATION_DEPTH, BITMAP)
     with (
         Exporting(lambda: MemoryBackend(data, extents=EXTENTS), contexts=contexts, can_extend=can_extend) as exporting,
         connect(exporting.location, dirty=True) as nbd,
@@ -175,6 +175,7 @@ def test_extents(data, can_extend):
         place = next(number for number, name in nbd.export.contexts.items() if name == "base:allocation")
         packed = nbd.block_status(0, 4 * MIB)[place]
         assert list(status.decode(nbd.export, packed)) == [(MIB, 0), (MIB, 2), (2 * MIB, 3)]
+        assert list(status.zero_extents(nbd, 0, 4 * MIB)) == EXTENTS["zero"]
 
 
 def test_a_million_extents_come_in_parts(data):

@@ -187,7 +187,7 @@ def test_offer():
     assert offer.flags & ExportFlag.READ_ONLY
     # Readers are many, a writer of this disk is alone.
     assert offer.flags & ExportFlag.CAN_MULTI_CONN
-    assert offer.contexts == {0: "base:allocation"}
+    assert offer.contexts == {0: "base:allocation", 1: "qemu:allocation-depth"}
     assert "secret" not in repr(offer)
     assert offer.can_extend
     disk.can_extend = False

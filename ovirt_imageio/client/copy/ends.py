@@ -26,7 +26,7 @@ from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Image
 from ovirt_imageio.relay import buffers
 
-__all__ = ["DiskEnd", "End", "NBDEnd", "attach", "local_end"]
+__all__ = ["DiskEnd", "End", "NBDEnd", "attach", "local_end", "translated_there"]
 
 T = TypeVar("T")
 
