@@ -9,13 +9,13 @@ Several tasks are under way on each, when the server can. Knows the two ends; kn
 from __future__ import annotations
 
 import abc
-import contextlib
 import functools
 from collections import deque
 from typing import Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.client.copy.pair import Pair
 from ovirt_imageio.client.copy.plan import COPY, Task
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.net.lifeline import Lifeline
@@ -48,15 +48,10 @@ class RemoteLane(abc.ABC):
     """
 
     def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress) -> None:
-        self._open_local = open_local
-        self._open_remote = open_remote
+        self._pair = Pair(open_local, open_remote)
         self._moved = moved
-        self._local: Optional[Backend] = None
-        self._remote: Optional[Image] = None
         self._pipeline: Optional[Pipeline] = None
         self._pending: deque[Task] = deque()
-        # Held while a connection is made.
-        self._line = Lifeline()
 
     @property
     def is_busy(self) -> bool:
@@ -68,7 +63,8 @@ class RemoteLane(abc.ABC):
         """Must one end before another one begins?"""
         if not self._pending:
             return False
-        if self._remote is None or not self._remote.abilities.can_pipeline:
+        remote = self._pair.remote
+        if remote is None or not remote.abilities.can_pipeline:
             return True
         # The largest one is enough to know: a window of small ones is small.
         return len(self._pending) >= (MAX_PENDING if self._pending[-1].length < LARGE else 2)
@@ -91,9 +87,9 @@ class RemoteLane(abc.ABC):
             self._pipeline.drop()
         if not is_passing(error):
             raise error
-        if self._local is not None:
+        if self._pair.local is not None:
             try:
-                self._local.size()
+                self._pair.local.size()
             except errors.Error:
                 raise error from None
         lost = list(self._pending)
@@ -102,31 +98,19 @@ class RemoteLane(abc.ABC):
 
     def interrupt(self) -> None:
         """Wake whatever blocks. Threads: any."""
-        self._line.cut()
-        for end in (self._local, self._remote):
-            if end is not None:
-                end.interrupt()
+        self._pair.interrupt()
 
     def close(self) -> None:
         """Close both ends."""
         if self._pipeline is not None:
             self._pipeline.drop()
-        with contextlib.ExitStack() as stack:
-            # Each is closed, whatever becomes of the other one.
-            for end in (self._remote, self._local):
-                if end is not None:
-                    stack.callback(end.close)
+        self._pair.close()
 
     def _ends(self) -> tuple[Backend, Image, Pipeline]:
-        if self._local is None:
-            self._local = self._open_local()
-        if self._remote is None:
-            self._remote = self._open_remote(self._line)
-            self._pipeline = Pipeline(self._remote)
-        if self._line.is_cut:
-            raise errors.OperationCanceled()
-        assert self._pipeline is not None
-        return self._local, self._remote, self._pipeline
+        local, remote = self._pair.open()
+        if self._pipeline is None:
+            self._pipeline = Pipeline(remote)
+        return local, remote, self._pipeline
 
 
 class UploadLane(RemoteLane):

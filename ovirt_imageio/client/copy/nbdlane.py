@@ -8,13 +8,13 @@ What was read is written at once, in whatever order it comes. Knows ends; knows 
 from __future__ import annotations
 
 import bisect
-import contextlib
 from collections import deque
 from collections.abc import Iterator
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy.ends import End
+from ovirt_imageio.client.copy.pair import Pair
 from ovirt_imageio.client.copy.plan import COPY, Task
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd.batches import MAX_LENGTH
@@ -69,20 +69,15 @@ class NBDLane:
         is_upload: bool,
         detect_zeroes: bool = False,
     ) -> None:
-        self._open_local = open_local
-        self._open_remote = open_remote
+        self._pair = Pair(open_local, open_remote)
         self._moved = moved
         self._is_upload = is_upload
         self._detect_zeroes = detect_zeroes
-        self._local: Optional[End[Piece]] = None
-        self._remote: Optional[End[Piece]] = None
         self._jobs: deque[Job] = deque()
         # The parts of them that did not begin.
         self._todo: deque[Piece] = deque()
         # How many bytes are on their way from the source, and to the destination.
         self._reading = self._writing = 0
-        # Held while a connection is made.
-        self._line = Lifeline()
 
     @property
     def is_busy(self) -> bool:
@@ -139,7 +134,7 @@ class NBDLane:
         if not is_passing(error):
             raise error
         try:
-            self._local = self._open_local()
+            self._pair.open_local()
         except errors.Error:
             raise error from None
         lost = [job.task for job in self._jobs]
@@ -148,10 +143,7 @@ class NBDLane:
 
     def interrupt(self) -> None:
         """Wake whatever blocks. Threads: any."""
-        self._line.cut()
-        for end in (self._local, self._remote):
-            if end is not None:
-                end.interrupt()
+        self._pair.interrupt()
 
     def close(self) -> None:
         """Close both ends."""
@@ -159,13 +151,8 @@ class NBDLane:
 
     def _ends(self) -> tuple[End[Piece], End[Piece]]:
         """Return source and destination."""
-        if self._local is None:
-            self._local = self._open_local()
-        if self._remote is None:
-            self._remote = self._open_remote(self._line)
-        if self._line.is_cut:
-            raise errors.OperationCanceled()
-        return (self._local, self._remote) if self._is_upload else (self._remote, self._local)
+        local, remote = self._pair.open()
+        return (local, remote) if self._is_upload else (remote, local)
 
     def _fill(self, source: End[Piece], destination: End[Piece]) -> None:
         """Begin what there is room for, in order."""
@@ -214,12 +201,7 @@ class NBDLane:
         """Close both ends, with all that is under way."""
         self._todo.clear()
         self._reading = self._writing = 0
-        local, remote, self._local, self._remote = self._local, self._remote, None, None
-        with contextlib.ExitStack() as stack:
-            # Each is closed, whatever becomes of the other one.
-            for end in (remote, local):
-                if end is not None:
-                    stack.callback(end.close)
+        self._pair.close()
 
 
 def parts_within(parts: tuple[tuple[int, int], ...], start: int, end: int) -> Iterator[tuple[int, int]]:
