@@ -98,14 +98,15 @@ dist:  ## make the archive of the last commit: dist/ovirt-imageio-VERSION.tar.gz
 rpm: system-rpm dist  ## make the packages of the last commit: build/rpm/
 	rpmbuild -ta dist/$(NAME).tar.gz --define '_topdir $(CURDIR)/build/rpm' $(RPM_OPTIONS)
 
-# The recipe is where Debian looks for it only while the packages are made.
+# The recipe is where Debian looks for it only while the packages are made. Of what is needed, Debian's tools know no less
+# than a compiler, which nothing uses here; system-deb has looked.
 .PHONY: deb
 deb: system-deb dist  ## make the Debian packages of the last commit: build/deb/
 	rm -rf build/deb
 	mkdir -p build/deb
 	tar -xf dist/$(NAME).tar.gz -C build/deb
 	cp -r build/deb/$(NAME)/data/debian build/deb/$(NAME)/
-	cd build/deb/$(NAME) && dpkg-buildpackage --build=binary --unsigned-changes --unsigned-buildinfo
+	cd build/deb/$(NAME) && dpkg-buildpackage --no-check-builddeps --build=binary --no-sign
 	lintian --allow-root --fail-on=error,warning build/deb/*.changes
 
 # systemd takes its files from below any PREFIX; firewalld, and the daemon for what other packages configure, from below
