@@ -62,6 +62,7 @@ PURE = {
     "auth.agenda",
     "auth.lease",
     "auth.observer",
+    "auth.record",
     "auth.ticket",
     "backends.writes",
     "errors",

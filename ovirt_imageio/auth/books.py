@@ -23,6 +23,7 @@ from ovirt_imageio.auth.links import Connection, Link, Links, Running
 from ovirt_imageio.auth.news import News
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.progress import Progress, describe_error
+from ovirt_imageio.auth.record import Record
 from ovirt_imageio.auth.ticket import Changes, Ticket
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.net.lifeline import Lifeline
@@ -47,6 +48,10 @@ class Books:
         self._observer = observer
         self._max_connections = max_connections
         self._state = State.OPEN
+        # True once somebody removed or replaced the ticket, or it was purged.
+        self._is_removed = False
+        # True if, when it was canceled, writes may have been lost of which no client was told.
+        self._had_loss = False
         # True while tick() is called.
         self._is_attended = False
         self._born = now
@@ -203,12 +208,16 @@ class Books:
             self.inactivity_timeout = changes.inactivity_timeout or self.ticket.inactivity_timeout
         self._news.note_change()
 
-    def cancel(self, now: float, grace: float) -> list[Backend]:
+    def cancel(self, now: float, grace: float, *, is_removed: bool = True) -> list[Backend]:
         """Let nothing new begin; cut what reads at once, and what writes after `grace` seconds.
 
+        is_removed: nobody goes on with the ticket, as another process may when the service only stops.
         Returns the backends that no request uses. Harmless when repeated; an earlier end of the grace holds.
         """
+        self._is_removed |= is_removed
         if self._state is State.OPEN:
+            # What is cut from here on has not lost what it acknowledged: the storage is still there.
+            self._had_loss = self.links.has_loss
             log.debug("CANCEL transfer=%s running=%d", self.ticket.transfer_id, len(self.links.running))
             self._advance(Event.CANCEL)
         # Those that were asked to end already have time until the next tick, however often we are called.
@@ -217,6 +226,39 @@ class Books:
         idle = self.links.take_backends(self.links.idle(), now)
         self._settle()
         return idle
+
+    # --- A restart of the service ------------------------------------------------------------------------------------
+
+    def record(self, now: float, since: float) -> Optional[Record]:
+        """Return what another process needs to go on; None if the ticket was removed.
+
+        since: when clients could reach us last.
+        """
+        if self._is_removed:
+            return None
+        self.observe(now)
+        return Record(
+            ticket=self.ticket,
+            inactivity_timeout=self.inactivity_timeout,
+            remaining=self._lease.expires - since,
+            idle=now - self._lease.accessed,
+            age=now - self._born,
+            tag=self._tag,
+            writes=self._writes,
+            version=self._news.version,
+            ranges=self._progress.ranges,
+            last_error=self._progress.last_error,
+            has_loss=self.links.has_loss if self._state is State.OPEN else self._had_loss,
+        )
+
+    def resume(self, record: Record, now: float) -> None:
+        """Go on where another process left off."""
+        self._born = now - record.age
+        self._lease = Lease(self.ticket.timeout, now + record.remaining, now - record.idle)
+        self.inactivity_timeout = record.inactivity_timeout
+        self._tag, self._writes = record.tag, record.writes
+        self._progress.resume(record.ranges, record.last_error)
+        self.links.resume(record.has_loss)
 
     # --- What is told ------------------------------------------------------------------------------------------------
 

@@ -186,6 +186,15 @@ class Links:
         """Forget a connection that closed."""
         del self._links[link.connection.id]
 
+    @property
+    def has_loss(self) -> bool:
+        """True if writes may be lost of which no flush has told a client."""
+        return self._has_untold or any(link.writes.is_lost for link in self._links.values())
+
+    def resume(self, has_loss: bool) -> None:
+        """Go on where another process left off, which may know of lost writes."""
+        self._has_untold = has_loss
+
     def keep_lost(self, link: Link) -> None:
         """Remember that a connection which closed has lost writes, if no flush told its client."""
         self._has_untold |= link.writes.is_lost

@@ -44,6 +44,16 @@ class Progress:
         """How many bytes are moved per second, these days."""
         return int(self._meter.rate())
 
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The parts of the disk that were moved."""
+        return tuple(self._ranges)
+
+    def resume(self, ranges: Iterable[tuple[int, int]], last_error: Optional[str]) -> None:
+        """Go on where another process left off."""
+        self._ranges = Ranges(ranges)
+        self.last_error = last_error
+
     def describe(self, is_one_way: bool, running: Iterable[Running] = ()) -> dict[str, Any]:
         """Return what came of it, as the control service shows it, with what running operations have sent.
 

@@ -19,11 +19,14 @@ from types import TracebackType
 from typing import Any, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.auth import record as records
 from ovirt_imageio.auth import ticket as tickets
 from ovirt_imageio.auth.agenda import Agenda
 from ovirt_imageio.auth.cutter import MAX_CONNECTIONS
 from ovirt_imageio.auth.links import Connection
 from ovirt_imageio.auth.observer import TicketObserver
+from ovirt_imageio.auth.record import Record
+from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, OpenBackend, Transfer
 from ovirt_imageio.auth.use import Use
 
@@ -40,6 +43,7 @@ LISTED_PREFIX = 8
 
 # In the class `list` is its method.
 Found = list[dict[str, Any]]
+Records = list[Record]
 
 
 class Store:
@@ -126,15 +130,7 @@ class Store:
         one can be used. Raises errors.InvalidTicket.
         """
         ticket = tickets.parse(document, url_id, self._default_inactivity_timeout, self._check_url)
-        transfer = Transfer(
-            ticket,
-            self._open_backend,
-            self._clock,
-            self._versions,
-            self._observer,
-            max_connections=self._max_connections,
-            attend=self._woken.append,
-        )
+        transfer = self._make(ticket)
         old = None
         while True:
             with self._lock:
@@ -222,16 +218,53 @@ class Store:
             log.info("REMOVE: no such ticket")
             return
         deadline = time.monotonic() + timeout
-        cancel_all([transfer], self._remove_grace, 0 if timeout else self._close_patience)
+        in_turn([transfer], Transfer.cancel, self._remove_grace, 0 if timeout else self._close_patience)
         self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
 
     def clear(self, timeout: float = 0) -> None:
         """Remove all tickets, like remove()."""
         transfers = self._snapshot()
         deadline = time.monotonic() + timeout
-        cancel_all(transfers, self._remove_grace, 0 if timeout else self._close_patience)
+        in_turn(transfers, Transfer.cancel, self._remove_grace, 0 if timeout else self._close_patience)
         for transfer in transfers:
             self._forget_drained(transfer, deadline, is_quiet=timeout == 0)
+
+    # --- For a restart of the service --------------------------------------------------------------------------------
+
+    def record(self, since: float) -> Records:
+        """Return what another process needs to go on with the tickets that nobody removed.
+
+        Called when nothing is served any more. since: when clients could reach us last: the time that they had to wait
+        does not count for them.
+        """
+        return [record for transfer in self._snapshot() if (record := transfer.record(since)) is not None]
+
+    def resume(self, documents: Iterable[object]) -> None:
+        """Go on with the tickets of another process, which described its records; before anything is served.
+
+        A ticket that was added already stays. One that we cannot go on with is told in the log, and forgotten.
+        """
+        found = [record for document in documents if (record := self._parse_record(document)) is not None]
+        # A client that waits for news must see that there are some.
+        self._versions = itertools.count(max((record.version for record in found), default=0) + 1)
+        for record in found:
+            transfer = self._make(record.ticket)
+            transfer.resume(record)
+            with self._lock:
+                if record.ticket.uuid in self._transfers:
+                    continue
+                self._transfers[record.ticket.uuid] = transfer
+                self._plan_purge(transfer)
+            log.info("RESUME transfer=%s: %s", transfer.id, record.ticket)
+            self._observer.ticket_added()
+
+    def _parse_record(self, document: object) -> Optional[Record]:
+        try:
+            return records.parse(document, self._check_url)
+        except errors.InvalidTicket as error:
+            # Not the value: it may hold the id.
+            log.error("Cannot go on with a ticket after the restart: its %s is not %s", error.name, error.expected)
+            return None
 
     # --- The watchdog ------------------------------------------------------------------------------------------------
 
@@ -242,12 +275,12 @@ class Store:
         self._watchdog.start()
 
     def stop(self) -> None:
-        """Cancel all transfers, cutting what runs, and stop the watchdog."""
+        """Stop all transfers, cutting what runs, and the watchdog."""
         self._stopping.set()
         if self._watchdog is not None:
             self._watchdog.join()
             self._watchdog = None
-        cancel_all(self._snapshot(), 0, self._close_patience)
+        in_turn(self._snapshot(), Transfer.stop, 0, self._close_patience)
         # The second cut does not wait for what was asked to end.
         self.tick()
 
@@ -295,6 +328,17 @@ class Store:
 
     # --- Inside ------------------------------------------------------------------------------------------------------
 
+    def _make(self, ticket: Ticket) -> Transfer:
+        return Transfer(
+            ticket,
+            self._open_backend,
+            self._clock,
+            self._versions,
+            self._observer,
+            max_connections=self._max_connections,
+            attend=self._woken.append,
+        )
+
     def _snapshot(self) -> tuple[Transfer, ...]:
         with self._lock:
             return tuple(self._transfers.values())
@@ -340,11 +384,13 @@ class Store:
             self._observer.ticket_removed()
 
 
-def cancel_all(transfers: Iterable[Transfer], grace: float, patience: float) -> None:
-    """Cancel transfers; storage that hangs delays all of them together no longer than one alone."""
+def in_turn(
+    transfers: Iterable[Transfer], end: Callable[[Transfer, float, float], None], grace: float, patience: float
+) -> None:
+    """Cancel or stop transfers; storage that hangs delays all of them together no longer than one alone."""
     deadline = time.monotonic() + patience
     for transfer in transfers:
-        transfer.cancel(grace, max(0, deadline - time.monotonic()))
+        end(transfer, grace, max(0, deadline - time.monotonic()))
 
 
 def _without_secret(info: dict[str, Any]) -> dict[str, Any]:

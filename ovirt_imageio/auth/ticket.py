@@ -16,7 +16,7 @@ from typing import Any, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.geometry.blocks import MAX_SIZE
 
-__all__ = ["MAX_SECONDS", "OPERATIONS", "Changes", "Ticket", "parse", "parse_changes", "short"]
+__all__ = ["MAX_SECONDS", "OPERATIONS", "Changes", "Fields", "Ticket", "parse", "parse_changes", "short"]
 
 OPERATIONS = ("read", "write")
 
@@ -87,7 +87,7 @@ def parse(
     raises errors.InvalidValue for a URL that cannot be served. Keys that we do not know are ignored: newer senders may
     have more. Raises errors.InvalidTicket.
     """
-    fields = _Fields(document)
+    fields = Fields(document)
     uuid = fields.uuid = _uuid(fields, url_id)
     return Ticket(
         uuid=uuid,
@@ -109,7 +109,7 @@ def parse_changes(document: object) -> Changes:
 
     Keys that cannot be changed are ignored. Raises errors.InvalidTicket.
     """
-    fields = _Fields(document)
+    fields = Fields(document)
     seconds = {name: fields.integer(name, MAX_SECONDS) for name in CHANGEABLE if name in fields}
     if not seconds:
         raise errors.InvalidTicket("timeout", _MISSING, "seconds to live from now on, or inactivity_timeout")
@@ -132,7 +132,7 @@ class _Missing:
 _MISSING: Any = _Missing()
 
 
-class _Fields:
+class Fields:
     """The keys of a document, with their types. A boolean is not an integer, and null is not a value."""
 
     def __init__(self, document: object) -> None:
@@ -154,6 +154,13 @@ class _Fields:
             raise self.error(name, value, f"an integer from 0 to {largest}")
         return value
 
+    def seconds(self, name: str) -> float:
+        """Return a number of seconds, whole or not, that may be negative."""
+        value = self.get(name)
+        if type(value) not in (int, float) or not -MAX_SECONDS <= value <= MAX_SECONDS:
+            raise self.error(name, value, f"a number from -{MAX_SECONDS} to {MAX_SECONDS}")
+        return float(value)
+
     def boolean(self, name: str) -> bool:
         value = self.get(name, False)
         if type(value) is not bool:
@@ -172,7 +179,7 @@ class _Fields:
         return errors.InvalidTicket(name, value, expected)
 
 
-def _uuid(fields: _Fields, url_id: Optional[str]) -> str:
+def _uuid(fields: Fields, url_id: Optional[str]) -> str:
     uuid = fields.get("uuid")
     if type(uuid) is not str or not uuid or len(uuid) > MAX_ID_LENGTH or "/" in uuid or UNSAFE.search(uuid):
         shown = f"{short(uuid)}..." if type(uuid) is str else uuid
@@ -184,14 +191,14 @@ def _uuid(fields: _Fields, url_id: Optional[str]) -> str:
     return uuid
 
 
-def _ops(fields: _Fields) -> tuple[str, ...]:
+def _ops(fields: Fields) -> tuple[str, ...]:
     ops = fields.get("ops")
     if not isinstance(ops, list) or not ops or any(op not in OPERATIONS for op in ops):
         raise fields.error("ops", ops, "a list of read, write or both")
     return tuple(dict.fromkeys(ops))
 
 
-def _url(fields: _Fields, check_url: Optional[Callable[[str], None]]) -> str:
+def _url(fields: Fields, check_url: Optional[Callable[[str], None]]) -> str:
     text = fields.text("url", MAX_URL_LENGTH)
     try:
         # Not .port: the engine's own tests send https://server:port/.

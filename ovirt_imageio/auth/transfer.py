@@ -30,6 +30,7 @@ from ovirt_imageio.auth.cutter import MAX_CONNECTIONS
 from ovirt_imageio.auth.links import Connection, Link, Running
 from ovirt_imageio.auth.news import News
 from ovirt_imageio.auth.observer import TicketObserver
+from ovirt_imageio.auth.record import Record
 from ovirt_imageio.auth.ticket import Changes, Ticket
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.net.lifeline import Lifeline
@@ -189,16 +190,16 @@ class Transfer:
         return self._books.is_drained
 
     def cancel(self, grace: float = 0, patience: float = CLOSE_PATIENCE) -> None:
-        """Let nothing new begin; cut what reads at once, and what writes after `grace` seconds.
+        """Let nothing new begin, for good; cut what reads at once, and what writes after `grace` seconds.
 
         An operation for which the client has done everything is never cut. What is idle is closed when this returns,
         unless that takes more than `patience` seconds. Harmless when repeated; an earlier end of the grace holds.
         """
-        with self._lock:
-            now = self._clock()
-            idle = self._books.cancel(now, grace)
-            self._ask_attention(now)
-        self._close_apart(idle, patience)
+        self._cancel(grace, patience, is_removed=True)
+
+    def stop(self, grace: float = 0, patience: float = CLOSE_PATIENCE) -> None:
+        """Do the same because the service stops: another process may go on, see record()."""
+        self._cancel(grace, patience, is_removed=False)
 
     def wait_drained(self, seconds: float) -> bool:
         """Wait for a canceled transfer to end; return False if something still runs after `seconds`."""
@@ -228,6 +229,21 @@ class Transfer:
         with self._lock:
             return self._books.describe_state(self._clock())
 
+    # --- For a restart of the service --------------------------------------------------------------------------------
+
+    def record(self, since: float) -> Optional[Record]:
+        """Return what another process needs to go on with this transfer; None if its ticket was removed.
+
+        since: when clients could reach us last.
+        """
+        with self._lock:
+            return self._books.record(self._clock(), since)
+
+    def resume(self, record: Record) -> None:
+        """Go on where another process left off; called before anybody else knows of us."""
+        with self._lock:
+            self._books.resume(record, self._clock())
+
     # --- With the lock held ------------------------------------------------------------------------------------------
 
     def _ask_attention(self, now: float) -> None:
@@ -236,6 +252,13 @@ class Transfer:
             self._attend(self)
 
     # --- Without the lock --------------------------------------------------------------------------------------------
+
+    def _cancel(self, grace: float, patience: float, *, is_removed: bool) -> None:
+        with self._lock:
+            now = self._clock()
+            idle = self._books.cancel(now, grace, is_removed=is_removed)
+            self._ask_attention(now)
+        self._close_apart(idle, patience)
 
     def _await_older(self, older: set[Running], running: Running) -> None:
         """Wait until those changes have ended that would land after a newer one of the same range.

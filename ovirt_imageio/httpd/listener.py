@@ -95,6 +95,10 @@ class Listener:
                     os.unlink(self.address.path)
             self._inode = None
 
+    def keep_file(self) -> None:
+        """Leave the file of a Unix socket where it is when we are closed: another process goes on listening."""
+        self._inode = None
+
 
 def listen(address: Address) -> Listener:
     """Listen on the address. Raises ListenError."""

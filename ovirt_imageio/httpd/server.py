@@ -48,7 +48,7 @@ class Server:
         server.stop(grace=10)
 
     address: a TcpAddress, a UnixAddress, or a Listener that has its sockets already. The attribute `address` tells what
-    is really used, say the port that the kernel picked.
+    is really used, say the port that the kernel picked; `listener` has the sockets.
     application: called with each request and its response, in the thread of the connection.
     tls: returns the context for a handshake, None for plain HTTP.
 
@@ -80,8 +80,8 @@ class Server:
         self._door = Door(limits)
         self._tally = Tally(time.monotonic)
         self._is_stopping = False
-        self._listener: Listener = address if isinstance(address, Listener) else listen(address)
-        self.address = self._listener.address
+        self.listener: Listener = address if isinstance(address, Listener) else listen(address)
+        self.address = self.listener.address
         self._waker, self._wakeup = sockets.socketpair()
         self._acceptor = threading.Thread(target=self._accept, name=name, daemon=True)
 
@@ -119,7 +119,7 @@ class Server:
         self._waker.send(b"x")
         if self._acceptor.ident is not None:
             self._acceptor.join()
-        self._listener.close()
+        self.listener.close()
         self._waker.close()
         self._wakeup.close()
         self._drain(grace)
@@ -159,7 +159,7 @@ class Server:
         """Accept until another thread wakes us up."""
         poller = select.poll()
         poller.register(self._wakeup, select.POLLIN)
-        listening = {sock.fileno(): sock for sock in self._listener.sockets}
+        listening = {sock.fileno(): sock for sock in self.listener.sockets}
         for descriptor in listening:
             poller.register(descriptor, select.POLLIN)
         while True:

@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Optional
+from typing import Any, Optional
 
+from ovirt_imageio import errors
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import Ticket
@@ -65,6 +66,8 @@ class Listeners:
         metrics = metrics or Metrics()
         self._lock = threading.Lock()
         self._is_stopping = threading.Event()
+        # When clients could reach us last.
+        self._stopped: Optional[float] = None
         self._tls = tls = trust.server_context(config)
         if tls:
             metrics.watch_certificate(lambda: tls.expires)
@@ -77,9 +80,9 @@ class Listeners:
         view = page.load() if config.page.enable else None
         local = routes.images(self.store, metrics, offered, view)
         remote = local
-        if config.sessions.enable:
-            sessions = open_sessions(config, options, self.store)
-            remote = routes.with_sessions(self.store, metrics, offered, sessions, view)
+        self._sessions = open_sessions(config, options, self.store) if config.sessions.enable else None
+        if self._sessions:
+            remote = routes.with_sessions(self.store, metrics, offered, self._sessions, view)
         control = routes.control(self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout)
         with contextlib.ExitStack() as scope:
             bind = functools.partial(open_server, scope, limits=limits(config), observer=metrics)
@@ -102,6 +105,7 @@ class Listeners:
 
         The listeners for control and metrics are the last ones to go: until then they tell what is waited for.
         """
+        self._stopped = self._stopped or time.monotonic()
         self._is_stopping.set()
         # All at once, so that together they take no longer than one.
         stoppers = [
@@ -126,6 +130,24 @@ class Listeners:
         """Cut off every transfer: a stop() that waits for them returns. Threads: any."""
         with self._lock:
             self.store.stop()
+
+    def opened(self) -> dict[str, Listener]:
+        """Return the sockets by the name of the listener, as in the configuration."""
+        return {server.name.partition(".")[0]: server.listener for server in self._servers()}
+
+    def record(self) -> dict[str, Any]:
+        """Return what another process needs to go on with the tickets, as a JSON object; called after stop()."""
+        tickets = [record.describe() for record in self.store.record(self._stopped or time.monotonic())]
+        return {"tickets": tickets, "sessions": self._sessions.record() if self._sessions else []}
+
+    def resume(self, document: Mapping[str, Any]) -> None:
+        """Go on with the tickets of another process; called before start(). Raises errors.InvalidValue."""
+        for name in ("tickets", "sessions"):
+            if not isinstance(document.get(name), list):
+                raise errors.InvalidValue(name, type(document.get(name)).__name__, "a list")
+        self.store.resume(document["tickets"])
+        if self._sessions:
+            self._sessions.resume(document["sessions"])
 
     def reload_certificate(self) -> None:
         """Use the certificate that is in the files now, from the next connection on. Raises errors.ConfigError."""

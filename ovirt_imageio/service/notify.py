@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 __all__ = ["Notifier"]
 
 log = logging.getLogger("server")
+
+# sd_notify_barrier(3) is called with this by systemd's own programs.
+BARRIER_SECONDS = 5.0
 
 
 class Notifier:
@@ -51,13 +55,48 @@ class Notifier:
         """We are well."""
         self._send("WATCHDOG=1")
 
-    def _send(self, message: str) -> None:
+    @property
+    def has_manager(self) -> bool:
+        """True if somebody listens to us, who may also keep descriptors."""
+        return bool(self._address)
+
+    def keep(self, name: str, descriptors: Sequence[int]) -> bool:
+        """Let the manager keep descriptors, and give them to the next process; return False if it was not told.
+
+        They are gone when the service is stopped, and not only restarted.
+        """
+        return self._send(f"FDSTORE=1\nFDNAME={name}", descriptors)
+
+    def forget(self, name: str) -> bool:
+        """Let the manager keep the descriptors of this name no longer; return False if it was not told."""
+        return self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def wait(self, seconds: float = BARRIER_SECONDS) -> bool:
+        """Wait until the manager has done what it was told; return False if that takes too long."""
+        reader, writer = os.pipe()
+        try:
+            # When it comes to this message it closes the pipe, and ours is the other end.
+            is_told = self._send("BARRIER=1", [writer])
+        finally:
+            os.close(writer)
+        try:
+            poller = select.poll()
+            poller.register(reader, 0)
+            return is_told and bool(poller.poll(seconds * 1000))
+        finally:
+            os.close(reader)
+
+    def _send(self, message: str, descriptors: Sequence[int] = ()) -> bool:
         if not self._address:
-            return
+            return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 # The manager may be busy, but we have better things to do than to wait for it.
                 sender.settimeout(1.0)
-                sender.sendto(message.encode(), self._address)
+                # Not by an argument of send_fds(), which Python 3.9 to 3.11 ignore.
+                sender.connect(self._address)
+                socket.send_fds(sender, [message.encode()], list(descriptors))
         except OSError as error:
-            log.warning("Cannot tell systemd %s: %s", message, error)
+            log.warning("Cannot tell systemd %s: %s", message.replace("\n", " "), error)
+            return False
+        return True

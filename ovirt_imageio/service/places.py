@@ -13,7 +13,7 @@ from typing import Union
 from ovirt_imageio.config import Config
 from ovirt_imageio.httpd.listener import Address, Listener, TcpAddress, UnixAddress
 
-__all__ = ["Place", "control_address", "find", "metrics_address", "path_of", "remote_address"]
+__all__ = ["Place", "configured", "control_address", "find", "metrics_address", "path_of", "remote_address"]
 
 log = logging.getLogger("server")
 
@@ -37,11 +37,25 @@ def find(config: Config, given: Mapping[str, Listener]) -> dict[str, Place]:
             log.warning("The service manager opened %s for [%s], which is not enabled", listener.address, name)
             listener.close()
             continue
-        if not is_same(listener.address, wanted):
+        # A random name is as good as another one.
+        is_random = name == "local" and not config.local.socket
+        if not is_random and not is_same(listener.address, wanted):
             log.warning(
                 "[%s] listens on %s, which the service manager opened, not on %s", name, listener.address, wanted
             )
         found[name] = listener
+    return found
+
+
+def configured(config: Config) -> dict[str, str]:
+    """Return a text for each listener that is enabled, which is another one if it is configured in another way."""
+    found = {"remote": str(remote_address(config))}
+    if config.local.enable:
+        found["local"] = config.local.socket
+    if config.control.enable:
+        found["control"] = repr(control_address(config))
+    if config.metrics.enable:
+        found["metrics"] = str(metrics_address(config))
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any, Callable, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config
 from ovirt_imageio.service import activation, logs, privileges, trust
+from ovirt_imageio.service.keeping import Keeper
 from ovirt_imageio.service.listeners import Listeners
 from ovirt_imageio.service.notify import Notifier
 from ovirt_imageio.service.signals import Signals
@@ -61,13 +62,20 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
         for warning in config.warnings:
             log.warning("%s", warning)
         raise_file_limit()
-        listeners = Listeners(config, given=activation.inherited())
+        inherited = activation.inherited()
+        keeper = Keeper(notifier, inherited.kept)
+        kept = keeper.take_listeners(config, inherited.listeners)
+        listeners = Listeners(config, given={**kept, **inherited.listeners})
         scope.callback(listeners.stop)
         drop_privileges(config)
         check_authorities(config)
         if ticket is not None:
             listeners.store.add(ticket)
         warn_of_expiry(listeners.expires, time.time())
+        given = {*kept, *inherited.listeners}
+        keeper.keep_listeners(config, {name: new for name, new in listeners.opened().items() if name not in given})
+        # Nothing can fail from here on: what the process before has left is used once.
+        go_on(listeners, keeper)
         listeners.start()
         notifier.ready()
         log.info("Ready")
@@ -79,8 +87,28 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
             log.info("%s", text)
             notifier.status(text)
 
-        drain(listeners, signals, config.daemon.drain_timeout, tell)
+        is_orderly = drain(listeners, signals, config.daemon.drain_timeout, tell)
+        if is_orderly and notifier.has_manager:
+            leave(listeners, keeper)
     log.info("Stopped")
+
+
+def go_on(listeners: Listeners, keeper: Keeper) -> None:
+    """Go on with the tickets that the process before has left, if there are some."""
+    document = keeper.take_tickets()
+    if document is not None:
+        try:
+            listeners.resume(document)
+        except errors.InvalidValue as error:
+            log.error("All tickets of before the restart are forgotten: %s", error)
+
+
+def leave(listeners: Listeners, keeper: Keeper) -> None:
+    """Leave the tickets to the next process; if the service is not restarted, they are gone."""
+    document = listeners.record()
+    count = len(document["tickets"])
+    if count and keeper.hand_over(document):
+        log.info("Left tickets=%d for a restart", count)
 
 
 def serve(listeners: Listeners, signals: Signals, notifier: Notifier, reload: Callable[[], Config]) -> None:
@@ -124,8 +152,8 @@ def warn_of_expiry(expires: Optional[int], now: float) -> None:
         log.warning("Clients accept the certificate until %s: renew it, and reload", end)
 
 
-def drain(listeners: Listeners, signals: Signals, grace: float, tell: Callable[[str, int], None]) -> None:
-    """Stop the listeners; running requests get `grace` seconds, or until a second signal comes.
+def drain(listeners: Listeners, signals: Signals, grace: float, tell: Callable[[str, int], None]) -> bool:
+    """Stop the listeners; running requests get `grace` seconds, or until a second signal comes: then return False.
 
     tell: called now and then with what is waited for, and for how many seconds at most.
     """
@@ -152,8 +180,9 @@ def drain(listeners: Listeners, signals: Signals, grace: float, tell: Callable[[
             log.warning("Stopping at once: asked again")
             listeners.cut()
             is_done.wait(CUT_TIMEOUT)
-            return
+            return False
     stopper.join()
+    return True
 
 
 def drop_privileges(config: Config) -> None:

@@ -20,14 +20,16 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import re
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
-from ovirt_imageio.auth.ticket import short
+from ovirt_imageio.auth.ticket import Fields, short
 from ovirt_imageio.origin.image import Description
 from ovirt_imageio.sessions.token import Access
 
@@ -37,6 +39,11 @@ log = logging.getLogger("sessions")
 
 # Far more than an engine has transfers; it bounds what one valid token can make us hold.
 SESSIONS_LIMIT = 10_000
+
+# What a process hands to the next one: a text of a token, a time, and a SHA-256.
+MAX_TEXT = 64 * 1024
+MAX_TIME = 2**63 - 1
+DIGEST = re.compile("[0-9a-f]{64}")
 
 NO_SESSION = "no such session: it is unknown or expired"
 
@@ -148,6 +155,33 @@ class Sessions:
                 self._drop(session)
         for session in expired:
             self._retire(session)
+
+    def record(self) -> list[dict[str, Any]]:
+        """Return what another process needs to go on with the sessions, as JSON objects. They are secrets."""
+        with self._lock:
+            sessions = (*self._by_id.values(), *self._by_digest.values())
+        return [
+            {**dataclasses.asdict(session), "digest": session.digest.hex() if session.digest else None}
+            for session in sessions
+        ]
+
+    def resume(self, documents: Iterable[object]) -> None:
+        """Go on with the sessions of another process whose tickets the store has; before anything is served."""
+        for document in documents:
+            try:
+                session = _parse(document)
+            except errors.InvalidTicket as error:
+                # Not the value: it may be the id.
+                log.error("Cannot go on with a session after the restart: its %s is not %s", error.name, error.expected)
+                continue
+            if not self._has_ticket(session.ticket_id):
+                continue
+            with self._lock:
+                if session.digest is None:
+                    self._by_id[session.id] = session
+                else:
+                    self._by_digest[session.digest] = session
+            log.info("RESUME session transfer=%s host=%s", session.name, session.access.base_url)
 
     def __len__(self) -> int:
         """Return the number of sessions, those that expired unnoticed included."""
@@ -283,3 +317,24 @@ class Sessions:
         except errors.NotFound:
             return False
         return True
+
+
+def _parse(document: object) -> Session:
+    """Return the session that a decoded JSON document describes. Raises errors.InvalidTicket."""
+    fields = Fields(document)
+    access = Fields(fields.get("access"))
+    digest = fields.get("digest", None)
+    if digest is not None and (type(digest) is not str or not DIGEST.fullmatch(digest)):
+        raise errors.InvalidTicket("digest", digest, "null, or 64 hexadecimal digits")
+    return Session(
+        id=fields.text("id", MAX_TEXT),
+        access=Access(
+            base_url=access.text("base_url", MAX_TEXT),
+            ticket_id=access.text("ticket_id", MAX_TEXT),
+            expires=access.integer("expires", MAX_TIME),
+            shown_until=access.integer("shown_until", MAX_TIME),
+            transfer_id=None if access.get("transfer_id", None) is None else access.text("transfer_id", MAX_TEXT),
+        ),
+        ticket_id=fields.text("ticket_id", MAX_TEXT),
+        digest=None if digest is None else bytes.fromhex(digest),
+    )

@@ -724,3 +724,77 @@ def test_many_threads_lose_and_leak_nothing(backends):
     assert [backend.closed for backend in backends.opened] == [1] * len(backends.opened)
     wait_until(lambda: threading.active_count() == threads_before)
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+# --- A restart of the service ---
+
+
+@pytest.fixture
+def other(backends, recorder):
+    """The store of the next process, whose clock tells another time."""
+    return Store(backends, FakeClock(77), purge_after=600, observer=recorder, check_url=refuse_gone)
+
+
+def refuse_gone(url):
+    if "gone" in url:
+        raise errors.InvalidValue("url", url, "a disk that is there")
+
+
+def hand_over(store, other, clock):
+    store.stop()
+    other.resume([record.describe() for record in store.record(clock())])
+
+
+def test_tickets_go_on(store, other, clock, recorder):
+    store.add(document())
+    store.add(document("b"))
+    store.remove("b", 0)
+    hand_over(store, other, clock)
+    assert recorder.events == ["added", "added", "removed", "added"]
+    assert other.info(UUID)["remaining"] == 300
+    with other.use(UUID, "write", FakeConnection()) as disk:
+        assert disk.backend
+
+
+def test_a_ticket_that_was_removed_while_we_stopped_does_not_go_on(store, other, clock):
+    """As the control service is the last one to go."""
+    store.add(document())
+    store.add(document("b"))
+    store.stop()
+    store.remove(UUID, 0)
+    store.add(document("c"))
+    hand_over(store, other, clock)
+    assert len(other.list()) == 2
+    assert other.find(UUID) == []
+
+
+def test_news_after_the_restart(store, other, clock):
+    store.add(document())
+    store.extend(UUID, {"timeout": 100})
+    seen = store.info(UUID)["version"]
+    hand_over(store, other, clock)
+    assert other.wait(UUID, 0, since=seen)["version"] > seen
+
+
+def test_tickets_that_went_on_are_purged(store, other, clock):
+    store.add(document())
+    hand_over(store, other, clock)
+    other._clock.advance(900)
+    other.tick()
+    assert other.list() == []
+
+
+def test_a_ticket_that_is_there_stays(store, other, clock):
+    store.add(document())
+    other.add(document(size=512))
+    hand_over(store, other, clock)
+    assert other.info(UUID)["size"] == 512
+
+
+def test_a_ticket_that_cannot_go_on(store, other, clock, caplog):
+    store.add(document(url=f"nbd:unix:/gone/{UUID}"))
+    store.add(document("b"))
+    hand_over(store, other, clock)
+    assert len(other.list()) == 1
+    assert "Cannot go on with a ticket after the restart: its url is not a disk that is there" in caplog.text
+    assert UUID not in caplog.text

@@ -917,3 +917,92 @@ def test_progress_ends_a_wait(transfer, runner):
     transfer.wait_change(version, DEADLINE, lambda: False)
     assert transfer.info()["version"] > version
     run.operation.end()
+
+
+# --- A restart of the service ---
+
+
+def resumed(make, transfer, clock, seconds=0.0):
+    """Return what another process makes of a transfer that was stopped, and of which clients wait for `seconds`."""
+    record = transfer.record(clock())
+    clock.advance(seconds)
+    other = make()
+    other.resume(record)
+    return other
+
+
+def test_another_process_goes_on(make, clock, runner):
+    transfer = make(ops=["read"], transfer_id="transfer-1")
+    _, run = begin(runner, transfer, "read")
+    run.operation.step(500)
+    run.operation.end()
+    assert run.wait() is None
+    transfer.extend(Changes(timeout=200, inactivity_timeout=7))
+    clock.advance(30)
+    before = transfer.info()
+    transfer.stop()
+    other = make(ops=["read"], transfer_id="transfer-1")
+    other.resume(transfer.record(clock()))
+    after = other.info()
+    for info in (before, after):
+        # Connections and the rate begin again, and a new version is the business of the store.
+        for name in ("version", "rate", "connections"):
+            del info[name]
+    assert after == before
+    assert (after["transferred"], after["remaining"], after["idle_time"]) == (500, 170, 30)
+    assert other.content_tag == transfer.content_tag
+    other.authorize("read")
+
+
+def test_time_without_a_service_is_not_counted(make, transfer, clock):
+    assert resumed(make, transfer, clock, seconds=250).info()["remaining"] == 300
+
+
+def test_time_of_the_drain_is_not_counted(transfer, clock):
+    stopped = clock()
+    clock.advance(30)
+    assert transfer.record(stopped).remaining == 300
+
+
+def test_expired_ticket_can_still_be_extended(make, transfer, clock):
+    clock.advance(400)
+    other = resumed(make, transfer, clock)
+    assert other.describe_state() == "expired"
+    other.extend(Changes(timeout=60))
+    other.authorize("write")
+
+
+@pytest.mark.parametrize("is_stopped_first", [True, False])
+def test_removed_ticket_is_not_handed_over(transfer, clock, is_stopped_first):
+    if is_stopped_first:
+        transfer.stop()
+        assert transfer.record(clock()) is not None
+    transfer.cancel()
+    transfer.stop()
+    assert transfer.record(clock()) is None
+
+
+def test_loss_is_told_after_the_restart(breaking, make, clock):
+    transfer, connect = breaking
+    connection = connect()
+    write(transfer, connection)
+    break_server(transfer, connection)
+    connection.close()
+    transfer.stop()
+    assert transfer.record(clock()).has_loss
+    other = make()
+    other.resume(transfer.record(clock()))
+    # Until a client hears of it.
+    assert other.record(clock()).has_loss
+
+
+def test_what_the_stop_cuts_is_no_loss(transfer, connection, runner, clock):
+    """The storage is still there, with what it has acknowledged."""
+    with Use(transfer, "write", connection) as disk:
+        disk.backend.writes.note_write()
+    run = runner.start(transfer, connection)
+    transfer.stop()
+    transfer.stop()
+    assert isinstance(run.wait(), errors.OperationCanceled)
+    connection.close()
+    assert not transfer.record(clock()).has_loss

@@ -27,7 +27,7 @@ def take():
             "LISTEN_FDNAMES": ":".join(name for name, _ in named),
             **changes,
         }
-        found = activation.inherited(environ, FIRST)
+        found = activation.inherited(environ, FIRST).listeners
         taken.extend(found.values())
         assert environ == {}
         return found
@@ -42,7 +42,7 @@ def tcp():
 
 
 def test_nothing():
-    assert activation.inherited({}) == {}
+    assert activation.inherited({}) == activation.Inherited()
 
 
 def test_by_name(take):
@@ -84,4 +84,25 @@ def test_no_socket(take):
     with open("/dev/null") as file, pytest.raises(errors.InvalidValue, match="a stream socket that listens"):
         os.dup2(file.fileno(), FIRST)
         activation.inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "remote"}, FIRST)
-    os.close(FIRST)
+    with pytest.raises(OSError):
+        os.fstat(FIRST)
+
+
+def test_fewer_than_promised():
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "remote"}
+    with pytest.raises(errors.InvalidValue, match="Bad file descriptor"):
+        activation.inherited(environ, FIRST)
+
+
+def test_what_is_kept_for_us():
+    """Nobody looks at it yet: it may be anything, or nothing."""
+    reader, writer = os.pipe()
+    os.dup2(reader, FIRST)
+    names = "tickets:kept-remote-1f2e3d4c:kept-remote-1f2e3d4c"
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "3", "LISTEN_FDNAMES": names}
+    given = activation.inherited(environ, FIRST)
+    assert given.listeners == {}
+    assert given.kept == {"tickets": [FIRST], "kept-remote-1f2e3d4c": [FIRST + 1, FIRST + 2]}
+    assert not os.get_inheritable(FIRST)
+    for descriptor in (reader, writer, FIRST):
+        os.close(descriptor)

@@ -219,3 +219,31 @@ def test_connections_of_one_client(all_of_them, of_one, expected):
     remote = Remote(max_connections=all_of_them, max_client_connections=of_one)
     found = limits(dataclasses.replace(Config(), remote=remote))
     assert (found.connections, found.client_connections) == (all_of_them, expected)
+
+
+def test_tickets_go_on(serving, tmp_path):
+    listeners = serving()
+    listeners.store.add({"uuid": "1234", "size": 512, "url": "file:///disk", "ops": ["read"], "timeout": 60})
+    listeners.stop()
+    document = listeners.record()
+    assert [record["ticket"]["uuid"] for record in document["tickets"]] == ["1234"]
+    assert document["sessions"] == []
+    other = Listeners(configured(tmp_path))
+    other.resume(document)
+    assert other.store.info("1234")["size"] == 512
+    other.stop()
+
+
+@pytest.mark.parametrize("document", [{}, {"tickets": []}, {"tickets": "1234", "sessions": []}])
+def test_nothing_goes_on(serving, document):
+    with pytest.raises(errors.InvalidValue, match="expected a list"):
+        serving().resume(document)
+
+
+def test_opened(serving):
+    listeners = serving()
+    assert {name: listener.address for name, listener in listeners.opened().items()} == {
+        "remote": listeners.remote.address,
+        "local": listeners.local.address,
+        "control": listeners.control.address,
+    }

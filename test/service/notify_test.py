@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 
 import pytest
 from fakes.waiting import DEADLINE
@@ -54,3 +55,63 @@ WATCHED = [
 @pytest.mark.parametrize("environ, interval", WATCHED)
 def test_watchdog(environ, interval):
     assert Notifier.from_environment(environ).watchdog_interval == interval
+
+
+def hear(receiver, script):
+    """Answer messages in a thread, as a manager does; script is called with each message and its descriptors."""
+
+    def run():
+        message, descriptors, _, _ = socket.recv_fds(receiver, 1000, 10)
+        script(message, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def test_keep(manager):
+    receiver, address = manager
+    reader, writer = os.pipe()
+    heard = []
+
+    def script(message, descriptors):
+        heard.append(message)
+        os.write(descriptors[0], b"x")
+
+    thread = hear(receiver, script)
+    assert Notifier(address).keep("tickets", [writer, reader])
+    thread.join(DEADLINE)
+    assert heard == [b"FDSTORE=1\nFDNAME=tickets"]
+    assert os.read(reader, 1) == b"x"
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+def test_forget(manager):
+    receiver, address = manager
+    assert Notifier(address).forget("tickets")
+    assert receiver.recv(1000) == b"FDSTOREREMOVE=1\nFDNAME=tickets"
+
+
+def test_wait(manager):
+    receiver, address = manager
+    heard = []
+    thread = hear(receiver, lambda message, descriptors: heard.append(message))
+    assert Notifier(address).wait()
+    assert heard == [b"BARRIER=1"]
+    thread.join(DEADLINE)
+
+
+def test_wait_for_a_manager_that_is_busy(manager):
+    _, address = manager
+    assert not Notifier(address).wait(0.01)
+
+
+def test_nobody_keeps_anything():
+    notifier = Notifier()
+    assert not notifier.has_manager
+    assert not notifier.keep("tickets", [0])
+    assert not notifier.forget("tickets")
+    assert not notifier.wait()

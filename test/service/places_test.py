@@ -80,3 +80,31 @@ def test_opened_unix_socket(tmp_path, caplog):
     assert caplog.text == ""
     assert places.path_of(found["local"]) == path
     assert places.path_of(UnixAddress("/x")) == "/x"
+
+
+def test_another_random_name(caplog):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("\0imageio-test-random")
+        sock.listen()
+        found = places.find(configured(local={"socket": ""}), {"local": adopt([sock])})
+    assert places.path_of(found["local"]) == "\0imageio-test-random"
+    assert caplog.text == ""
+
+
+CHANGES = [
+    {"remote": {"port": 7}},
+    {"remote": {"host": "localhost"}},
+    {"local": {"socket": ""}},
+    {"local": {"enable": False}},
+    {"control": {"transport": "tcp"}},
+    {"control": {"socket": "/x"}},
+    {"metrics": {"enable": True}},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_configured_in_another_way(change):
+    (section,) = change
+    before, after = places.configured(configured()), places.configured(configured(**change))
+    assert before.get(section) != after.get(section)
+    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {section}

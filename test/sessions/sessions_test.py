@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -423,3 +424,59 @@ def test_many_at_once_share(bench):
         thread.join()
     assert len(set(results)) == 1
     assert len(bench.sessions) == len(bench.tickets()) == 1
+
+
+# A restart of the service.
+
+
+def restarted(bench):
+    """Return the bench of the next process."""
+    bench.store.stop()
+    other = Bench()
+    other.clock.now = bench.clock.now
+    other.tokens = bench.tokens
+    other.store.resume([record.describe() for record in bench.store.record(bench.clock())])
+    other.sessions.resume(json.loads(json.dumps(bench.sessions.record())))
+    return other
+
+
+def test_sessions_go_on(bench):
+    session_id = bench.sessions.open(bench.add("t"))
+    shared = bench.sessions.resolve(OTHER, None, bench.add("u", ticket_id=OTHER))
+    ticket_id = bench.sessions.resolve(TICKET, session_id, None)
+    other = restarted(bench)
+    assert other.sessions.resolve(TICKET, session_id, None) == ticket_id
+    assert other.sessions.resolve(OTHER, None, "u") == shared
+    assert other.looked == []
+    other.clock.advance(400)
+    with pytest.raises(errors.NotAuthenticated):
+        other.sessions.resolve(TICKET, session_id, None)
+
+
+def test_session_without_its_ticket_does_not_go_on(bench):
+    session_id = bench.sessions.open(bench.add("t"))
+    documents = bench.sessions.record()
+    bench.sessions.close(session_id)
+    bench.sessions.resume(documents)
+    bench.assert_nothing()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": 5},
+        {"access": None},
+        {"access": {"base_url": TICKET}},
+        {"digest": TICKET},
+        {"digest": 7},
+        {"ticket_id": None},
+    ],
+)
+def test_session_that_cannot_go_on(bench, change, caplog):
+    session_id = bench.sessions.open(bench.add("t"))
+    (document,) = bench.sessions.record()
+    bench.sessions.close(session_id)
+    bench.sessions.resume([{**document, **change}, None])
+    assert caplog.text.count("Cannot go on with a session after the restart") == 2
+    assert TICKET not in caplog.text
+    bench.assert_nothing()
