@@ -76,6 +76,16 @@ def test_unit_is_what_hosts_rely_on():
     assert Unit()["Install"]["WantedBy"] == "multi-user.target"
 
 
+def test_a_restart_keeps_sockets_and_tickets():
+    service = Unit()["Service"]
+    # Hosts have up to some ten addresses; beside these, four listeners and the tickets.
+    assert int(service["FileDescriptorStoreMax"]) >= 32
+    # The control socket has a file there.
+    assert service["RuntimeDirectoryPreserve"] == "restart"
+    # The default, which is to forget everything with `systemctl stop`, is what is promised.
+    assert "FileDescriptorStorePreserve" not in service
+
+
 def test_systemd_restarts_what_passes_only():
     service = Unit()["Service"]
     assert int(service["RestartPreventExitStatus"]) == cli.MISCONFIGURED
