@@ -32,6 +32,10 @@ class Connection(Protocol):
         """Return a number that changes when the client gives or takes something. Never blocks. Threads: any."""
 
     @property
+    def traceparent(self) -> Optional[str]:
+        """Names the work of others that is done now, for their logs; None if it is of none. Threads: its own."""
+
+    @property
     def is_aborted(self) -> bool:
         """True after abort(). Threads: any."""
 
@@ -54,7 +58,7 @@ class Connection(Protocol):
 class Link:
     """One connection that uses the transfer, and the backend that serves it."""
 
-    __slots__ = ("backend", "connection", "is_in_use", "was_opened", "writes")
+    __slots__ = ("backend", "connection", "is_in_use", "traceparent", "was_opened", "writes")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -62,6 +66,8 @@ class Link:
         self.writes = UnflushedWrites()
         self.backend: Optional[Backend] = None
         self.was_opened = False
+        # That of the request before, so that the log tells of each trace once.
+        self.traceparent: Optional[str] = None
         # True while a request may use the backend: until that is over no other thread may close it.
         self.is_in_use = False
 

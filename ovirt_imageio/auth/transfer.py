@@ -104,6 +104,7 @@ class Transfer:
             connection.set_timeout(timeout)
             if link.backend is None:
                 self._open(link)
+            self._trace(link)
         except BaseException:
             self.end(link)
             raise
@@ -278,6 +279,16 @@ class Transfer:
                     break
         if running.cut_reason is not None or running.link.connection.is_aborted:
             raise errors.OperationCanceled()
+
+    def _trace(self, link: Link) -> None:
+        """Tell the log, and hosts that are asked, of which work of others the request is a part."""
+        traceparent = link.connection.traceparent
+        if traceparent != link.traceparent:
+            link.traceparent = traceparent
+            if traceparent is not None:
+                log.info("TRACE transfer=%s connection=%s traceparent=%s", self.id, link.connection.id, traceparent)
+        if link.backend is not None:
+            link.backend.trace(traceparent)
 
     def _open(self, link: Link) -> None:
         with self._lock:

@@ -154,6 +154,9 @@ class Backend(abc.ABC):
     def interrupt(self) -> None:  # noqa: B027  (a capability: most have nothing that blocks for long)
         """Make whatever blocks in this backend fail soon, where that is possible. Threads: any."""
 
+    def trace(self, traceparent: Optional[str]) -> None:  # noqa: B027  (a capability: most ask no other host)
+        """Tell other hosts, from now on, of which work of others they do a part: the value of that header."""
+
     @abc.abstractmethod
     def close(self) -> None:
         """Release everything; harmless when repeated. Every other call then raises errors.ClosedBackend."""

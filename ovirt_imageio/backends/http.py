@@ -176,6 +176,10 @@ class HttpBackend(Backend):
         nbd.close()
         return None
 
+    def trace(self, traceparent: Optional[str]) -> None:
+        """Tell the origin with each request."""
+        self._image.origin.traceparent = traceparent
+
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""
         self._image.interrupt()

@@ -18,15 +18,15 @@ PROTOCOL = "nbd"
 
 def attach(store: Store, request: Request, response: Response, ticket_id: str) -> None:
     """Switch to NBD, and serve the disk until the client leaves."""
-    client = request.connection.client
+    caller = request.caller
     with store.use(ticket_id, "read", request.connection) as disk:
         is_writable = disk.ticket.can("write")
         # The export has no name but the one that the client knows anyway.
         names = ("", ticket_id)
         offer = make_offer(disk.backend, disk.size, names, is_writable=is_writable)
-        log.info("[%s] ATTACH transfer=%s writable=%s", client, disk.transfer_id, is_writable)
+        log.info("[%s] ATTACH transfer=%s writable=%s", caller, disk.transfer_id, is_writable)
         operation = Attach(disk.backend, response.upgrade(PROTOCOL), offer)
         try:
             disk.run(operation)
         finally:
-            log.info("[%s] DETACH transfer=%s: %s", client, disk.transfer_id, operation)
+            log.info("[%s] DETACH transfer=%s: %s", caller, disk.transfer_id, operation)

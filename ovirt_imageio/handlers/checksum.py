@@ -42,7 +42,7 @@ class Checksum:
                 raise errors.RangeNotSatisfiable(0, length, disk.size)
             log.info(
                 "[%s] CHECKSUM transfer=%s algorithm=%s block_size=%d",
-                request.connection.client,
+                request.caller,
                 disk.transfer_id,
                 algorithm,
                 block_size,

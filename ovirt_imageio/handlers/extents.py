@@ -50,7 +50,7 @@ class Extents:
             if available < 0:
                 raise errors.RangeNotSatisfiable(offset, length, disk.size)
             length = available if length is None else min(length, available)
-            log.info("[%s] EXTENTS transfer=%s context=%s", request.connection.client, disk.transfer_id, context)
+            log.info("[%s] EXTENTS transfer=%s context=%s", request.caller, disk.transfer_id, context)
             writer = ExtentsWriter(response, TEMPLATE[context])
             disk.run(operations.Extents(disk.backend, writer.write, context, offset, length, limit))
             writer.finish()

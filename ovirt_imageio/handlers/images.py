@@ -51,7 +51,7 @@ class Images:
         if ticket_id != "*" and not parse.is_preflight(request):
             with self._store.use(ticket_id, "read", request.connection) as disk:
                 disk.touch()
-                log.info("[%s] OPTIONS transfer=%s", request.connection.client, disk.transfer_id)
+                log.info("[%s] OPTIONS transfer=%s", request.caller, disk.transfer_id)
                 can_write = disk.ticket.can("write")
                 info = disk.info
                 answer.update(
@@ -77,14 +77,14 @@ class Images:
         byte_range = parse.byte_range(request)
         response.close = response.close or request.query.get("close") == "y"
         if_range = request.headers.get("if-range")
-        client = request.connection.client
+        caller = request.caller
         with self._store.use(ticket_id, "read", request.connection) as disk:
             content = represent(request, disk)
             if if_range is not None and if_range != content.etag:
                 byte_range = None
             total = content.length
             offset, length = (0, total) if byte_range is None else byte_range.resolve(total)
-            log.debug("[%s] READ size=%d offset=%d transfer=%s", client, length, offset, disk.transfer_id)
+            log.debug("[%s] READ size=%d offset=%d transfer=%s", caller, length, offset, disk.transfer_id)
             content.describe(response)
             if byte_range is not None:
                 response.headers["content-range"] = byteranges.content_range(offset, length, total)
@@ -107,12 +107,12 @@ class Images:
         offset, promised = parse.upload_range(request)
         flush = parse.choice(request, "flush", {"y": True, "n": False}, default=True)
         response.close = response.close or request.query.get("close") == "y"
-        client = request.connection.client
+        caller = request.caller
         with self._store.use(ticket_id, "write", request.connection) as disk:
             limit = disk.capacity
             check_bounds(offset, length or promised or 0, limit)
             log.debug(
-                "[%s] WRITE size=%s offset=%d flush=%s transfer=%s", client, length, offset, flush, disk.transfer_id
+                "[%s] WRITE size=%s offset=%d flush=%s transfer=%s", caller, length, offset, flush, disk.transfer_id
             )
             operation: operations.Operation
             if length is None:
@@ -141,15 +141,15 @@ class Images:
         offset = parse.integer(message, "offset", default=0)
         size = parse.integer(message, "size")
         flush = parse.boolean(message, "flush", default=False)
-        client = request.connection.client
+        caller = request.caller
         with self._store.use(ticket_id, "write", request.connection) as disk:
             check_bounds(offset, size, disk.capacity)
-            log.debug("[%s] ZERO size=%d offset=%d flush=%s transfer=%s", client, size, offset, flush, disk.transfer_id)
+            log.debug("[%s] ZERO size=%d offset=%d flush=%s transfer=%s", caller, size, offset, flush, disk.transfer_id)
             disk.run(operations.Zero(disk.backend, offset, size, flush))
 
     def _flush(self, request: Request, ticket_id: str) -> None:
         with self._store.use(ticket_id, "write", request.connection) as disk:
-            log.info("[%s] FLUSH transfer=%s", request.connection.client, disk.transfer_id)
+            log.info("[%s] FLUSH transfer=%s", request.caller, disk.transfer_id)
             disk.run(operations.Flush(disk.backend))
 
 

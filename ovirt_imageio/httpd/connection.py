@@ -91,33 +91,36 @@ class Connection(Peer):
     def _serve_one(self, handler: Handler) -> bool:
         """Answer one request; return True if another one may follow."""
         data = None
+        headers = head.Headers()
         try:
             data = self._read_head()
             if data is None:
                 return False
             parsed = head.parse(data)
+            headers = parsed.headers
             request = Request(parsed, open_body(parsed, self._stream), self)
         except Refusal as refusal:
             log.warning("%s connection=%s client=%s", refusal, self.id, self.client)
-            self._answer_refusal(refusal, head.method_of(data or self._begun))
+            self._answer_refusal(refusal, head.method_of(data or self._begun), headers)
             return False
         response = Response(request, self._stream)
         if self.is_stopping:
             response.close = True
         self._waits_since = None
+        self.traceparent = request.traceparent
         handler(request, response)
         self._waits_since = time.monotonic()
         self._is_out_of_step = not request.body.is_consumed
         return response.is_complete and not response.close
 
-    def _answer_refusal(self, refusal: Refusal, method: str = "") -> None:
+    def _answer_refusal(self, refusal: Refusal, method: str = "", headers: Optional[head.Headers] = None) -> None:
         """Answer what could not be parsed; a HEAD request gets no body, whatever else is wrong with it."""
         self._is_out_of_step = True
-        nothing = head.Head(method, "/", (1, 1), head.Headers())
+        nothing = head.Head(method, "/", (1, 1), headers or head.Headers())
         response = Response(Request(nothing, Body(self._stream, 0), self), self._stream)
         response.close = True
         response.headers.update(refusal.headers)
-        response.send_text(refusal.text, refusal.status)
+        response.send_refusal(refusal)
 
     def _read_head(self) -> Optional[bytes]:
         """Return what comes before the empty line; None if the client has nothing more to ask, or takes too long."""
@@ -126,6 +129,7 @@ class Connection(Peer):
             return None
         self.is_busy = True
         self.is_new = False
+        self.clock.mark()
         eager.begin_work()
         # Most often all of it is here at once.
         end = data.find(head.END)

@@ -22,6 +22,7 @@ EXPOSED = (
     "Content-Range",
     "ETag",
     "Retry-After",
+    "Server-Timing",
 )
 
 ORIGIN = "origin"

@@ -39,6 +39,8 @@ class Peer:
         self.client = client
         self.clock = Clock()
         self.is_stopping = False
+        # That of the request that is answered now, checked; None if it has none.
+        self.traceparent: Optional[str] = None
         # True from the first byte of a request to the last one of its response.
         self.is_busy = False
         # True until the first request comes.

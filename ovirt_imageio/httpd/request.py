@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ovirt_imageio.httpd import framing, head
+from ovirt_imageio.httpd import framing, head, trace
 from ovirt_imageio.httpd.body import Body
 from ovirt_imageio.httpd.peer import Peer
 
@@ -30,6 +30,7 @@ class Request:
         "method",
         "path",
         "query_string",
+        "traceparent",
         "upgrades",
         "version",
     )
@@ -42,6 +43,14 @@ class Request:
         self.keeps_alive = framing.keeps_alive(head_)
         # The protocols to which the client would switch.
         self.upgrades = framing.upgrades(head_) if "upgrade" in self.headers else ()
+        # The work of others of which it is a part; None if it does not say so in a way that can be read.
+        self.traceparent = trace.parse(self.headers["traceparent"]) if "traceparent" in self.headers else None
+
+    @property
+    def caller(self) -> str:
+        """The client, and the trace if there is one, as lines of the log name them."""
+        client = self.connection.client
+        return client if self.traceparent is None else f"{client} trace={trace.trace_of(self.traceparent)}"
 
     @property
     def query(self) -> Mapping[str, str]:

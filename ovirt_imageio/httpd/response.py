@@ -10,7 +10,8 @@ import re
 import time
 from typing import Any, Optional
 
-from ovirt_imageio.httpd.refusal import phrase_of
+from ovirt_imageio.httpd import problem
+from ovirt_imageio.httpd.refusal import Refusal, phrase_of
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.sink import BodySink, ChunkedSink, NoSink
 from ovirt_imageio.httpd.stream import Stream
@@ -22,6 +23,10 @@ __all__ = ["BINARY", "JSON", "TEXT", "Response", "http_date"]
 BINARY = "application/octet-stream"
 JSON = "application/json"
 TEXT = "text/plain; charset=UTF-8"
+
+# A client that is sent away for now is told for how long: in seconds, unless the handler knows better.
+BUSY = (429, 503)
+RETRY_AFTER = "5"
 
 SERVER = f"imageio/{__version__}"
 
@@ -83,6 +88,13 @@ class Response:
         """Send one line of plain text."""
         self.send(status, f"{text}\n".encode(), TEXT)
 
+    def send_refusal(self, refusal: Refusal) -> None:
+        """Send the text of a refusal, or, to a client that asks for them, problem details."""
+        if problem.is_wanted(self._request.headers.get("accept", "")):
+            self.send(refusal.status, problem.describe(refusal), problem.CONTENT_TYPE)
+        else:
+            self.send_text(refusal.text, refusal.status)
+
     def send_json(self, value: Any, status: int = 200) -> None:
         """Send one JSON document, and a newline for readers at a terminal."""
         self.send(status, f"{json.dumps(value)}\n".encode(), JSON)
@@ -137,6 +149,12 @@ class Response:
         # No rule asks for it on 204, but two clients of ours do.
         content_length = "" if length is None else f"content-length: {length}\r\n"
         kind = "" if content_type is None or status in (204, 304) else f"content-type: {content_type}\r\n"
+        if status in BUSY:
+            self.headers.setdefault("retry-after", RETRY_AFTER)
+        timing = request.connection.clock.since_mark()
+        if len(timing) > 1:
+            # Not only that the request is being answered. https://www.w3.org/TR/server-timing/
+            self.headers["server-timing"] = ", ".join([f"{name};dur={took * 1000:.3f}" for name, took in timing])
         if BREAKS.search("".join(self.headers.values())):
             # A value that ends its line is a bug of ours, or an attack on a client.
             raise ValueError("A response header has a line break")

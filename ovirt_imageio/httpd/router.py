@@ -164,7 +164,7 @@ class Application:
         """Answer with the error, or close if it is too late for that."""
         connection = request.connection
         name = route.name if route else "-"
-        where = f"[{connection.client}] {request.method} {name} connection={connection.id}"
+        where = f"[{request.caller}] {request.method} {name} connection={connection.id}"
         refusal = error if isinstance(error, Refusal) else self._translate(error)
         if refusal is None:
             log.error("%s failed", where, exc_info=error)
@@ -183,4 +183,4 @@ class Application:
         response.headers = policy.headers(request.headers, list(route.verbs) if route else VERBS) if policy else {}
         response.headers.update(refusal.headers)
         response.close = response.close or refusal.close
-        response.send_text(refusal.text, refusal.status)
+        response.send_refusal(refusal)

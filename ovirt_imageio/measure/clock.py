@@ -24,7 +24,7 @@ class Stat:
     A context manager that starts and stops itself; see Clock.run().
     """
 
-    __slots__ = ("_now", "_spent", "_started", "bytes", "name", "ops")
+    __slots__ = ("_marked", "_now", "_spent", "_started", "bytes", "name", "ops")
 
     def __init__(self, name: str, now: Callable[[], float]) -> None:
         self.name = name
@@ -33,6 +33,8 @@ class Stat:
         self._now = now
         self._spent = 0.0
         self._started: Optional[float] = None
+        # What was spent when the clock was marked; None if it was running then, as part of something larger.
+        self._marked: Optional[float] = 0.0
 
     @property
     def is_running(self) -> bool:
@@ -115,6 +117,19 @@ class Clock:
             raise RuntimeError(f"{name} was not started")
         stat.stop()
         return stat.seconds
+
+    def mark(self) -> None:
+        """Let since_mark() begin here."""
+        for stat in self._stats.values():
+            stat._marked = stat._spent if stat._started is None else None
+
+    def since_mark(self) -> list[tuple[str, float]]:
+        """Return names and seconds of what began since the mark, in the order of their first use."""
+        return [
+            (stat.name, stat.seconds - stat._marked)
+            for stat in self._stats.values()
+            if stat._marked is not None and (stat._started is not None or stat._spent != stat._marked)
+        ]
 
     def __str__(self) -> str:
         return " ".join(map(str, self._stats.values()))

@@ -65,6 +65,8 @@ class Origin:
         self._read_timeout = read_timeout
         # The proxy of the network on the way to an https server.
         self._tunnel = tunnel if self._context else None
+        # The value of that header in each request, when set.
+        self.traceparent: Optional[str] = None
         # When set, the way to the server on this very host.
         self._unix_socket: Optional[str] = None
         self._idle: Optional[Peer] = None
@@ -243,6 +245,8 @@ class Origin:
         """Return the head of a request whose body has `length` bytes; None if it has no body."""
         lines = [f"{method} {self._path}{suffix} HTTP/1.1", f"host: {self._netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        if self.traceparent is not None:
+            lines.append(f"traceparent: {self.traceparent}")
         if length is not None:
             lines.append(f"content-length: {length}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

@@ -140,6 +140,19 @@ def test_inactivity_timeout_reaches_connections(transfer, connection):
 # --- Connections ---
 
 
+def test_each_trace_is_told_once(transfer, connection, caplog):
+    caplog.set_level(logging.INFO)
+    told = []
+    for traceparent in (None, "00-a", "00-a", "00-b", None):
+        connection.traceparent = traceparent
+        with using(transfer, connection) as disk:
+            disk.trace = told.append
+    # The first use opened the backend.
+    assert told == ["00-a", "00-a", "00-b", None]
+    lines = [record.getMessage() for record in caplog.records if "TRACE" in record.getMessage()]
+    assert [line.rpartition("traceparent=")[2] for line in lines] == ["00-a", "00-b"]
+
+
 def test_one_backend_per_connection(transfer, backends):
     one, two = FakeConnection(), FakeConnection()
     assert open_backend(transfer, one) is open_backend(transfer, one)

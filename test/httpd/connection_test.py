@@ -458,6 +458,14 @@ def test_refused_head_has_no_body(data):
         assert (end, body) == (b"\r\n\r\n", b"")
 
 
+def test_what_cannot_be_answered_is_refused_in_the_words_that_are_asked_for():
+    """The fields could be read, the length of the body could not."""
+    with talking() as client:
+        answer = client.ask(b"PUT / HTTP/1.1\r\naccept: application/problem+json\r\ncontent-length: x\r\n\r\n")
+        assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
+        assert answer.json["detail"] == "Content-Length is not one decimal number"
+
+
 @pytest.mark.parametrize("data", [b"\n" + GOOD, b"\r" + GOOD, b"\r\n\n" + GOOD, b"\r\r\n" + GOOD])
 def test_half_an_empty_line_before_a_request(data):
     for pieces in ([data], [data[start : start + 1] for start in range(len(data))]):

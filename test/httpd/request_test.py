@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ovirt_imageio.httpd import head
+from ovirt_imageio.httpd.peer import Peer
 from ovirt_imageio.httpd.refusal import Refusal
 from ovirt_imageio.httpd.request import Request
 
@@ -31,3 +32,17 @@ def test_old_client():
 def test_bad_path():
     with pytest.raises(Refusal):
         make(b"GET /%00 HTTP/1.1")
+
+
+def test_caller():
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    parsed = head.parse(f"GET / HTTP/1.1\r\ntraceparent: 00-{trace}-00f067aa0ba902b7-01".encode())
+    request = Request(parsed, None, Peer(None, "192.0.2.7"))
+    assert request.traceparent == f"00-{trace}-00f067aa0ba902b7-01"
+    assert request.caller == f"192.0.2.7 trace={trace}"
+
+
+def test_caller_with_a_hostile_trace():
+    parsed = head.parse(b"GET / HTTP/1.1\r\ntraceparent: 00-transfer=forged")
+    request = Request(parsed, None, Peer(None, "192.0.2.7"))
+    assert (request.traceparent, request.caller) == (None, "192.0.2.7")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,8 @@ from fakes.sockets import ScriptedSocket
 
 from ovirt_imageio.httpd import head, response
 from ovirt_imageio.httpd.body import open_body
+from ovirt_imageio.httpd.peer import Peer
+from ovirt_imageio.httpd.refusal import Refusal
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.httpd.stream import open_stream
@@ -21,7 +24,7 @@ def sock():
 def make(sock, data=b"GET / HTTP/1.1"):
     stream = open_stream(sock, 1)
     parsed = head.parse(data)
-    return Response(Request(parsed, open_body(parsed, stream), None), stream)
+    return Response(Request(parsed, open_body(parsed, stream), Peer(stream, "local")), stream)
 
 
 def lines(sock):
@@ -177,3 +180,59 @@ def test_no_injection(sock, value):
 def test_http_date():
     assert response.http_date(784111777) == "Sun, 06 Nov 1994 08:49:37 GMT"
     assert response.http_date(951782400) == "Tue, 29 Feb 2000 00:00:00 GMT"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_busy_server_says_when_to_come_back(sock, status):
+    answer = make(sock)
+    answer.send_text("busy", status)
+    assert f"retry-after: {response.RETRY_AFTER}" in lines(sock)[0]
+
+
+def test_handler_knows_better_when_to_come_back(sock):
+    answer = make(sock)
+    answer.headers["retry-after"] = "77"
+    answer.send_text("busy", 503)
+    assert [line for line in lines(sock)[0] if line.startswith("retry-after")] == ["retry-after: 77"]
+
+
+def test_refusal_is_text(sock):
+    make(sock).send_refusal(Refusal(404, "No such thing"))
+    assert lines(sock) == (
+        ["HTTP/1.1 404 Not Found", "content-length: 14", "content-type: text/plain; charset=UTF-8"],
+        b"No such thing\n",
+    )
+
+
+def test_refusal_is_problem_details(sock):
+    make(sock, b"GET / HTTP/1.1\r\nAccept: application/problem+json").send_refusal(Refusal(404, "No such thing"))
+    (status, _, kind), body = lines(sock)
+    assert (status, kind) == ("HTTP/1.1 404 Not Found", "content-type: application/problem+json")
+    assert json.loads(body)["detail"] == "No such thing"
+
+
+def test_refusal_of_head_has_no_body(sock):
+    make(sock, b"HEAD / HTTP/1.1\r\nAccept: application/problem+json").send_refusal(Refusal(404, "No such thing"))
+    assert lines(sock)[1] == b""
+
+
+def test_timing_is_that_of_this_request(sock):
+    answer = make(sock)
+    clock = answer._request.connection.clock
+    with clock.run("zero"):
+        pass
+    clock.start("connection")
+    clock.mark()
+    with clock.run("dispatch"):
+        with clock.run("write"), clock.run("write.flush"):
+            pass
+        answer.send()
+    (timing,) = [line for line in lines(sock)[0] if line.startswith("server-timing")]
+    assert re.fullmatch(r"server-timing: dispatch;dur=[0-9.]+, write;dur=[0-9.]+, write.flush;dur=[0-9.]+", timing)
+
+
+def test_what_has_no_parts_has_no_timing(sock):
+    answer = make(sock)
+    with answer._request.connection.clock.run("dispatch"):
+        answer.send()
+    assert lines(sock)[0] == ["HTTP/1.1 200 OK", "content-length: 0"]

@@ -123,6 +123,7 @@ class Connection:
         self.scheduler = scheduler
         self.id = number
         self.clock = NullClock()
+        self.traceparent: Optional[str] = None
         self.is_aborted = False
         self.is_left = False
         self.finishing: Optional[Steps] = None

@@ -97,6 +97,25 @@ def test_null_clock():
     assert str(clock) == ""
 
 
+def test_since_mark():
+    now = FakeClock()
+    clock = Clock(now)
+    clock.start("around")
+    with clock.run("before"):
+        now.advance(1)
+    clock.mark()
+    assert clock.since_mark() == []
+    with clock.run("again"):
+        now.advance(2)
+    clock.start("still")
+    now.advance(3)
+    assert clock.since_mark() == [("again", 2), ("still", 3)]
+    clock.mark()
+    with clock.run("again"):
+        now.advance(4)
+    assert clock.since_mark() == [("again", 4)]
+
+
 def test_meter_without_samples():
     assert RateMeter().rate() == 0
 

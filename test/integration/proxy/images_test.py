@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import uuid
 
 import pytest
 
@@ -130,3 +132,40 @@ def test_browser_upload(proxy, image):
             assert answer.headers["access-control-allow-origin"] == "*"
         assert answer.headers["connection"] == "close"
     assert image.content == data
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+
+
+def test_trace_goes_through(any_host, proxy, tmp_path):
+    """Of the requests of one connection: each has its own trace, or none, on the proxy and on the host."""
+    transfer = str(uuid.uuid4())
+    path = Image(any_host, tmp_path, transfer_id=transfer).offer(proxy, transfer_id=transfer)
+    with contextlib.closing(Client(proxy)) as client:
+        for traceparent in (TRACEPARENT, "", TRACEPARENT.replace("4bf9", "5bf9"), f"{TRACEPARENT}\tforged"):
+            headers = {"traceparent": traceparent} if traceparent else {}
+            assert client.ask("GET", f"{path}/extents", headers).status == 200
+    for running in (proxy, any_host):
+        running.wait_log(f"EXTENTS transfer={transfer}", 4)
+        lines = [line for line in running.log().splitlines() if f"EXTENTS transfer={transfer}" in line]
+        found = [re.findall("trace=(....)", line) for line in lines]
+        assert found == [["4bf9"], [], ["5bf9"], []]
+        traces = re.findall(rf"TRACE transfer={transfer} connection=\d+ traceparent=(\S+)", running.log())
+        assert [trace[3:7] for trace in traces] == ["4bf9", "5bf9"]
+        assert "forged" not in running.log()
+
+
+def test_problem_details_go_through(host, proxy, image):
+    """A refusal is in the language that the client of the proxy asks for; the words are those of the host."""
+    path = image.offer(proxy)
+    answer = ask(proxy, "GET", path, {"Range": f"bytes={SIZE}-", "Accept": "application/problem+json"})
+    assert (answer.status, answer.headers["content-type"]) == (416, "application/problem+json")
+    assert answer.json()["status"] == 416 and "out of bounds" in answer.json()["detail"]
+
+
+def test_server_timing(host, proxy, image):
+    answer = ask(proxy, "PUT", image.offer(proxy), body=b"x" * SIZE)
+    assert re.fullmatch(
+        r"dispatch;dur=[0-9.]+, write;dur=[0-9.]+, write.flush;dur=[0-9.]+", answer.headers["server-timing"]
+    )
