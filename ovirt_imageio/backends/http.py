@@ -178,7 +178,7 @@ class HttpBackend(Backend):
 
     def trace(self, traceparent: Optional[str]) -> None:
         """Tell the origin with each request."""
-        self._image.origin.traceparent = traceparent
+        self._image.trace(traceparent)
 
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""

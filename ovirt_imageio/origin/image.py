@@ -292,6 +292,10 @@ class Image:
 
     # --- Ending -------------------------------------------------------------------------------------------------------
 
+    def trace(self, traceparent: Optional[str]) -> None:
+        """Tell the origin, from now on, of which work of others the requests are a part."""
+        self.resource.origin.traceparent = traceparent
+
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""
         self.resource.origin.interrupt()
