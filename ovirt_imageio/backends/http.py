@@ -169,8 +169,7 @@ class HttpBackend(Backend):
         if "nbd" not in self._image.abilities.features:
             return None
         nbd = speak(stack.enter_context(self._image.attached()), like=agreement)
-        is_alike = (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts)
-        if is_alike and gate.can_serve(nbd.export, offer):
+        if gate.speaks_like(nbd.export, agreement) and gate.can_serve(nbd.export, offer):
             return nbd
         log.debug("The origin speaks NBD in another way, translating: %s", nbd.export)
         nbd.close()

@@ -231,7 +231,7 @@ class NBDBackend(Backend):
                 old.flush()
                 self.writes.note_flush()
             nbd = self._reconnect(old, agreement)
-        if (nbd.export.mode, nbd.export.contexts) == (agreement.mode, agreement.contexts):
+        if gate.speaks_like(nbd.export, agreement):
             return nbd
         log.debug("The NBD server speaks in another way, translating: %s", nbd.export)
         nbd.close()

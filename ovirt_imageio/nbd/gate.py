@@ -4,8 +4,8 @@
     client <── ledger <── from_server <── server         replies as they are; our own answers to what was refused
                   └──────────> watch                     what succeeded
 
-The bytes pass as they are, but for one flag of requests to zero (`Offer.can_punch`), through two buffers of a fixed
-size, whatever both sides do: what one side does not take is not taken from the other one.
+The bytes pass as they are, but for what the ledger changes in headers, through two buffers of a fixed size, whatever
+both sides do: what one side does not take is not taken from the other one.
 
 Knows streams and the ledger; knows nothing of HTTP and tickets.
 """
@@ -21,13 +21,13 @@ from ovirt_imageio.nbd.errors import ClientFault, Disconnected
 from ovirt_imageio.nbd.export import ExportedDisk, Watch, answer, negotiate
 from ovirt_imageio.nbd.handshake import Agreement, Export
 from ovirt_imageio.nbd.inbox import Channel, Inbox
-from ovirt_imageio.nbd.ledger import Ledger, refusal
+from ovirt_imageio.nbd.ledger import Ledger, refusal, renumber
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.requests import Rules
-from ovirt_imageio.nbd.wire import ExportFlag
+from ovirt_imageio.nbd.wire import ExportFlag, Mode
 from ovirt_imageio.net.stream import Data, Stream
 
-__all__ = ["Gate", "attach", "can_serve"]
+__all__ = ["Gate", "attach", "can_serve", "speaks_like"]
 
 # Many small requests, or a part of a long one: it stays in the cache of the processor.
 BUFFER = 256 * 1024
@@ -54,8 +54,16 @@ def attach(channel: Channel, disk: ExportedDisk, offer: Offer, watch: Watch, con
     if server is None:
         answer(inbox, channel, disk, offer, agreement, watch)
         return
+    numbers = renumber(server.export.contexts, agreement.contexts)
+    assert numbers is not None
     with server.lending() as stream:
-        Gate(inbox, channel, stream, offer, agreement, watch).run()
+        ledger = Ledger(Rules(offer, agreement), agreement.mode, numbers)
+        Gate(inbox, channel, stream, ledger, agreement.mode, watch).run()
+
+
+def speaks_like(export: Export, agreement: Agreement) -> bool:
+    """Return True if what a server says can pass to the client with whom this was agreed."""
+    return export.mode is agreement.mode and renumber(export.contexts, agreement.contexts) is not None
 
 
 def can_serve(export: Export, offer: Offer) -> bool:
@@ -71,13 +79,13 @@ class Gate:
     """
 
     def __init__(
-        self, inbox: Inbox, channel: Channel, server: Stream, offer: Offer, agreement: Agreement, watch: Watch
+        self, inbox: Inbox, channel: Channel, server: Stream, ledger: Ledger, mode: Mode, watch: Watch
     ) -> None:
         self._channel = channel
         self._client = channel.stream
         self._server = server
-        self._mode = agreement.mode
-        self._ledger = Ledger(Rules(offer, agreement), agreement.mode)
+        self._mode = mode
+        self._ledger = ledger
         self._watch = watch
         # What came from the client and was not shown to the ledger, in the part of the memory from start to end.
         self._requests = memoryview(bytearray(BUFFER))

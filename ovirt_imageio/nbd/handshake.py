@@ -120,7 +120,8 @@ def negotiate(
 ) -> Generator[Step, bytes, Export]:
     """Negotiate the export `name`: with all its dirty bitmaps if `dirty`, over TLS if `secure`.
 
-    `like`: as it was agreed with a client of ours, with no better mode and no other contexts.
+    `like`: as it was agreed with a client of ours, with no better mode and no other contexts. The one dirty bitmap of
+    the export stands for one that has another name there.
     """
     flags = yield from greet()
     if secure:
@@ -130,7 +131,7 @@ def negotiate(
     if mode is not Mode.SIMPLE and like is None:
         contexts = yield from choose_contexts(name, dirty)
     elif mode is not Mode.SIMPLE and like is not None and like.contexts:
-        contexts = yield from select_contexts(name, list(like.contexts.values()))
+        contexts = yield from find_contexts(name, list(like.contexts.values()))
     export = yield from go(name, mode, contexts, HandshakeFlag.NO_ZEROES in flags, (yield from ask_maximum(name)))
     return export
 
@@ -175,6 +176,16 @@ def choose_contexts(name: str, dirty: bool) -> Generator[Step, bytes, dict[int, 
     if dirty:
         listed = yield from ask_contexts(Option.LIST_META_CONTEXT, name, (wire.DIRTY_BITMAP,))
         wanted.extend(context for _, context in listed if context.startswith(wire.DIRTY_BITMAP))
+    return (yield from select_contexts(name, wanted))
+
+
+def find_contexts(name: str, wanted: list[str]) -> Generator[Step, bytes, dict[int, str]]:
+    """Select these contexts; for a dirty bitmap the only one of the export, whatever its name is."""
+    if any(context.startswith(wire.DIRTY_BITMAP) for context in wanted):
+        listed = yield from ask_contexts(Option.LIST_META_CONTEXT, name, (wire.DIRTY_BITMAP,))
+        bitmaps = [context for _, context in listed if context.startswith(wire.DIRTY_BITMAP)]
+        if len(bitmaps) == 1:
+            wanted = [context for context in wanted if not context.startswith(wire.DIRTY_BITMAP)] + bitmaps
     return (yield from select_contexts(name, wanted))
 
 

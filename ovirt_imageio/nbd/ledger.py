@@ -4,7 +4,8 @@
     client <── replies  <── server       each header must answer what is noted; payloads pass
 
 The caller moves the bytes, and shows each of them to the ledger first. It is told which bytes may pass, and where a
-reply ends: there is the place for an answer of our own, to a request that was refused and not passed on.
+reply ends: there is the place for an answer of our own, to a request that was refused and not passed on. Two things are
+changed on the way: a flag of requests to zero (`Offer.can_punch`), and the numbers of meta contexts (`renumber`).
 
 Pure: knows neither sockets nor disks.
 """
@@ -12,7 +13,7 @@ Pure: knows neither sockets nor disks.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional
 
 from ovirt_imageio.nbd import requests, wire
@@ -21,7 +22,7 @@ from ovirt_imageio.nbd.replies import MAX_EXTENTS
 from ovirt_imageio.nbd.requests import Request, Rules
 from ovirt_imageio.nbd.wire import CHANGES, Chunk, Command, CommandFlag, Mode
 
-__all__ = ["Ledger", "Moved", "Part", "refusal"]
+__all__ = ["Ledger", "Moved", "Part", "refusal", "renumber"]
 
 # How many requests may be under way, or refused and not answered: four times what the busiest client asks for. More
 # wait at the client.
@@ -32,6 +33,13 @@ MAX_CHUNK = (MAX_EXTENTS + 1) * wire.STATUS_EXT_EXTENT.size
 
 # What a server may say of an error, with its numbers.
 MAX_ERROR = wire.MAX_STRING + 16
+
+# The chunks that begin with the number of a meta context, and how long that is.
+STATUS = frozenset([Chunk.BLOCK_STATUS, Chunk.BLOCK_STATUS_EXT])
+NUMBER = wire.CONTEXT_ID.size
+
+# The largest number that can be replaced by another one with one byte, wherever a reply is cut.
+MAX_NUMBER = 255
 
 # The word that begins each reply, and says how long its header is.
 MAGIC = struct.Struct(">I")
@@ -71,12 +79,19 @@ class Pending:
 class Ledger:
     """The requests of one client that were passed on, and what their replies may be.
 
+    `numbers` are those that the client knows meta contexts by, by the numbers of the server.
+
     Threads: one.
     """
 
-    def __init__(self, rules: Rules, mode: Mode) -> None:
+    def __init__(self, rules: Rules, mode: Mode, numbers: Optional[Mapping[int, int]] = None) -> None:
         self._rules = rules
         self._mode = mode
+        self._numbers = numbers or {}
+        # Nothing is looked at where all are the same.
+        self._has_numbers = any(theirs != ours for theirs, ours in self._numbers.items())
+        # Bytes of the number of a context that are still to come.
+        self._number = 0
         self._header = wire.EXTENDED_REQUEST.size if mode is Mode.EXTENDED else wire.REQUEST.size
         self._pending: dict[int, Pending] = {}
         # How many of them change the disk.
@@ -186,12 +201,14 @@ class Ledger:
     def take_replies(self, data: memoryview) -> int:
         """Check what the server sent, all of which may pass; return how much of it lies before the last end of a chunk.
 
-        Return -1 if no chunk ends here. Raises errors.ProtocolError.
+        Return -1 if no chunk ends here. Numbers of contexts are replaced. Raises errors.ProtocolError.
         """
         position, size, end = 0, len(data), -1
         while position < size:
             if self._rest:
                 step = min(self._rest, size - position)
+                if self._number:
+                    step = self._take_number(data[position : position + step])
                 self._rest -= step
                 position += step
             elif self._begun or size - position < wire.EXTENDED_REPLY.size:
@@ -215,6 +232,17 @@ class Ledger:
         begun, self._begun = self._begun, b""
         self._take_header(memoryview(begun), 0)
         return taken
+
+    def _take_number(self, data: memoryview) -> int:
+        """Take what came of the number of a context, and replace its last byte; return how much was taken."""
+        step = min(self._number, len(data))
+        self._number -= step
+        if not self._number:
+            number = self._numbers.get(data[step - 1])
+            if number is None:
+                raise ProtocolError("the NBD server tells of a meta context that was not agreed on")
+            data[step - 1] = number
+        return step
 
     def _begun_size(self) -> int:
         """Return how long the header is that has begun, as far as that is known."""
@@ -268,6 +296,8 @@ class Ledger:
         elif length > MAX_CHUNK:
             raise ProtocolError(f"the NBD server sent a chunk of type {kind} and {length} bytes")
         self._rest = length
+        if self._has_numbers and pending.command == Command.BLOCK_STATUS and kind in STATUS and length >= NUMBER:
+            self._number = NUMBER
         if flags & wire.CHUNK_DONE:
             self._last = cookie
 
@@ -286,6 +316,25 @@ class Ledger:
         self._changes -= pending.command in CHANGES
         if not pending.failed:
             self.moved.append(Moved(pending.command, pending.offset, pending.length))
+
+
+def renumber(theirs: Mapping[int, str], agreed: Mapping[int, str]) -> Optional[dict[int, int]]:
+    """Return the numbers of meta contexts that were agreed on with a client, by those of a server.
+
+    Return None if the server does not tell exactly these, or if its replies cannot pass. There is one dirty bitmap at
+    most, which may have another name there.
+    """
+    ours = {kind_of(name): number for number, name in agreed.items()}
+    numbers = {number: ours.get(kind_of(name), -1) for number, name in theirs.items()}
+    if sorted(numbers.values()) != sorted(agreed):
+        return None
+    is_alike = all(number == ours for number, ours in numbers.items())
+    return numbers if is_alike or max(*numbers, *numbers.values()) <= MAX_NUMBER else None
+
+
+def kind_of(context: str) -> str:
+    """Return what a meta context tells."""
+    return wire.DIRTY_BITMAP if context.startswith(wire.DIRTY_BITMAP) else context
 
 
 def refusal(request: Request, code: int, mode: Mode) -> bytes:

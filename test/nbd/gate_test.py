@@ -21,10 +21,11 @@ from real.nbd import run, uri
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.nbd import gate, wire
+from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
+from ovirt_imageio.nbd import gate, status, wire
 from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import ClientFault
-from ovirt_imageio.nbd.wire import Command, Mode
+from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION, DIRTY_BITMAP, Command, Mode
 from ovirt_imageio.qemu.nbd import QemuNbd
 
 KIB = 1024
@@ -409,6 +410,25 @@ def test_zeroing_keeps_what_is_allocated_unless_the_ticket_is_sparse(is_sparse, 
             assert receive(sock, 16)[4:8] == bytes(4)
     # The first one is the flush of the connection before.
     assert flags[-3:] == expected
+
+
+def test_a_server_with_other_numbers_of_contexts(data):
+    """What it tells passes; the client finds the numbers that were agreed with it, and the one bitmap by our name."""
+    half = MIB // 2
+    extents = {
+        "zero": [ZeroExtent(0, half, False, False), ZeroExtent(half, half, True, True)],
+        "dirty": [DirtyExtent(0, half, True, False), DirtyExtent(half, half, False, True)],
+    }
+    theirs = (BASE_ALLOCATION, ALLOCATION_DEPTH, f"{DIRTY_BITMAP}one")
+    ours = (f"{DIRTY_BITMAP}changes", ALLOCATION_DEPTH, BASE_ALLOCATION)
+    with (
+        Exporting(lambda: MemoryBackend(data, extents=extents), contexts=theirs, can_extend=False) as there,
+        Exporting(lambda: NBDBackend(f"nbd:unix:{there.path}"), contexts=ours, can_extend=False) as here,
+        connect(here.location, dirty=True) as nbd,
+    ):
+        assert nbd.export.contexts == dict(enumerate(ours))
+        assert list(status.zero_extents(nbd, 0, MIB)) == extents["zero"]
+        assert list(status.dirty_extents(nbd, 0, MIB, ours[0])) == extents["dirty"]
 
 
 def test_a_server_that_speaks_otherwise_is_translated(data, caplog):

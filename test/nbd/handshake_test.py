@@ -8,7 +8,7 @@ import pytest
 
 from ovirt_imageio.nbd import handshake, wire
 from ovirt_imageio.nbd.errors import ProtocolError, Refused
-from ovirt_imageio.nbd.handshake import Export, Receive, Send, StartTLS, negotiate
+from ovirt_imageio.nbd.handshake import Agreement, Export, Receive, Send, StartTLS, negotiate
 from ovirt_imageio.nbd.wire import ExportFlag, HandshakeFlag, Info, Mode, Option, Reply
 
 BOTH = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
@@ -122,6 +122,17 @@ def test_dirty(names):
     assert options[Option.LIST_META_CONTEXT] == wire.encode_meta_query("disk", ("qemu:dirty-bitmap:",))
     wanted = ("base:allocation", "qemu:allocation-depth", *names)
     assert options[Option.SET_META_CONTEXT] == wire.encode_meta_query("disk", wanted)
+
+
+@pytest.mark.parametrize("names", [[], ["qemu:dirty-bitmap:other"], [BITMAP, "qemu:dirty-bitmap:other"]])
+def test_like_a_client_with_another_bitmap(names):
+    """A proxy does not know its name; the only one is meant."""
+    agreement = Agreement(Mode.STRUCTURED, {0: "base:allocation", 1: BITMAP})
+    listed = b"".join(context(Option.LIST_META_CONTEXT, 0, name) for name in names) + reply(Option.LIST_META_CONTEXT)
+    structured = reply(Option.STRUCTURED_REPLY)
+    transcript = Transcript(greeting() + structured + listed + NO_CONTEXTS + GO, like=agreement)
+    wanted = ("base:allocation", names[0] if len(names) == 1 else BITMAP)
+    assert dict(transcript.options)[Option.SET_META_CONTEXT] == wire.encode_meta_query("disk", wanted)
 
 
 def test_listed_contexts_that_are_no_bitmaps_are_ignored():

@@ -233,6 +233,57 @@ def test_forged_replies(name, step):
             book.take_replies(memoryview(answer[position : position + step]))
 
 
+BASE, DEPTH, BITMAP = "base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:"
+
+RENUMBERED = {
+    "nothing": ({}, {}, {}),
+    "the same": ({0: BASE, 1: DEPTH}, {0: BASE, 1: DEPTH}, {0: 0, 1: 1}),
+    "other numbers": ({1: BASE, 0: DEPTH}, {0: BASE, 255: DEPTH}, {1: 0, 0: 255}),
+    "another bitmap": ({0: BASE, 2: BITMAP + "a"}, {0: BASE, 1: BITMAP + "b"}, {0: 0, 2: 1}),
+    "large, but the same": ({2**32 - 1: BASE}, {2**32 - 1: BASE}, {2**32 - 1: 2**32 - 1}),
+    "too large": ({256: BASE}, {0: BASE}, None),
+    "one is missing": ({0: BASE}, {0: BASE, 1: DEPTH}, None),
+    "one too many": ({0: BASE, 1: DEPTH}, {0: BASE}, None),
+    "two bitmaps": ({0: BITMAP + "a", 1: BITMAP + "b"}, {0: BITMAP + "a"}, None),
+    "another one": ({0: "x:y"}, {0: BASE}, None),
+}
+
+
+@pytest.mark.parametrize("name", RENUMBERED)
+def test_renumber(name):
+    theirs, agreed, expected = RENUMBERED[name]
+    assert ledger.renumber(theirs, agreed) == expected
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 21, 24, 10000])
+@pytest.mark.parametrize("mode,kind,header", [(Mode.STRUCTURED, 5, 20), (Mode.EXTENDED, 6, 32)])
+def test_contexts_have_the_numbers_that_the_client_knows(mode, kind, header, step):
+    """Wherever replies are cut; and nothing else changes."""
+    numbers = {0: 7, 3: 0}
+    book = Ledger(Rules(Offer(SIZE, FLAGS), Agreement(mode, CONTEXTS)), mode, numbers)
+    pass_requests(book, ask(STATUS, 1, mode=mode) + ask(READ, 2, mode=mode))
+    body = b"\0\0\0\3" * 5
+    data = bytearray()
+    data += chunk(kind, 1, b"\0\0\0\0" + body, False, mode)
+    data += chunk(1, 2, data_of(8, 3), False, mode)
+    second = len(data) + header
+    data += chunk(kind, 1, b"\0\0\0\3" + body, True, mode)
+    expected = bytearray(data)
+    expected[header + 3] = 7
+    expected[second + 3] = 0
+    for position in range(0, len(data), step):
+        book.take_replies(memoryview(data)[position : position + step])
+    assert data == expected
+    assert book.moved == [Moved(STATUS, 0, 512)]
+
+
+def test_a_context_that_was_not_agreed_on():
+    book = Ledger(Rules(Offer(SIZE, FLAGS), Agreement(Mode.STRUCTURED, CONTEXTS)), Mode.STRUCTURED, {1: 0})
+    pass_requests(book, ask(STATUS, 1))
+    with pytest.raises(ProtocolError, match="not agreed on"):
+        book.take_replies(memoryview(bytearray(chunk(5, 1, bytes(12)))))
+
+
 COMMANDS = st.tuples(st.sampled_from([READ, WRITE, FLUSH, ZERO, 99]), st.integers(0, SIZE), st.integers(0, 2000))
 
 
