@@ -89,6 +89,10 @@ class Backend(abc.ABC):
     def zero(self, offset: int, length: int) -> None:
         """Make `length` bytes at offset read as zeroes."""
 
+    def zero_allocated(self, offset: int, length: int) -> None:
+        """Make `length` bytes at offset read as zeroes, and keep their space; for backends that may give it back."""
+        self.zero(offset, length)
+
     @abc.abstractmethod
     def flush(self) -> None:
         """Make everything written so far survive a power failure."""

@@ -67,6 +67,11 @@ class FileBackend(Backend):
         with self._doing("zero", writing=True):
             self._disk.zero(offset, length)
 
+    def zero_allocated(self, offset: int, length: int) -> None:
+        """Zero a range without making a hole."""
+        with self._doing("zero", writing=True):
+            self._disk.zero(offset, length, is_allocated=True)
+
     def flush(self) -> None:
         """Wait until what was written is on the storage."""
         with self._doing("flush"):

@@ -30,6 +30,7 @@ from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION, DIRTY_BITM
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Description, Image
+from ovirt_imageio.origin.upload import Zeroes
 from ovirt_imageio.origin.url import check_url
 from ovirt_imageio.relay import Progress, Sink, Source
 
@@ -137,6 +138,13 @@ class HttpBackend(Backend):
         """Zero with PATCH, if the origin can."""
         self._check_writable("zero")
         self._image.zero(offset, length)
+
+    def zero_allocated(self, offset: int, length: int) -> None:
+        """Zero; a sparse image gets zeroes to write, as it cannot be asked otherwise."""
+        if length and self._image.abilities.is_sparse:
+            self.receive_from(Zeroes(), offset, length, lambda count: None)
+        else:
+            self.zero(offset, length)
 
     def flush(self) -> None:
         """Flush with PATCH, if the origin can."""

@@ -146,6 +146,13 @@ class NBDBackend(Backend):
 
     def zero(self, offset: int, length: int) -> None:
         """Make `length` bytes at offset read as zeroes; their space is given back if the ticket says sparse."""
+        self._zero(offset, length, punch_hole=self._sparse)
+
+    def zero_allocated(self, offset: int, length: int) -> None:
+        """Make `length` bytes at offset read as zeroes, and keep their space."""
+        self._zero(offset, length, punch_hole=False)
+
+    def _zero(self, offset: int, length: int, *, punch_hole: bool) -> None:
         block = self.block_size
         start, end = blocks.round_up(offset, block), blocks.round_down(offset + length, block)
         if start >= end:
@@ -156,7 +163,7 @@ class NBDBackend(Backend):
         if start < end:
             with self._request("zero") as nbd:
                 self._check_change(nbd, "zero", start, end - start)
-                nbd.zero(start, end - start, punch_hole=self._sparse)
+                nbd.zero(start, end - start, punch_hole=punch_hole)
                 self.writes.note_write()
 
     def flush(self) -> None:

@@ -49,6 +49,9 @@ class ExportedDisk(Protocol):
     def zero(self, offset: int, length: int) -> None:
         """Make a range read as zeroes."""
 
+    def zero_allocated(self, offset: int, length: int) -> None:
+        """Make a range read as zeroes, and keep its space."""
+
     def flush(self) -> None:
         """Make what was written survive a power failure."""
 
@@ -223,10 +226,11 @@ class Transmission:
             raise
 
     def _zero(self, request: Request) -> None:
+        zero = self._disk.zero_allocated if request.flags & CommandFlag.NO_HOLE else self._disk.zero
         done = 0
         while done < request.length:
             step = min(self._disk.zero_step, request.length - done)
-            self._disk.zero(request.offset + done, step)
+            zero(request.offset + done, step)
             self._watch.moved(step)
             done += step
 

@@ -71,8 +71,9 @@ class Disk:
         with self._shared.locked(offset, len(view)):
             self._write(offset, view)
 
-    def zero(self, offset: int, length: int) -> None:
-        """Make a range read as zeroes; a file that must grow does."""
+    def zero(self, offset: int, length: int, *, is_allocated: bool = False) -> None:
+        """Make a range read as zeroes, with space if `is_allocated` or the disk is not sparse; a file may grow."""
+        is_sparse = self._sparse and not is_allocated
         end = offset + length
         self._check_end(end)
         if length == 0:
@@ -81,17 +82,17 @@ class Disk:
         if self._file.is_block_device and end > size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._shared.locked(offset, length):
-            if self._sparse and end > size:
+            if is_sparse and end > size:
                 # Not by truncating: a write further on, at the same time, would be cut off.
                 self._file.write_cached(end - 1, memoryview(b"\0"))
-            self._zero(offset, length, size)
+            self._zero(offset, length, size, is_sparse)
 
-    def _zero(self, offset: int, length: int, size: int) -> None:
+    def _zero(self, offset: int, length: int, size: int, is_sparse: bool) -> None:
         head, body, tail = blocks.split(offset, length, self._file.block_size)
         self._write_zeroes(offset, head)
         if body:
             choice = zero.methods(
-                is_block_device=self._file.is_block_device, sparse=self._sparse, is_beyond_end=offset >= size
+                is_block_device=self._file.is_block_device, sparse=is_sparse, is_beyond_end=offset >= size
             )
             if not zero.zero_range(self._file.fd, offset + head, body, choice, self._shared.unsupported):
                 self._write_zeroes(offset + head, body)

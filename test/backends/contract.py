@@ -228,15 +228,17 @@ class Contract:
                 backend.write(0, memoryview(b"x" * 4096))
             with pytest.raises(errors.StorageError):
                 backend.zero(0, 4096)
+            with pytest.raises(errors.StorageError):
+                backend.zero_allocated(0, 4096)
         self.check(disk, data)
 
     # Zero
 
-    @pytest.mark.parametrize("sparse", [True, False])
+    @pytest.mark.parametrize("name,sparse", [("zero", True), ("zero", False), ("zero_allocated", True)])
     @pytest.mark.parametrize("offset,length", RANGES)
-    def test_zero(self, disk: Disk, data: bytes, sparse: bool, offset: int, length: int) -> None:
+    def test_zero(self, disk: Disk, data: bytes, name: str, sparse: bool, offset: int, length: int) -> None:
         with contextlib.closing(disk.open(sparse=sparse)) as backend:
-            backend.zero(offset, length)
+            getattr(backend, name)(offset, length)
             backend.flush()
             self.check(disk, data[:offset] + bytes(length) + data[offset + length :])
             assert backend.size() == len(data)

@@ -199,6 +199,14 @@ def test_zero_a_huge_sparse_disk(path):
     assert os.stat(path).st_blocks == 0
 
 
+def test_zeroes_that_are_allocated(path):
+    with opened(path, sparse=True) as backend:
+        backend.zero_allocated(0, MIB)
+        backend.zero(MIB, MIB)
+        assert backend.size() == 2 * MIB
+    assert os.stat(path).st_blocks * 512 == MIB
+
+
 # Direct I/O
 
 

@@ -113,6 +113,18 @@ def test_authority_that_cannot_be_read(tmp_path, caplog):
     assert "missing.pem" in caplog.text
 
 
+@pytest.mark.parametrize("is_sparse,method", [(False, "PATCH"), (True, "PUT")])
+def test_zeroes_that_are_allocated(is_sparse, method):
+    """An origin cannot be told to keep the space of zeroes; so a sparse one gets them to write."""
+    with DiskOrigin(b"x" * 1000) as origin:
+        origin.options["sparse"] = is_sparse
+        with contextlib.closing(HttpBackend(Image(origin.url))) as backend:
+            backend.zero_allocated(10, 500)
+            backend.zero_allocated(10, 0)
+        assert origin.data == b"x" * 10 + bytes(500) + b"x" * 490
+        assert [request[0] for request in origin.requests if request[0] != "OPTIONS"] == [method]
+
+
 def test_closed():
     with DiskOrigin(bytes(100)) as origin:
         origin.extents["zero"] = [{"start": i, "length": 1, "zero": i % 2 == 0} for i in range(100_000)]

@@ -273,6 +273,24 @@ def test_read_only_export():
         assert read(backend) == bytes(10)
 
 
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_zeroes_that_are_allocated(is_sparse):
+    flags = []
+
+    def script(call):
+        call.negotiate(size=1000)
+        for _ in range(2):
+            request = call.request()
+            flags.append(request.flags)
+            call.done(request)
+
+    with opened(script, writable=True, sparse=is_sparse) as backend:
+        backend.zero(0, 1000)
+        backend.zero_allocated(0, 1000)
+    # NBD_CMD_FLAG_NO_HOLE
+    assert flags == [0 if is_sparse else 2, 2]
+
+
 @pytest.mark.parametrize("offset,length", [(1000, 1), (999, 2), (0, 1001)])
 def test_out_of_bounds(offset, length):
     with opened(serving(bytearray(1000)), writable=True) as backend:

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from backends.contract import Contract, Disk
@@ -149,6 +150,20 @@ def test_write_at_once_flushes(data):
         assert Counting.flushes == 1
         nbd.write(0, memoryview(b"x" * 512))
         assert Counting.flushes == 1
+
+
+def test_zeroes_keep_their_space_where_the_client_asks_for_that(data):
+    class Sparse(MemoryBackend):
+        allocated: ClassVar[list[tuple[int, int]]] = []
+
+        def zero_allocated(self, offset: int, length: int) -> None:
+            self.allocated.append((offset, length))
+
+    with Exporting(lambda: Sparse(data)) as exporting, connect(exporting.location) as nbd:
+        nbd.zero(0, 512)
+        nbd.zero(512, 1024, punch_hole=False)
+        assert Sparse.allocated == [(512, 1024)]
+        assert data[:512] == bytes(512) and any(data[512:1024])
 
 
 EXTENTS = {
