@@ -5,6 +5,9 @@ PYTHON ?= python3
 # Where the programs go on a system: make install DESTDIR=/tmp/root PREFIX=/usr
 PREFIX ?= /usr
 
+# What dist, and the packages, are made of.
+COMMIT ?= HEAD
+
 VENV := .venv
 BIN := $(VENV)/bin
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' ovirt_imageio/version.py)
@@ -61,6 +64,12 @@ mutants: $(VENV)/ready  ## which small faults the tests of pure modules do not n
 fresh: system-fresh  ## try the two commands of the README on minimal systems; ONLY=trixie: one, STEPS=run: no check
 	test/tools/fresh $(ONLY)
 
+.PHONY: vm
+# With what is not committed yet of the files that git knows.
+vm: COMMIT = $(or $(shell git stash create),HEAD)
+vm: system-vm $(VENV)/ready deb  ## run the tests of test/machine in a guest with systemd; T=restart: some, T=shell: look around
+	@$(BIN)/python test/tools/vm/run.py $(T)
+
 .PHONY: format
 format: $(VENV)/ready  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format
@@ -92,7 +101,7 @@ clean:  ## delete everything that was built, but for the storage of tests
 .PHONY: dist
 dist:  ## make the archive of the last commit: dist/ovirt-imageio-VERSION.tar.gz
 	mkdir -p dist
-	git archive --format=tar.gz --prefix=$(NAME)/ --output=dist/$(NAME).tar.gz HEAD
+	git archive --format=tar.gz --prefix=$(NAME)/ --output=dist/$(NAME).tar.gz $(COMMIT)
 
 .PHONY: rpm
 rpm: system-rpm dist  ## make the packages of the last commit: build/rpm/
@@ -143,7 +152,7 @@ generated-files: $(VENV)/programs $(DEVELOPMENT)/ready  ## make what it takes to
 
 ## What the others need
 
-SYSTEMS := $(addprefix system-,run develop check bench rpm deb fresh)
+SYSTEMS := $(addprefix system-,run develop check bench rpm deb fresh vm)
 
 .PHONY: has-engine-prefix $(SYSTEMS)
 has-engine-prefix:

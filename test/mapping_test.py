@@ -12,7 +12,7 @@ from tools import source
 # Tests of the whole, or of what is not in the package.
 SPECIAL_FOLDERS = {
     *("bench", "crash", "docs", "fakes", "fuzz", "integration", "interop", "packaging", "real", "soak", "tools"),
-    *("history", "interleavings", "torture"),
+    *("history", "interleavings", "machine", "torture"),
 }
 HOUSE_TESTS = {"exports_test.py", "layers_test.py", "mapping_test.py"}
 

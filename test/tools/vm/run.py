@@ -1,0 +1,119 @@
+"""Run the tests of test/machine/ in a guest, as `make vm` does: run.py [NAME]
+
+Without NAME: all of them. NAME is a file of that folder (restart), a test in it (restart::test_it), or "shell".
+What the guest did is in .cache/vm/last/: console, log, junit.xml, journal.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools import source
+from tools.vm import guest, image
+
+__all__ = ["chosen", "main", "pack", "run"]
+
+CACHE = source.ROOT / ".cache" / "vm"
+
+# On two cores, in emulation.
+LIMIT_SECONDS = 15 * 60
+
+# What the guest gets of this checkout: the packages, the tests, and what they look at. The daemon and the library come
+# from the packages only.
+PARTS = ("conf", "data", "docs", "test", ".pytest.ini", "build/deb/*.deb")
+
+# What the tests may fill; the file is sparse.
+SCRATCH = 4 * 1024**3
+
+
+def main(what: str = "") -> int:
+    """Run a guest; return an exit status."""
+    if not shutil.which(guest.PROGRAM):
+        print(f"There is no {guest.PROGRAM} here, and no guest without it: see test/tools/packages vm", file=sys.stderr)
+        return 1
+    try:
+        made = image.make(CACHE / "image")
+    except image.CannotMake as error:
+        print(error, file=sys.stderr)
+        return 1
+    return run(made, CACHE / "last", chosen(what, sys.stdin))
+
+
+def chosen(what: str, stdin: TextIO) -> list[str]:
+    """Return the arguments for the program in the guest: those of pytest, or of a shell."""
+    if what == "shell":
+        return ["bash", "-i"] if stdin.isatty() else ["bash", "-c", stdin.read()]
+    name, _, test = what.partition("::")
+    path = f"test/machine/{name}_test.py" if name else "test/machine"
+    return [f"{path}::{test}" if test else path]
+
+
+def run(made: image.Image, folder: Path, arguments: Sequence[str], limit: float = LIMIT_SECONDS) -> int:
+    """Run a guest until it powers off; return the exit status of its job. The folder gets what it left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="vm-", dir=folder) as work:
+        job, scratch = Path(work) / "job.tar", Path(work) / "scratch"
+        pack(source.ROOT, job, arguments)
+        with scratch.open("wb") as file:
+            file.truncate(SCRATCH)
+        try:
+            status = subprocess.run(guest.arguments(made, job, folder, scratch=scratch), timeout=limit).returncode
+            reason = f"qemu ended with status {status}"
+        except subprocess.TimeoutExpired:
+            reason = f"it had {limit:g} s"
+    unpack(folder)
+    if (folder / "status").exists():
+        return int((folder / "status").read_text())
+    last = (folder / "console").read_text(errors="replace").splitlines()[-30:] if (folder / "console").exists() else []
+    print("\n".join([*last, f"The guest did not finish: {reason}. {folder} has its console and log"]), file=sys.stderr)
+    return 1
+
+
+def pack(root: Path, path: Path, arguments: Sequence[str]) -> None:
+    """Write an archive of what the guest does, and does it with."""
+
+    def belongs(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        info.uid = info.gid = 0
+        info.uname = info.gname = "root"
+        return None if info.name.endswith(("__pycache__", ".pyc")) else info
+
+    with tarfile.open(path, "w") as archive:
+        for path in (path for part in PARTS for path in sorted(root.glob(part))):
+            archive.add(path, str(path.relative_to(root)), filter=belongs)
+        archive.add(Path(__file__).parent / "inside", "job", filter=belongs)
+        text = "".join(f"{argument}\0" for argument in arguments).encode()
+        info = tarfile.TarInfo("arguments")
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text))
+
+
+def unpack(folder: Path) -> None:
+    """Put what the guest sent into the folder; one that ended early may have sent a part of it, or nothing."""
+    results = folder / "results"
+    if results.exists():
+        try:
+            with tarfile.open(results) as archive:
+                for member in archive:
+                    if member.isfile():
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        (folder / Path(member.name).name).write_bytes(content.read())
+        except tarfile.ReadError as error:
+            print(f"The results of the guest are not complete: {error}", file=sys.stderr)
+        results.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
