@@ -126,7 +126,7 @@ install:  ## install everything below DESTDIR
 	    "choose with PYTHON=/usr/bin/python3, or with another PREFIX" >&2; exit 1; }
 	install -d $(addprefix $(DESTDIR),$(PYTHON_LIB) /etc/ovirt-imageio/conf.d /usr/lib/ovirt-imageio/conf.d)
 	install -d $(DESTDIR)/var/log/ovirt-imageio
-	cd ovirt_imageio && find . -name '*.py' -o -name py.typed | sort | \
+	cd ovirt_imageio && find . -name '*.py' -o -name py.typed -o -name '*.html' | sort | \
 	    xargs -I @ install -D -m 644 @ $(DESTDIR)$(PYTHON_LIB)/ovirt_imageio/@
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(PROGRAMS)
 	sed -i '1s|^#!.*|#!$(PYTHON_PATH)|' $(addprefix $(DESTDIR)$(PREFIX)/bin/,$(notdir $(PROGRAMS)))

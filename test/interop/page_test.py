@@ -1,0 +1,409 @@
+"""The page for people in real browsers: what it shows, what it uploads, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import random
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes.chaos import ChaosProxy
+from real import daemon as real_daemon
+from real.browser import BROWSERS, Chromium, Page
+from real.daemon import Daemon
+
+from ovirt_imageio.qemu import img
+
+pytestmark = [
+    pytest.mark.storage,
+    pytest.mark.slow,
+    # A browser is large, and this machine may be busy.
+    pytest.mark.timeout(300),
+]
+
+MIB = 1024**2
+CONFIG = "[page]\nenable = true\n[local]\nenable = false\n"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory) -> Iterator[Daemon]:
+    with real_daemon.running(tmp_path_factory.mktemp("daemon"), CONFIG) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=BROWSERS)
+def browser(request, tmp_path_factory) -> Iterator[Page]:
+    kind = BROWSERS[request.param]
+    if kind.program is None:
+        pytest.skip(f"{request.param} is not installed")
+    with kind(tmp_path_factory.mktemp(request.param)) as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser) -> Iterator[Page]:
+    """A page about which nobody complains."""
+    browser.complaints.clear()
+    yield browser
+    browser.leave()
+    assert browser.complaints == []
+
+
+@pytest.fixture
+def chromium(tmp_path) -> Iterator[Chromium]:
+    if Chromium.program is None:
+        pytest.skip("chromium is not installed")
+    with Chromium(tmp_path / "profile", width=360) as narrow:
+        yield narrow
+
+
+def show(page: Page, daemon: Daemon, url: str, port: int = 0) -> None:
+    """Open the page of a disk, and wait until it has looked at the disk."""
+    page.open(f"https://localhost:{port or daemon.port}/view#{url.rpartition('/')[2]}")
+    page.wait("!document.getElementById('disk').hidden")
+    page.wait("!/looking|so far/.test(document.getElementById('data').textContent)")
+    page.wait("document.getElementById('hex').textContent")
+
+
+def upload(page: Page, path: Path) -> str:
+    """Choose a file; return what the page says in the end."""
+    page.choose("#file", path)
+    page.wait("document.getElementById('put-result').className")
+    page.wait("!upload.isRunning")
+    return page.text("#put-result")
+
+
+def result(page: Page) -> str:
+    page.wait("!upload.isRunning && document.getElementById('put-result').className")
+    return page.text("#put-result")
+
+
+def forgive(page: Page) -> None:
+    """Close the page; that its browser reports what failed is no fault."""
+    page.leave()
+    page.run("1")
+    page.complaints.clear()
+
+
+def pause_early(page: Page) -> None:
+    """Let an upload stop after its first piece, as if the button had been pressed."""
+    page.run(
+        "upload.done = (done => function (id) { done.call(this, id); if (!this.isPaused) this.pause(); })"
+        "(upload.done), 0"
+    )
+
+
+def make_disk(path: Path, size: int = 32 * MIB) -> bytes:
+    """Make a file with data and zeroes, in pieces of any length; return what is in it."""
+    chance = random.Random(7)
+    content = bytearray(size)
+    for start in range(0, size, 3 * MIB):
+        part = chance.randbytes(chance.choice([1, 4096, 300_000, 2 * MIB]))[: size - start]
+        content[start : start + len(part)] = part
+    path.write_bytes(content)
+    return bytes(content)
+
+
+def gpt(size: int, *parts: tuple[str, int, int]) -> bytes:
+    """Return the beginning of a disk with a GPT partition table: names, first and last sectors."""
+    kind = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4").bytes_le
+    entries = b"".join(
+        struct.pack("<16s16sQQQ72s", kind, uuid.uuid4().bytes_le, first, last, 0, name.encode("utf-16-le"))
+        for name, first, last in parts
+    ).ljust(128 * 128, b"\0")
+    head = struct.pack(
+        "<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, 1, size // 512 - 1, 34, size // 512 - 34,
+        uuid.uuid4().bytes_le, 2, 128, 128, zlib.crc32(entries),
+    )  # fmt: skip
+    protective = bytes(446) + struct.pack("<B3sB3sII", 0, b"\0\2\0", 0xEE, b"\xff\xff\xff", 1, size // 512 - 1)
+    return protective.ljust(510, b"\0") + b"\x55\xaa" + head.ljust(512, b"\0") + entries
+
+
+# --- What it shows ---
+
+
+def test_a_disk(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(64 * MIB)
+        file.write(gpt(64 * MIB, ("<b>boot</b>", 2048, 4095), ("root", 4096, 65535)))
+        os.pwrite(file.fileno(), b"x" * MIB, 32 * MIB)
+    url = daemon.add_ticket(url=f"file://{disk}", size=64 * MIB, filename="<img src=x>.raw", sparse=True)
+    show(page, daemon, url)
+    # A name is a name.
+    assert page.text("h1") == page.run("document.title") == "<img src=x>.raw"
+    assert page.text("#size") == "64 MiB (67,108,864 bytes)"
+    assert page.text("#data").startswith("1 MiB, 2 % of the disk")
+    assert page.text("#rights") == "read and write"
+    assert "does not run while this page is open" in page.text("#left")
+    assert page.text("#found") == "A GPT partition table."
+    cells = page.run("Array.from(document.querySelectorAll('#partitions tbody td'), cell => cell.textContent)")
+    assert cells == [
+        *("1", "Linux data", "1 MiB (1048576)", "1 MiB", "<b>boot</b>"),
+        *("2", "Linux data", "2 MiB (2097152)", "30 MiB", "root"),
+    ]
+    assert page.text("#hex").splitlines()[-1].endswith("U.")
+    page.run("look.show(33554432)")
+    page.wait("document.getElementById('hex').textContent.startsWith('0002000000  78 78')")
+
+
+def test_the_map_with_a_keyboard(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(64 * MIB)
+        os.pwrite(file.fileno(), b"x" * MIB, 63 * MIB)
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=64 * MIB))
+    assert "1 MiB of 64 MiB is data" in page.run("document.getElementById('map').getAttribute('aria-label')")
+
+    def press(key: str) -> str:
+        page.run(f"document.getElementById('map').dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}'}})) && 0")
+        return page.text("#spot")
+
+    assert press("ArrowRight").startswith("Offset 0 (0 bytes): zeroes, part of 63 MiB")
+    assert "data, part of 1 MiB from offset 66060288 on" in press("End")
+    assert press("Home").startswith("Offset 0")
+
+
+def test_downloads(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    content = make_disk(disk)
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=32 * MIB, filename="disk.raw", ops=["read"]))
+    page.wait("!document.getElementById('compact').hidden")
+    assert page.run("document.getElementById('put').hidden")
+    for link, name, check in [("raw", "disk.raw", is_same), ("qcow2", "disk.qcow2", is_qcow2)]:
+        path = page.run(f"document.getElementById('{link}').getAttribute('href')")
+        connection = daemon.connect()
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert answer.headers["content-disposition"] == f"attachment; filename={name}"
+            check(content, answer.read(), tmp_path)
+        finally:
+            connection.close()
+
+
+def is_same(content: bytes, got: bytes, folder: Path) -> None:
+    assert got == content
+
+
+def is_qcow2(content: bytes, got: bytes, folder: Path) -> None:
+    (folder / "got.qcow2").write_bytes(got)
+    img.convert(str(folder / "got.qcow2"), "qcow2", str(folder / "got.raw"), "raw")
+    assert (folder / "got.raw").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "offset, length, words",
+    [
+        ("0", "1M", "1 MiB loaded"),
+        ("64M", "1", "The disk ends at byte"),
+        ("x", "1", "not a number of bytes"),
+        ("0", "0", "Nothing was asked"),
+    ],
+)
+def test_a_part(page, daemon, tmp_path, offset, length, words):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(2 * MIB))
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=2 * MIB))
+    page.run("HTMLAnchorElement.prototype.click = () => {}, 0")
+    page.run(f"$('part-offset').value = '{offset}', $('part-length').value = '{length}', $('part').requestSubmit(), 0")
+    page.wait("$('part-result').className")
+    assert words in page.text("#part-result")
+
+
+def test_a_huge_disk(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    size = 8 * 1024**4
+    with open(disk, "wb") as file:
+        file.truncate(size)
+        os.pwrite(file.fileno(), b"x" * 4096, size - 4096)
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=size))
+    assert page.text("#size").startswith("8 TiB")
+    assert page.text("#data").startswith("4 KiB")
+
+
+def test_an_empty_disk(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    disk.touch()
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=0))
+    assert page.text("#hex") == "The disk has no bytes."
+
+
+# --- Upload ---
+
+
+def test_an_upload_whose_connections_are_cut(page, daemon, tmp_path):
+    """Three times; what was lost is sent again, and in the end the checksums agree."""
+    source, disk = tmp_path / "source", tmp_path / "disk"
+    content = make_disk(source, 40 * MIB + 12345)
+    size = 48 * MIB
+    disk.write_bytes(b"\xff" * size)
+    url = daemon.add_ticket(url=f"file://{disk}", size=size)
+    with ChaosProxy(("localhost", daemon.port), cuts=[2_000_000] * 8) as chaos:
+        show(page, daemon, url, chaos.port)
+        text = upload(page, source)
+        assert chaos.cut
+        forgive(page)
+    assert "verified: the disk equals the file" in text, text
+    assert disk.read_bytes() == content.ljust(size, b"\0")
+
+
+def test_an_upload_that_goes_on_after_a_reload(page, daemon, tmp_path):
+    source, disk = tmp_path / "source", tmp_path / "disk"
+    content = make_disk(source)
+    disk.write_bytes(bytes(32 * MIB))
+    url = daemon.add_ticket(url=f"file://{disk}", size=32 * MIB)
+    show(page, daemon, url)
+    # It stops after a few pieces.
+    pause_early(page)
+    page.choose("#file", source)
+    page.wait("upload.isPaused && JSON.parse(sessionStorage.getItem(upload.key())).pieces > 0")
+    page.run("upload.isRunning = false, 0")
+    page.run("sessionStorage.setItem('kept', sessionStorage.getItem(upload.key())), 0")
+    show(page, daemon, url)
+    page.run(
+        "upload.resume = (resume => async function () { await resume.call(this); window.resumed = this.next; })"
+        "(upload.resume), 0"
+    )
+    assert "verified" in upload(page, source)
+    assert page.run("window.resumed") > 0
+    assert disk.read_bytes() == content
+
+
+def test_what_the_page_remembers_is_not_believed(page, daemon, tmp_path):
+    """The disk is not what it was: the upload starts over."""
+    source, disk = tmp_path / "source", tmp_path / "disk"
+    content = make_disk(source)
+    disk.write_bytes(bytes(32 * MIB))
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=32 * MIB))
+    changed = int(source.stat().st_mtime * 1000)
+    for record in (f'{{"size": {32 * MIB}, "changed": {changed}, "pieces": 5}}', "nonsense"):
+        page.run(f"sessionStorage.setItem(upload.key(), '{record}'), 0")
+        assert "verified" in upload(page, source)
+        assert disk.read_bytes() == content
+        page.run("$('put-result').className = '', 0")
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("empty", b"", "is empty"),
+        ("large", bytes(4 * MIB + 1), "does not fit"),
+        ("disk.qcow2", b"QFI\xfb" + bytes(1000), "is a qcow2 image, not a raw image"),
+        ("disk.vmdk", b"KDMV" + bytes(1000), "is a VMDK image"),
+        ("disk.gz", b"\x1f\x8b\x08" + bytes(1000), "is compressed with gzip"),
+        ("disk.xz", b"\xfd7zXZ\0" + bytes(1000), "is compressed with xz"),
+    ],
+)
+def test_files_that_are_refused(page, daemon, tmp_path, name, content, words):
+    source, disk = tmp_path / name, tmp_path / "disk"
+    source.write_bytes(content)
+    disk.write_bytes(b"\xff" * 4 * MIB)
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=4 * MIB))
+    assert words in upload(page, source)
+    assert disk.read_bytes() == b"\xff" * 4 * MIB
+
+
+def test_a_file_that_changes_while_it_is_read(page, daemon, tmp_path):
+    source, disk = tmp_path / "source", tmp_path / "disk"
+    make_disk(source)
+    disk.write_bytes(bytes(32 * MIB))
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=32 * MIB))
+    pause_early(page)
+    page.choose("#file", source)
+    page.wait("upload.isPaused")
+    source.write_bytes(b"short")
+    page.run("upload.pause(), 0")
+    assert "changed while it was read" in result(page)
+
+
+def test_two_pages_upload_to_one_disk(page, daemon, tmp_path):
+    source, disk = tmp_path / "source", tmp_path / "disk"
+    source.write_bytes(b"x" * MIB)
+    disk.write_bytes(bytes(MIB))
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=MIB))
+    page.run("navigator.locks.request(`upload ${ticket}`, () => new Promise(() => {})), 0")
+    assert "Another page of this browser" in upload(page, source)
+    assert disk.read_bytes() == bytes(MIB)
+
+
+def test_a_ticket_that_ends_amid_an_upload(page, daemon, tmp_path):
+    source, disk = tmp_path / "source", tmp_path / "disk"
+    make_disk(source)
+    disk.write_bytes(bytes(32 * MIB))
+    url = daemon.add_ticket(url=f"file://{disk}", size=32 * MIB)
+    show(page, daemon, url)
+    pause_early(page)
+    page.choose("#file", source)
+    page.wait("upload.isPaused")
+    daemon.control("DELETE", f"/tickets/{url.rpartition('/')[2]}")
+    page.run("upload.pause(), 0")
+    assert "This ticket has ended" in result(page)
+    forgive(page)
+
+
+# --- What it cannot show ---
+
+
+@pytest.mark.parametrize("ticket", ["", "unknown", "%E0%A4%A"])
+def test_no_such_ticket(page, daemon, ticket):
+    page.open(f"https://localhost:{daemon.port}/view#{ticket}")
+    page.wait("!document.getElementById('ask').hidden")
+    assert page.run("document.getElementById('disk').hidden")
+    if ticket:
+        page.wait("document.getElementById('message').textContent")
+        assert "This ticket has ended, or never existed" in page.text("#message")
+    forgive(page)
+
+
+def test_a_transfer_url_is_pasted(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    url = daemon.add_ticket(url=f"file://{disk}", size=MIB)
+    page.open(f"https://localhost:{daemon.port}/view")
+    page.wait("!document.getElementById('ask').hidden")
+    page.run(f"$('ticket').value = '{url}', $('ask').requestSubmit(), 0")
+    page.wait("!document.getElementById('disk').hidden")
+
+
+def test_a_server_that_goes_away(page, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    with real_daemon.running(tmp_path / "daemon", CONFIG) as running:
+        show(page, running, running.add_ticket(url=f"file://{disk}", size=MIB))
+    page.run("poll()")
+    assert "The server cannot be reached" in page.text("#message")
+    forgive(page)
+
+
+# --- For everybody ---
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stops_a_screen_reader(chromium, daemon, tmp_path, scheme):
+    """At 360 pixels, in both colors; and nothing is wider than the window."""
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(64 * MIB)
+        file.write(gpt(64 * MIB, ("boot", 2048, 4095)))
+    chromium.emulate(scheme)
+    show(chromium, daemon, daemon.add_ticket(url=f"file://{disk}", size=64 * MIB))
+    axe = importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    chromium.run(f"{axe}; 0")
+    found = chromium.run("axe.run().then(all => all.violations.map(one => [one.id, one.nodes.map(node => node.html)]))")
+    assert found == []
+    assert chromium.run("document.documentElement.scrollWidth <= innerWidth")
+    assert chromium.complaints == []
+
+
+def test_the_ticket_reaches_no_log(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    url = daemon.add_ticket(url=f"file://{disk}", size=MIB)
+    show(page, daemon, url)
+    assert url.rpartition("/")[2] not in daemon.log()
