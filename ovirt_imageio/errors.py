@@ -17,6 +17,7 @@
     ├── RangeNotSatisfiable       beyond the end of the ticket or the disk
     ├── PartialContent            the data ended before the size that was promised
     ├── OperationCanceled         a running operation was asked to stop
+    ├── ServiceStops              ... because the service stops, which may be a restart
     ├── BrokenProtocol            a client broke the rules of the protocol that it asked for
     ├── ClosedBackend             used after close
     └── StorageError              the disk, or what stands between us and it, failed
@@ -61,6 +62,7 @@ __all__ = [
     "OriginError",
     "PartialContent",
     "RangeNotSatisfiable",
+    "ServiceStops",
     "StorageError",
     "TooManyConnections",
     "TransferBusy",
@@ -236,10 +238,17 @@ class BrokenProtocol(Error):
 
 
 class OperationCanceled(Error):
-    """The ticket was canceled, or the service is stopping."""
+    """The ticket was canceled, or whoever wanted this wants it no more."""
 
     def __str__(self) -> str:
         return "The operation was canceled"
+
+
+class ServiceStops(Error):
+    """The service stops while it works on this; if that is a restart, the next try will do."""
+
+    def __str__(self) -> str:
+        return "The service stops, and may be back soon: try again"
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ import secrets
 from typing import Any, Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.cutter import Cutter
+from ovirt_imageio.auth.cutter import CANCELED, STOPPED, Cutter
 from ovirt_imageio.auth.lease import TRANSITIONS, Event, Lease, State
 from ovirt_imageio.auth.links import Connection, Link, Links, Running
 from ovirt_imageio.auth.news import News
@@ -65,13 +65,18 @@ class Books:
     # --- Uses of the disk --------------------------------------------------------------------------------------------
 
     def authorize(self, right: str, now: float) -> None:
-        """Raise errors.NoSuchTicket or errors.NotPermitted unless the ticket allows to "read" or "write" now."""
+        """Raise what refusal() returns, or errors.NotPermitted, unless the ticket allows to "read" or "write" now."""
         if self._lease.is_expired(now):
             self.observe(now)
         if self._state is not State.OPEN or self._lease.is_expired(now):
-            raise errors.NoSuchTicket()
+            raise self.refusal()
         if not self.ticket.can(right):
             raise errors.NotPermitted(right)
+
+    def refusal(self) -> errors.Error:
+        """Return why nothing may begin: the ticket expired or was removed, or the service stops."""
+        is_stopped = self._state is not State.OPEN and not self._is_removed
+        return errors.ServiceStops() if is_stopped else errors.NoSuchTicket()
 
     def enter(self, right: str, connection: Connection, now: float) -> tuple[Link, bool]:
         """Let a request use the disk until leave(): return the link of its connection, and whether that is new.
@@ -101,7 +106,7 @@ class Books:
     def begin_opening(self, link: Link, now: float) -> Lifeline:
         """Note that the backend of a link is being opened, by a thread that holds the line which is returned.
 
-        Raises errors.NoSuchTicket.
+        Raises what refusal() returns.
         """
         self._require_open()
         return self.links.begin_opening(link, now)
@@ -131,7 +136,7 @@ class Books:
     def begin(self, operation: Operation, link: Link, now: float) -> tuple[Running, set[Running]]:
         """Note that an operation runs; return it, and the changes of the same range that began before.
 
-        Raises errors.NoSuchTicket.
+        Raises what refusal() returns.
         """
         self._require_open()
         running = Running(operation, link, now)
@@ -191,7 +196,7 @@ class Books:
         """Cut what is to be cut by now; return whether this is to be called again soon."""
         self.observe(now)
         if self._state is State.CANCELING:
-            self._cutter.cut_canceled_again(now)
+            self._cutter.cut_canceled_again(now, self._cancel_reason())
         elif self._lease.is_expired(now):
             self._cutter.cut_expired()
         self._is_attended = self._state is State.CANCELING or self.links.is_busy
@@ -222,7 +227,7 @@ class Books:
             self._advance(Event.CANCEL)
         # Those that were asked to end already have time until the next tick, however often we are called.
         self._cutter.end_grace(now + grace)
-        self._cutter.cut_canceled(now)
+        self._cutter.cut_canceled(now, self._cancel_reason())
         idle = self.links.take_backends(self.links.idle(), now)
         self._settle()
         return idle
@@ -314,7 +319,10 @@ class Books:
 
     def _require_open(self) -> None:
         if self._state is not State.OPEN:
-            raise errors.NoSuchTicket()
+            raise self.refusal()
+
+    def _cancel_reason(self) -> str:
+        return CANCELED if self._is_removed else STOPPED
 
     def _settle(self) -> None:
         """Let a canceled transfer end when nothing is left of it."""

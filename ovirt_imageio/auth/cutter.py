@@ -1,6 +1,7 @@
 """What of a transfer is cut, when, and why.
 
     canceled    reads at once; changes when their grace ends; what has everything of its client never
+    stopped     the same, as the service stops: the client is told to try again
     expired     whatever stood still until its ticket expired
     stalled     what has stood still for the longest, when one connection more wants to use the ticket
 
@@ -17,7 +18,7 @@ import math
 from ovirt_imageio import errors
 from ovirt_imageio.auth.links import Link, Links, Running
 
-__all__ = ["MAX_CONNECTIONS", "Cutter"]
+__all__ = ["CANCELED", "MAX_CONNECTIONS", "STOPPED", "Cutter"]
 
 log = logging.getLogger("auth")
 
@@ -29,6 +30,7 @@ MAX_CONNECTIONS = 128
 STALLED_SECONDS = 10.0
 
 CANCELED = "its ticket was canceled"
+STOPPED = "the service stops"
 EXPIRED = "it stood still until its ticket expired"
 STALLED = "it stood still, and its ticket has no more connections to spare"
 
@@ -51,19 +53,19 @@ class Cutter:
         """Give changes time until then; an earlier end holds."""
         self._grace_ends = min(self._grace_ends, when)
 
-    def cut_canceled(self, now: float) -> None:
+    def cut_canceled(self, now: float, reason: str = CANCELED) -> None:
         """Cut what a canceled ticket does not permit any more, and that was not cut yet."""
-        self._cut_openings(CANCELED)
+        self._cut_openings(reason)
         for running in self._links.running:
             if running.cut_reason is None and self._may_be_cut(running, now):
-                self._cut(running, CANCELED)
+                self._cut(running, reason)
 
-    def cut_canceled_again(self, now: float) -> None:
+    def cut_canceled_again(self, now: float, reason: str = CANCELED) -> None:
         """Cut it, and interrupt what was asked to end and did not."""
-        self._cut_openings(CANCELED)
+        self._cut_openings(reason)
         for running in self._links.running:
             if self._may_be_cut(running, now):
-                self._cut(running, CANCELED)
+                self._cut(running, reason)
         for link in self._links.between_operations():
             if link.backend is not None:
                 link.backend.interrupt()

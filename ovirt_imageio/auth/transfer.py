@@ -26,7 +26,7 @@ from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.books import Books
-from ovirt_imageio.auth.cutter import MAX_CONNECTIONS
+from ovirt_imageio.auth.cutter import MAX_CONNECTIONS, STOPPED
 from ovirt_imageio.auth.links import Connection, Link, Running
 from ovirt_imageio.auth.news import News
 from ovirt_imageio.auth.observer import TicketObserver
@@ -119,7 +119,7 @@ class Transfer:
     def run(self, operation: Operation, link: Link) -> None:
         """Run the operation on the backend of the link, and account for what it moves, whatever comes of it.
 
-        Raises what the operation raises; errors.OperationCanceled if it was cut.
+        Raises what the operation raises; errors.OperationCanceled if it was cut, errors.ServiceStops if by a stop.
         """
         with self._lock:
             now = self._clock()
@@ -143,7 +143,8 @@ class Transfer:
             # Kept in no variable that outlives this block: its traceback holds the frame, and that all buffers.
             self._finish(running, error)
             if running.cut_reason is not None and isinstance(error, Exception):
-                raise errors.OperationCanceled() from error
+                is_stopped = running.cut_reason == STOPPED
+                raise errors.ServiceStops() if is_stopped else errors.OperationCanceled() from error
             raise
         self._finish(running, None)
 
@@ -305,9 +306,9 @@ class Transfer:
                     self._books.note_opened(link, backend)
                 undo.pop_all()
         except (errors.Error, OSError) as e:
-            if line.is_cut:
-                raise errors.NoSuchTicket() from e
             with self._lock:
+                if line.is_cut:
+                    raise self._books.refusal() from e
                 self._books.note_failure(e)
             raise
         finally:

@@ -21,6 +21,7 @@ STATUS: Mapping[type[errors.Error], HTTPStatus] = {
     errors.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     errors.AuthorizationError: HTTPStatus.FORBIDDEN,
     errors.OperationCanceled: HTTPStatus.FORBIDDEN,
+    errors.ServiceStops: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.TransferBusy: HTTPStatus.CONFLICT,
     errors.TooManyConnections: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -33,6 +34,9 @@ STATUS: Mapping[type[errors.Error], HTTPStatus] = {
 
 # Seconds after which a ticket may have a connection to spare: one that stands still gives way by then.
 RETRY_AFTER = 10
+
+# A restart takes a second or two.
+RETRY_SOON = 1
 
 # After these nothing that follows on the connection could succeed either.
 CLOSING = (errors.NotAuthenticated, errors.AuthorizationError, errors.OperationCanceled)
@@ -52,6 +56,8 @@ def translate(error: Exception) -> Optional[Refusal]:
         headers["www-authenticate"] = "Signed-Token"
     elif isinstance(error, errors.TooManyConnections):
         headers["retry-after"] = str(RETRY_AFTER)
+    elif isinstance(error, errors.ServiceStops):
+        headers["retry-after"] = str(RETRY_SOON)
     return Refusal(_status(error), str(error), headers, close=isinstance(error, CLOSING))
 
 

@@ -81,7 +81,7 @@ class Listeners:
         local = routes.images(self.store, metrics, offered, view)
         remote = local
         self._sessions = open_sessions(config, options, self.store) if config.sessions.enable else None
-        if self._sessions:
+        if self._sessions is not None:
             remote = routes.with_sessions(self.store, metrics, offered, self._sessions, view)
         control = routes.control(self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout)
         with contextlib.ExitStack() as scope:
@@ -138,7 +138,7 @@ class Listeners:
     def record(self) -> dict[str, Any]:
         """Return what another process needs to go on with the tickets, as a JSON object; called after stop()."""
         tickets = [record.describe() for record in self.store.record(self._stopped or time.monotonic())]
-        return {"tickets": tickets, "sessions": self._sessions.record() if self._sessions else []}
+        return {"tickets": tickets, "sessions": [] if self._sessions is None else self._sessions.record()}
 
     def resume(self, document: Mapping[str, Any]) -> None:
         """Go on with the tickets of another process; called before start(). Raises errors.InvalidValue."""
@@ -146,7 +146,7 @@ class Listeners:
             if not isinstance(document.get(name), list):
                 raise errors.InvalidValue(name, type(document.get(name)).__name__, "a list")
         self.store.resume(document["tickets"])
-        if self._sessions:
+        if self._sessions is not None:
             self._sessions.resume(document["sessions"])
 
     def reload_certificate(self) -> None:

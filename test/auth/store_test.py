@@ -496,7 +496,7 @@ def test_stop_cuts_everything(backends, runner):
     with Store(backends) as store:
         store.add(document())
         connection, run = begin(runner, store)
-    assert isinstance(run.wait(), errors.OperationCanceled)
+    assert isinstance(run.wait(), errors.ServiceStops)
     assert connection.is_aborted
     backends.wait_closed()
 

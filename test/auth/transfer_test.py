@@ -1015,7 +1015,9 @@ def test_what_the_stop_cuts_is_no_loss(transfer, connection, runner, clock):
         disk.backend.writes.note_write()
     run = runner.start(transfer, connection)
     transfer.stop()
-    transfer.stop()
-    assert isinstance(run.wait(), errors.OperationCanceled)
+    transfer.tick()
+    assert isinstance(run.wait(), errors.ServiceStops)
+    with pytest.raises(errors.ServiceStops):
+        transfer.authorize("write")
     connection.close()
     assert not transfer.record(clock()).has_loss

@@ -24,7 +24,7 @@ EXAMPLES = {
     # An unsafe image is an error of the client library: no request meets it.
     500: [errors.StorageError("read", "EIO"), errors.ClosedBackend("file"), errors.UnsafeImage("x", "it lies")],
     502: [errors.BackendUntrusted("open", "the certificate is of somebody else")],
-    503: [errors.BackendUnavailable("open", "gone"), errors.TooManyConnections(128)],
+    503: [errors.BackendUnavailable("open", "gone"), errors.TooManyConnections(128), errors.ServiceStops()],
     504: [errors.BackendTimeout("read", "slow")],
     507: [errors.NoSpace("write", "full")],
 }
@@ -60,6 +60,10 @@ def test_others_may_try_again(error):
 
 def test_too_many_connections_tell_when_to_come_back():
     assert translate(errors.TooManyConnections(128)).headers == {"retry-after": "10"}
+
+
+def test_a_stop_may_be_a_restart():
+    assert translate(errors.ServiceStops()).headers == {"retry-after": "1"}
 
 
 def test_a_range_error_tells_the_size():

@@ -112,6 +112,30 @@ def test_clients_wait_while_no_daemon_runs(manager, image):
             assert stream.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
+def test_an_upload_that_the_drain_cuts_may_be_repeated(manager, image):
+    """It is cut, or told to try again; it is not told that there is no such ticket, which is final."""
+    own = started(manager)
+    url = add(own, image)
+    data = os.urandom(SIZE)
+    connection = own.connect()
+    connection.putrequest("PUT", "/images/" + url.rpartition("/")[2])
+    connection.putheader("Content-Length", str(SIZE))
+    connection.endheaders(data[:MiB])
+    wait_until(lambda: info(own)["active"])
+    assert manager.end(signal.SIGTERM) == 0
+    try:
+        response = connection.getresponse()
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
+    except CUT:
+        pass
+    connection.close()
+    manager.start()
+    assert ask(own, "PUT", url, data)[0] == 200
+    assert image.read_bytes() == data
+    # What was cut has lost nothing that a flush would have to tell of.
+    assert ask(own, "PATCH", url, b'{"op": "flush"}')[0] == 200
+
+
 class Worker(threading.Thread):
     """A client that writes and reads its own disk until it is told to end, and tries again what was cut."""
 
@@ -121,7 +145,7 @@ class Worker(threading.Thread):
         self.path.write_bytes(bytes(SIZE))
         self.url = own.add_ticket(url=f"file://{self.path}", size=SIZE)
         self.own, self.is_over = own, is_over
-        self.rounds = self.cuts = 0
+        self.rounds = 0
         self.faults = []
 
     def run(self):
@@ -137,11 +161,14 @@ class Worker(threading.Thread):
         """Send a request until it is not cut; return status and body."""
         while True:
             try:
-                return ask(self.own, method, self.url, body)[:2]
+                status, found, _ = ask(self.own, method, self.url, body)
             except ConnectionRefusedError as error:
                 return 0, str(error)
             except CUT:
-                self.cuts += 1
+                continue
+            # As curl --retry does.
+            if status != 503:
+                return status, found
 
 
 def test_nobody_notices(manager, tmp_path):
