@@ -125,7 +125,8 @@ class Gate:
 
     @property
     def _is_amid_request(self) -> bool:
-        return self._start < self._end or self._ledger.is_amid_request
+        # What comes behind a good-bye is never looked at.
+        return not self._ledger.is_over and (self._start < self._end or self._ledger.is_amid_request)
 
     # --- From one to the other ---------------------------------------------------------------------------------------
 

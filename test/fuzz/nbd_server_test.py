@@ -1,22 +1,35 @@
 """Whatever an NBD client and server send through us is understood, or ends in the fault of one of them; and no request
-passes that was not offered, no reply that was not asked for.
+passes that was not offered, no reply that was not asked for. What a client gets to hear, and what becomes of the disk,
+does not depend on whether we are the server or stand before it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import struct
+import threading
+from typing import NamedTuple
 
+import pytest
+from fakes.nbdexport import Failures, SocketChannel, Watching
+from fakes.waiting import DEADLINE
 from fuzz.mutations import mutated
+from fuzz.nbd_inputs import REQUESTS as INPUTS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovirt_imageio.nbd import offer
+from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.nbd import export, offer, requests
 from ovirt_imageio.nbd.errors import ClientFault, ProtocolError
+from ovirt_imageio.nbd.gate import Gate
 from ovirt_imageio.nbd.handshake import Agreement, Receive
+from ovirt_imageio.nbd.inbox import Inbox
 from ovirt_imageio.nbd.ledger import Ledger
 from ovirt_imageio.nbd.offer import Offer
-from ovirt_imageio.nbd.requests import Rules
+from ovirt_imageio.nbd.requests import Request, Rules
 from ovirt_imageio.nbd.wire import ExportFlag, Mode
+from ovirt_imageio.net.stream import Stream
 
 SIZE = 64 * 1024
 OFFER = Offer(SIZE, ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH, contexts={0: "base:allocation"})
@@ -129,3 +142,155 @@ def check_requests(book: Ledger, data: bytes) -> None:
         assert (part.refused is None) == (not part.code)
         position = part.end
     assert position <= book.taken <= len(data)
+
+
+# --- The server, and the gate before a server ------------------------------------------------------------------------
+
+# The disk is larger than what the client was offered: the rest is not its business.
+DISK = bytes(range(256)) * 512
+FLAGS = ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH | ExportFlag.SEND_FUA | ExportFlag.SEND_WRITE_ZEROES
+FLAGS |= ExportFlag.SEND_DF
+TICKET = Offer(SIZE, FLAGS, contexts={0: "base:allocation"})
+WHOLE = Offer(len(DISK), FLAGS, contexts={0: "base:allocation"})
+
+
+class Outcome(NamedTuple):
+    """What a client heard by cookie, the error and everything else; its end, "left" or "fault"; and the disk."""
+
+    errors: dict[int, int]
+    answers: dict[int, bytes]
+    end: str
+    disk: bytes
+
+
+class Recording:
+    """A channel from a client that sends these bytes and leaves."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = data
+        self.answers = b""
+
+    def readinto(self, view: memoryview) -> int:
+        """Read what it sends."""
+        part, self._left = self._left[: len(view)], self._left[len(view) :]
+        view[: len(part)] = part
+        return len(part)
+
+    wait = readinto
+
+    def send_parts(self, parts) -> None:
+        """Note what it hears."""
+        self.answers += b"".join(parts)
+
+
+def agreed_on(mode: Mode) -> Agreement:
+    return Agreement(mode, {} if mode is Mode.SIMPLE else {0: "base:allocation"})
+
+
+def serve(mode: Mode, data: bytes) -> Outcome:
+    """Serve the client ourselves."""
+    disk = bytearray(DISK)
+    channel = Recording(data)
+    end = "left"
+    try:
+        export.answer(Inbox(channel), channel, MemoryBackend(disk), TICKET, agreed_on(mode), Watching())
+    except ClientFault as fault:
+        assert str(fault).isprintable()
+        end = "fault"
+    return Outcome(*parse(mode, channel.answers, reads(mode, data)), end, bytes(disk))
+
+
+def stand_before(mode: Mode, data: bytes) -> Outcome:
+    """Stand between the client and a server, which is ours, and has the whole disk."""
+    disk = bytearray(DISK)
+    with contextlib.ExitStack() as scope:
+        ours, theirs, near, far = (scope.enter_context(end) for _ in range(2) for end in socket.socketpair())
+        server = threading.Thread(target=answer, args=(far, mode, disk))
+        server.start()
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        channel = SocketChannel(ours, DEADLINE)
+        end = "left"
+        try:
+            stream = Stream(near, DEADLINE, Failures())
+            Gate(Inbox(channel), channel, stream, TICKET, agreed_on(mode), Watching()).run()
+        except ClientFault as fault:
+            assert str(fault).isprintable()
+            end = "fault"
+        near.shutdown(socket.SHUT_RDWR)
+        ours.shutdown(socket.SHUT_WR)
+        with theirs.makefile("rb") as file:
+            answers = file.read()
+        server.join(DEADLINE)
+    return Outcome(*parse(mode, answers, reads(mode, data)), end, bytes(disk))
+
+
+def answer(sock: socket.socket, mode: Mode, disk: bytearray) -> None:
+    channel = SocketChannel(sock, DEADLINE)
+    with contextlib.suppress(ClientFault, OSError):
+        export.answer(Inbox(channel), channel, MemoryBackend(disk), WHOLE, agreed_on(mode), Watching())
+
+
+def reads(mode: Mode, data: bytes) -> dict[int, int]:
+    """Return how long the reads are that a client asks for: nothing else tells it in a simple reply."""
+    return {request.cookie: request.length for request in walk(mode, data) if request.command == 0}
+
+
+def parse(mode: Mode, answers: bytes, lengths: dict[int, int]) -> tuple[dict[int, int], dict[int, bytes]]:
+    """Take answers apart: the error of each cookie, and what else came for it, without the words of an error."""
+    errors: dict[int, int] = {}
+    payloads: dict[int, bytes] = {}
+    while answers:
+        if mode is Mode.SIMPLE:
+            layout = ">IIQ"
+            _, code, cookie = struct.unpack_from(layout, answers)
+            is_error, length = code != 0, 0 if code else lengths.get(cookie, 0)
+        else:
+            layout = ">IHHQQQ" if mode is Mode.EXTENDED else ">IHHQI"
+            _, _, kind, cookie, *_, length = struct.unpack_from(layout, answers)
+            is_error = kind & 0x8000 != 0
+        answers = answers[struct.calcsize(layout) :]
+        payload, answers = answers[:length], answers[length:]
+        assert len(payload) == length
+        if is_error and mode is not Mode.SIMPLE:
+            (code,) = struct.unpack_from(">I", payload)
+        errors[cookie] = code if is_error else 0
+        payloads[cookie] = payloads.get(cookie, b"") + (b"" if is_error else payload)
+    return errors, payloads
+
+
+def walk(mode: Mode, data: bytes) -> list[Request]:
+    """Return the requests that are whole in what a client sends, up to its good-bye or its fault."""
+    found = []
+    with contextlib.suppress(ClientFault):
+        position = 0
+        while (request := requests.find(bytearray(data), position, len(data), mode)) and request.command != 2:
+            found.append(request)
+            position += (32 if mode is Mode.EXTENDED else 28) + request.payload
+    return found
+
+
+@given(st.sampled_from([*Mode]), st.lists(REQUESTS, max_size=6), st.data())
+def test_server_or_gate(mode, asked, choices):
+    data = b"".join(ask(mode, command, cookie, *rest) for cookie, (command, _, *rest) in enumerate(asked))
+    data = mutated(data, choices.draw)
+    served, passed = serve(mode, data), stand_before(mode, data)
+    assert served.disk[SIZE:] == passed.disk[SIZE:] == DISK[SIZE:]
+    cookies = [request.cookie for request in walk(mode, data)]
+    if len(set(cookies)) < len(cookies):
+        # Which of two answers is that of which is not known; a server may bear it, the gate does not.
+        return
+    assert served.end == passed.end
+    if served.end == "left":
+        assert served == passed
+    else:
+        # The gate sends no answers that it had.
+        assert passed.errors.items() <= served.errors.items()
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs(name):
+    mode, data, answers, end = INPUTS[name]
+    for outcome in serve(mode, data), stand_before(mode, data):
+        assert (outcome.errors, outcome.end) == (answers, end)
+        assert outcome.disk[SIZE:] == DISK[SIZE:]

@@ -10,7 +10,9 @@ import itertools
 import socket
 import struct
 
+import pytest
 from fuzz.mutations import mutated
+from fuzz.nbd_inputs import REPLIES, ask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +20,13 @@ from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.nbd import handshake, status, wire
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.errors import ConnectionDead, ProtocolError, Refused, RequestFailed
-from ovirt_imageio.nbd.handshake import Export, Receive
+from ovirt_imageio.nbd.handshake import Agreement, Export, Receive
+from ovirt_imageio.nbd.ledger import Ledger
+from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.replies import Data, Done, Hole, Replies, SentCommand
+from ovirt_imageio.nbd.requests import Rules
 from ovirt_imageio.nbd.stream import ServerStream
-from ovirt_imageio.nbd.wire import Chunk, Info, Mode, Option, Reply
+from ovirt_imageio.nbd.wire import Chunk, ExportFlag, Info, Mode, Option, Reply
 
 # No script is longer than this, so a loop of more steps than this does not come to an end.
 MAX_STEPS = 100_000
@@ -206,6 +211,63 @@ def test_any_replies(mode, data):
 @given(st.sampled_from([Mode.STRUCTURED, Mode.EXTENDED]), st.lists(any_chunks, max_size=20))
 def test_any_chunks(mode, chunks):
     receive(mode, b"".join(chunks))
+
+
+# What was asked for where the table tells what a server sends, by cookie.
+ASKED = [
+    (wire.Command.READ, OFFSET, LENGTH),
+    (wire.Command.READ, OFFSET, LENGTH),
+    (wire.Command.BLOCK_STATUS, OFFSET, LENGTH),
+    (wire.Command.FLUSH, 0, 0),
+]
+# What every server of the table has; simple replies do not go with contexts.
+CONTEXT = {Mode.SIMPLE: {}, Mode.STRUCTURED: {0: "base:allocation"}, Mode.EXTENDED: {0: "base:allocation"}}
+
+
+def ask_client(mode, data):
+    """Return how many commands end well, and how many fail, when a server sends this; and the verdict of our client."""
+    replies = Replies(Export("", 2**40, 0, mode, CONTEXT[mode]))
+    for asked in ASKED:
+        replies.add(SentCommand(*asked))
+    good = failed = 0
+    try:
+        for step in replies:
+            if isinstance(step, Done):
+                good += step.command.error is None
+                failed += step.command.error is not None
+                if not data:
+                    break
+            elif not isinstance(step, Hole):
+                size = step.length if isinstance(step, Data) else len(step)
+                if size > len(data):
+                    return (good, failed), "more"
+                if not isinstance(step, Data):
+                    step[:] = data[:size]
+                data = data[size:]
+    except ProtocolError:
+        return (good, failed), "fault"
+    return (good, failed), "good"
+
+
+def ask_gate(mode, data):
+    """Return the verdict of our gate: of the part of it that knows the protocol."""
+    offer = Offer(2**40, ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH)
+    book = Ledger(Rules(offer, Agreement(mode, CONTEXT[mode])), mode)
+    for cookie, (command, offset, length) in enumerate(ASKED):
+        request = bytearray(ask(command, cookie, offset, length, long=mode is Mode.EXTENDED))
+        list(book.take_requests(memoryview(request)))
+    try:
+        book.take_replies(memoryview(data))
+    except ProtocolError:
+        return "fault"
+    return "good" if book.is_between_replies else "more"
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_inputs(name):
+    mode, data, ended, of_client, of_gate = REPLIES[name]
+    assert ask_client(mode, data) == (ended, of_client)
+    assert ask_gate(mode, data) == of_gate
 
 
 # The whole client
