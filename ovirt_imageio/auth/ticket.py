@@ -51,9 +51,9 @@ class Ticket:
     timeout: int
     inactivity_timeout: int
     transfer_id: str
-    filename: Optional[str] = None
-    sparse: bool = False
-    dirty: bool = False
+    filename: Optional[str]
+    sparse: bool
+    dirty: bool
 
     def can(self, operation: str) -> bool:
         """True if the ticket permits to "read" or "write". What may be written may be read, too."""

@@ -40,7 +40,7 @@ class Ranges:
         self._limit = limit
         self._count = 0
         # Parallel arrays of starts and ends, in chunks. _firsts has the first start of each chunk, but 0 for chunk 0:
-        # so every offset belongs to one. Only chunk 0 may be empty.
+        # so every offset belongs to one. A chunk is empty only when there is no other one.
         self._firsts = [0]
         self._starts = [array("q")]
         self._ends = [array("q")]
@@ -83,7 +83,7 @@ class Ranges:
     def missing(self, start: int, end: int) -> int:
         """Return how many of the bytes from start up to, but not including, end were not added."""
         count = end - start
-        chunk, index = self._last_before(start) or self._first()
+        chunk, index = self._last_before(start) or (0, 0)
         while chunk < len(self._starts):
             starts, ends = self._starts[chunk], self._ends[chunk]
             while index < len(starts):
@@ -114,13 +114,10 @@ class Ranges:
 
     def _join(self, start: int, end: int) -> tuple[int, int]:
         """Take out the neighbour of an island that does not fit any more; return the island that spans both."""
-        place = self._last_before(start) or self._first()
+        place = self._last_before(start) or (0, 0)
         left, right = self._starts[place[0]][place[1]], self._ends[place[0]][place[1]]
         self._remove(*place)
         return min(left, start), max(right, end)
-
-    def _first(self) -> tuple[int, int]:
-        return (0 if self._starts[0] else 1), 0
 
     def _split(self, chunk: int) -> None:
         """Move the upper half of a chunk to a new one behind it."""
@@ -134,9 +131,8 @@ class Ranges:
         starts = self._starts[chunk]
         del starts[index], self._ends[chunk][index]
         self._count -= 1
-        if chunk == 0:
-            return
-        if not starts:
-            del self._firsts[chunk], self._starts[chunk], self._ends[chunk]
-        elif index == 0:
+        if starts:
             self._firsts[chunk] = starts[0]
+        elif len(self._firsts) > 1:
+            del self._firsts[chunk], self._starts[chunk], self._ends[chunk]
+        self._firsts[0] = 0

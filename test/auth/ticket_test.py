@@ -67,6 +67,26 @@ def test_good_sizes(value):
     assert parse(document(size=value)).size == value
 
 
+@pytest.mark.parametrize(
+    "key, longest",
+    [("uuid", "u" * 255), ("transfer_id", "t" * 255), ("filename", "f" * 1024), ("url", "file:/" + "x" * 8186)],
+)
+def test_longest_texts(key, longest):
+    assert len(str(getattr(parse(document(**{key: longest})), key))) >= len(longest)
+    with pytest.raises(errors.InvalidTicket, match=f"^Invalid {key} "):
+        parse(document(**{key: longest + "x"}))
+
+
+@pytest.mark.parametrize("key", ["timeout", "inactivity_timeout"])
+def test_longest_times(key):
+    """The engine reads them as 32-bit integers with a sign."""
+    assert getattr(parse(document(**{key: 2147483647})), key) == 2147483647
+    assert getattr(parse_changes({key: 2147483647}), key) == 2147483647
+    for read in (lambda: parse(document(**{key: 2147483648})), lambda: parse_changes({key: 2147483648})):
+        with pytest.raises(errors.InvalidTicket, match=f"^Invalid {key} "):
+            read()
+
+
 def test_default_inactivity_timeout():
     assert parse(document(), inactivity_timeout=17).inactivity_timeout == 17
     assert parse(document(inactivity_timeout=0), inactivity_timeout=17).inactivity_timeout == 17

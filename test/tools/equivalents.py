@@ -10,6 +10,18 @@ __all__ = ["EQUIVALENTS"]
 PIECE = "piece = memoryview(bytearray(min(PIECE, limit + 1 if self.length is None else self.length)))"
 
 EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
+    "geometry/ranges": {
+        ("CHUNK = 1024", "1024 to 1025"): "a bound: as good",
+        ("CHUNK = 1024", "1024 to 1023"): "a bound: as good",
+        ("if len(starts) > CHUNK:", "Gt to GtE"): "a bound: as good",
+        ("LIMIT = 1024 * 1024", "1024 to 1025"): "a bound: as good",
+        ("LIMIT = 1024 * 1024", "1024 to 1023"): "a bound: as good",
+        ("self._firsts = [0]", "0 to -1"): "no offset is below 0",
+        ("self._firsts[0] = 0", "0 to -1"): "no offset is below 0",
+        ("if left <= start:", "LtE to Lt"): "the island is made again instead of longer",
+        ("if starts[index] >= end:", "GtE to Gt"): "looks at one island more, which misses nothing",
+        ("half = len(self._starts[chunk]) // 2", "2 to 3"): "a bound: as good",
+    },
     "httpd/body": {
         ("PIECE = 64 * 1024", "64 to 65"): "a bound: as good",
         ("PIECE = 64 * 1024", "64 to 63"): "a bound: as good",
