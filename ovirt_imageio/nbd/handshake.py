@@ -128,10 +128,11 @@ def negotiate(
         yield from start_tls()
     mode = yield from choose_mode(Mode.EXTENDED if like is None else like.mode)
     contexts: dict[int, str] = {}
-    if mode is not Mode.SIMPLE and like is None:
-        contexts = yield from choose_contexts(name, dirty)
-    elif mode is not Mode.SIMPLE and like is not None and like.contexts:
-        contexts = yield from find_contexts(name, list(like.contexts.values()))
+    if mode is not Mode.SIMPLE:
+        if like is None:
+            contexts = yield from choose_contexts(name, dirty)
+        elif like.contexts:
+            contexts = yield from find_contexts(name, list(like.contexts.values()))
     export = yield from go(name, mode, contexts, HandshakeFlag.NO_ZEROES in flags, (yield from ask_maximum(name)))
     return export
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from ovirt_imageio.nbd import handshake, wire
+from ovirt_imageio.nbd import wire
 from ovirt_imageio.nbd.errors import ProtocolError, Refused
 from ovirt_imageio.nbd.handshake import Agreement, Export, Receive, Send, StartTLS, negotiate
 from ovirt_imageio.nbd.wire import ExportFlag, HandshakeFlag, Info, Mode, Option, Reply
@@ -339,6 +339,66 @@ def test_truncated_at_each_byte():
     assert Transcript(data).export is not None
 
 
-def test_limits_are_generous():
-    """A list of bitmaps that some server could really have is no attack."""
-    assert handshake.MAX_REPLIES >= 100
+# As was agreed with a client of ours
+
+
+def test_like_simple():
+    transcript = Transcript(greeting() + NO_SIZES + GO, like=Agreement())
+    assert transcript.export == Export("disk", SIZE, FLAGS, Mode.SIMPLE)
+    assert [option for option, _ in transcript.options] == [Option.INFO, Option.GO]
+
+
+@pytest.mark.parametrize("mode", [Mode.STRUCTURED, Mode.EXTENDED])
+def test_like_contexts(mode):
+    option = Option.EXTENDED_HEADERS if mode is Mode.EXTENDED else Option.STRUCTURED_REPLY
+    selected = context(Option.SET_META_CONTEXT, 7, BITMAP) + NO_CONTEXTS
+    transcript = Transcript(greeting() + reply(option) + selected + GO, like=Agreement(mode, {0: BITMAP}))
+    assert transcript.export == Export("disk", SIZE, FLAGS, mode, {7: BITMAP})
+    assert transcript.options[:2] == [
+        (option, b""),
+        (Option.SET_META_CONTEXT, wire.encode_meta_query("disk", (BITMAP,))),
+    ]
+
+
+def test_like_without_contexts():
+    transcript = Transcript(
+        greeting() + reply(Option.STRUCTURED_REPLY) + NO_SIZES + GO, like=Agreement(Mode.STRUCTURED)
+    )
+    assert transcript.export == Export("disk", SIZE, FLAGS, Mode.STRUCTURED)
+
+
+# Limits
+
+
+def test_longest_list():
+    """So many bitmaps that no server has more; the last answer is ACK."""
+
+    def listed(count):
+        names = b"".join(context(Option.LIST_META_CONTEXT, 0, f"{BITMAP}{n}") for n in range(count))
+        return greeting() + STRUCTURED + names + reply(Option.LIST_META_CONTEXT)
+
+    data = listed(255) + NO_CONTEXTS + GO
+    assert len(dict(Transcript(data, dirty=True).options)[Option.SET_META_CONTEXT]) > 255 * len(BITMAP)
+    with pytest.raises(ProtocolError, match="does not stop"):
+        Transcript(listed(256), dirty=True)
+
+
+def test_longest_answer():
+    """A string of 4096 bytes, and 64 for what comes before it."""
+    with pytest.raises(Refused):
+        Transcript(greeting() + STRUCTURED + NO_CONTEXTS + reply(Option.GO, Reply.ERR_UNKNOWN, b"x" * 4160))
+    with pytest.raises(ProtocolError, match="4161 bytes long"):
+        Transcript(greeting() + STRUCTURED + NO_CONTEXTS + reply(Option.GO, Reply.ERR_UNKNOWN, b"x" * 4161))
+
+
+def test_largest_disk():
+    size = 2**63 - 1
+    data = greeting() + STRUCTURED + NO_CONTEXTS + info(Info.EXPORT, wire.EXPORT.pack(size, 1)) + reply(Option.GO)
+    assert Transcript(data).export.size == size
+
+
+@pytest.mark.parametrize("sizes", [(1, 4096, 2**20), (2, 4096, 2**20), (4096, 4096, 4096), (65536, 65536, 65536)])
+def test_possible_block_sizes(sizes):
+    told = info(Info.BLOCK_SIZE, wire.BLOCK_SIZES.pack(*sizes))
+    export = Transcript(greeting() + STRUCTURED + NO_CONTEXTS + told + GO).export
+    assert (export.minimum_block, export.preferred_block, export.maximum_block) == sizes

@@ -421,6 +421,109 @@ def test_status_of_the_other_width(mode, kind):
         session.feed(session.chunk(command, kind, b"x" * 24))
 
 
+# Limits
+
+
+@pytest.mark.parametrize("count,is_good", [(1024, True), (1025, False)])
+def test_most_errors(session, count, is_good):
+    command = session.add(wire.Command.READ, 4)
+    stream = session.error(command, flags=0) * count + session.none(command)
+    if is_good:
+        assert session.feed(stream) == [command]
+    else:
+        with pytest.raises(ProtocolError, match="does not stop"):
+            session.feed(stream)
+
+
+@pytest.mark.parametrize("count,is_good", [(1024, True), (1025, False)])
+def test_most_fragments(session, count, is_good):
+    """The last one joins all that touch it, so that the count falls."""
+    command = session.add(wire.Command.READ, 2 * count)
+    stream = b"".join(session.data(command, start, b"x") for start in range(0, 2 * count, 2))
+    if is_good:
+        rest = b"".join(session.data(command, start, b"y") for start in range(1, 2 * count, 2))
+        assert session.feed(stream + rest + session.none(command)) == [command]
+        assert command.view == b"xy" * count
+    else:
+        with pytest.raises(ProtocolError, match="too many fragments"):
+            session.feed(stream)
+
+
+@pytest.mark.parametrize("count,is_good", [(1, True), (2**20 - 1, True), (2**20, False)])
+def test_longest_list_of_extents(session, count, is_good):
+    command = session.add(wire.Command.BLOCK_STATUS, 1000)
+    prefix, size = (8, 16) if session.mode is Mode.EXTENDED else (4, 8)
+    kind = Chunk.BLOCK_STATUS_EXT if session.mode is Mode.EXTENDED else Chunk.BLOCK_STATUS
+    head = session.chunk(command, kind, length=prefix + count * size)
+    context = struct.pack(">II", 1, count) if prefix == 8 else struct.pack(">I", 1)
+    with pytest.raises(EOFError if is_good else ProtocolError):
+        session.feed(head + context)
+
+
+def test_longest_error(session):
+    """A string of 4096 bytes, and where it happened."""
+    command = session.add(wire.Command.READ, 4)
+    payload = wire.ERROR.pack(5, 4096) + b"m" * 4096 + struct.pack(">Q", OFFSET)
+    assert session.feed(session.chunk(command, Chunk.ERROR_OFFSET, payload, flags=1)) == [command]
+    assert command.error.code == 5
+    command = session.add(wire.Command.READ, 4)
+    with pytest.raises(ProtocolError, match="an error of 4111 bytes"):
+        session.feed(session.chunk(command, 0x8055, payload + b"?", flags=1))
+
+
+@pytest.mark.parametrize("where,is_good", [(-1, False), (0, True), (3, True), (4, False)])
+def test_where_an_error_happened(session, where, is_good):
+    command = session.add(wire.Command.READ, 4)
+    payload = wire.ERROR.pack(5, 0) + struct.pack(">Q", OFFSET + where)
+    stream = session.chunk(command, Chunk.ERROR_OFFSET, payload, flags=1)
+    if is_good:
+        assert session.feed(stream) == [command]
+    else:
+        with pytest.raises(ProtocolError, match=f"an error at {OFFSET + where} in the reply to read of 4 bytes"):
+            session.feed(stream)
+
+
+# What is asked of the caller
+
+
+def next_size(session):
+    return len(next(iter(session.replies)))
+
+
+def test_no_more_is_asked_for_than_must_come():
+    """A simple reply has 16 bytes, a chunk 20, an extended one 32."""
+    for mode, kind, size in [
+        (Mode.SIMPLE, wire.Command.READ, 16),
+        (Mode.STRUCTURED, wire.Command.WRITE, 16),
+        (Mode.STRUCTURED, wire.Command.READ, 20),
+        (Mode.EXTENDED, wire.Command.WRITE, 32),
+    ]:
+        session = Session(mode)
+        session.add(kind, 4)
+        assert next_size(session) == size
+    session = Session()
+    session.feed(simple(session.add(wire.Command.WRITE)))
+    session.add(wire.Command.READ, 4)
+    assert next_size(session) == 20
+
+
+def test_how_much_is_to_be_read(session):
+    first, second = session.add(wire.Command.READ, 4), session.add(wire.Command.READ, 8)
+    session.add(wire.Command.WRITE, 16)
+    assert session.replies.payload == 12
+    session.feed(session.data(first, 0, b"data", flags=1))
+    assert session.replies.payload == 8
+    session.feed(session.error(second))
+    assert session.replies.payload == 0
+
+
+def test_cookies(session):
+    """Numbers of 64 bits; the one behind the last is the first."""
+    assert [session.add(wire.Command.FLUSH).cookie for _ in range(3)] == [0, 1, 2]
+    session.replies._next_cookie = 2**64 - 1
+    assert [session.add(wire.Command.FLUSH).cookie for _ in range(2)] == [2**64 - 1, 0]
+
+
 # Truncation
 
 

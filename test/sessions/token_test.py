@@ -165,94 +165,173 @@ def test_window_of_access(skew):
             verifier.verify(text, now)
 
 
+def test_shortest_window():
+    make_verifier().verify(with_window(tokens.date(NOW), tokens.date(NOW)), NOW)
+
+
+def test_earliest_and_latest_times():
+    access = make_verifier().verify(with_payload(nbf=0, iat=0, exp=253402300799), NOW)
+    assert access.expires == 253402300799
+
+
 # What is bad: the whole list, one reason each.
+
+MISMATCH = "the signature of the token does not match"
 
 # They stay bad however long the tests take that use them.
 BAD = {
-    "empty": "",
-    "blank": " \n",
-    "not base64": "this is no token!",
-    "not ascii": "tökén",
-    "truncated base64": with_payload()[:-10] + "x",
-    "cut in the middle": with_payload()[:1000],
-    "line break inside": with_payload()[:76] + "\n" + with_payload()[76:],
-    "binary": base64.b64encode(b"\xff\xfe\x00").decode(),
-    "not json": base64.b64encode(b"hello").decode(),
-    "json array": encode([1, 2]),
-    "json null": encode(None),
-    "json string": encode("x"),
-    "json nested deeply": base64.b64encode(b"[" * 20000).decode(),
-    "repeated key": base64.b64encode(b'{"salt": "a", "salt": "b"}').decode(),
-    "bearer": "Bearer " + with_payload(),
-    "too long": "A" * 1024 * 1024,
-    "field is a number": encode({**sign_v2(good_fields(), ENGINE), "salt": 1}),
-    "extra field is a number": encode({**sign_v2(good_fields(), ENGINE), "extra": 1}),
-    "field is null": encode({**sign_v2(good_fields(), ENGINE), "data": None}),
-    "signature is an object": encode({**sign_v2(good_fields(), ENGINE), "v2_signature": {}}),
-    "names absent field": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, "absent"))),
-    "names empty field": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, ""))),
-    "repeats a field": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, "salt"))),
-    "repeats a field behind a blank": encode(sign_v2(good_fields(), ENGINE, (*SIGNED, " salt"))),
-    "digest not signed": encode(sign_v1(good_fields(), ENGINE, names=SIGNED)),
-    "signed by another": encode(sign_v2(good_fields(), OTHER)),
-    "signed by a stranger": encode(sign_v2(good_fields(), STRANGER)),
-    "self signed": encode(sign_v2(good_fields(), SELF_SIGNED)),
-    "v1 signed by another": encode(sign_v1(good_fields(), OTHER)),
-    "digest is not the one used": encode(sign_v1(good_fields(), ENGINE, "sha512", used="sha256")),
-    "unknown digest": encode(sign_v1(good_fields(), ENGINE, "foo", used="sha256")),
-    "digest md5": encode(sign_v1(good_fields(), ENGINE, "md5", used="sha256")),
-    "digest is no digest": encode(sign_v1(good_fields(), ENGINE, "hash", used="sha256")),
-    "salt of no length": encode(sign_v2(good_fields(), ENGINE, scheme=pss(0))),
-    "salt of 32 bytes": encode(sign_v2(good_fields(), ENGINE, scheme=pss(32))),
-    "mgf with sha1": encode(sign_v2(good_fields(), ENGINE, scheme=pss(222, hashes.SHA1()))),
-    "pkcs1 in v2": encode(sign_v2(good_fields(), ENGINE, scheme=padding.PKCS1v15())),
-    "bad v2 with good v1": encode({**sign_v1(good_fields(), ENGINE), "v2_signature": "AAAA"}),
-    "signature is not base64": encode({**sign_v2(good_fields(), ENGINE), "v2_signature": "%%%"}),
-    "window past": with_window(tokens.date(NOW - 20), tokens.date(NOW - 10)),
-    "window future": with_window(tokens.date(NOW + YEAR), tokens.date(NOW + YEAR + 20)),
-    "window inverted": with_window(tokens.date(NOW + 10), tokens.date(NOW - 10)),
-    "date with zone": with_window(tokens.date(NOW) + "Z", tokens.date(NOW + 10)),
-    "date of 13 digits": with_window(tokens.date(NOW)[:-1], tokens.date(NOW + 10)),
-    "date of month 13": with_window("20201301000000", tokens.date(NOW + 10)),
-    "date of day 0": with_window("20201200000000", tokens.date(NOW + 10)),
-    "date in other digits": with_window("٢" * 14, tokens.date(NOW + 10)),
-    "payload not json": encode(sign_v2(make_fields(NOW, "hello"), ENGINE)),
-    "payload is an array": encode(sign_v2(make_fields(NOW, "[]"), ENGINE)),
-    "payload repeats a key": encode(sign_v2(make_fields(NOW, '{"exp": 1, "exp": 2}'), ENGINE)),
-    "exp past": with_payload(exp=NOW - 1),
-    "exp now": with_payload(exp=NOW),
-    "nbf future": with_payload(nbf=NOW + YEAR),
-    "ticket with other type": with_payload(**{"transfer-ticket": 17}),
-    "transfer id with line break": with_payload(**{"transfer-id": "a\nb"}),
-    "transfer id with other type": with_payload(**{"transfer-id": 1}),
+    "empty": ("", "token is empty"),
+    "blank": (" \n", "token is empty"),
+    "not base64": ("this is no token!", "token is not base64"),
+    "not ascii": ("tökén", "token is not base64"),
+    "truncated base64": (with_payload()[:-10] + "x", "token is not base64"),
+    "cut in the middle": (with_payload()[:1000], "token is not a JSON object"),
+    "line break inside": (with_payload()[:76] + "\n" + with_payload()[76:], "token is not base64"),
+    "binary": (base64.b64encode(b"\xff\xfe\x00").decode(), "the token is not UTF-8"),
+    "not json": (base64.b64encode(b"hello").decode(), "token is not a JSON object"),
+    "json array": (encode([1, 2]), "token is not a JSON object"),
+    "json null": (encode(None), "token is not a JSON object"),
+    "json string": (encode("x"), "token is not a JSON object"),
+    "json nested deeply": (base64.b64encode(b"[" * 20000).decode(), "token is not a JSON object"),
+    "repeated key": (base64.b64encode(b'{"salt": "a", "salt": "b"}').decode(), "token is not a JSON object"),
+    "bearer": ("Bearer " + with_payload(), "token is not base64"),
+    "too long": ("A" * 1024 * 1024, "the token is longer than 32768 characters"),
+    "field is a number": (
+        encode({**sign_v2(good_fields(), ENGINE), "salt": 1}),
+        "the value of a field is not a string: 'salt'",
+    ),
+    "extra field is a number": (
+        encode({**sign_v2(good_fields(), ENGINE), "extra": 1}),
+        "the value of a field is not a string: 'extra'",
+    ),
+    "field is null": (
+        encode({**sign_v2(good_fields(), ENGINE), "data": None}),
+        "the value of a field is not a string: 'data'",
+    ),
+    "signature is an object": (
+        encode({**sign_v2(good_fields(), ENGINE), "v2_signature": {}}),
+        "the value of a field is not a string: 'v2_signature'",
+    ),
+    "names absent field": (
+        encode(sign_v2(good_fields(), ENGINE, (*SIGNED, "absent"))),
+        "signedFields names a field that is not there",
+    ),
+    "names empty field": (
+        encode(sign_v2(good_fields(), ENGINE, (*SIGNED, ""))),
+        "signedFields names a field that is not there",
+    ),
+    "repeats a field": (encode(sign_v2(good_fields(), ENGINE, (*SIGNED, "salt"))), "signedFields repeats a field"),
+    "repeats a field behind a blank": (
+        encode(sign_v2(good_fields(), ENGINE, (*SIGNED, " salt"))),
+        "signedFields repeats a field",
+    ),
+    "digest not signed": (encode(sign_v1(good_fields(), ENGINE, names=SIGNED)), "digest not signed"),
+    "signed by another": (encode(sign_v2(good_fields(), OTHER)), MISMATCH),
+    "signed by a stranger": (encode(sign_v2(good_fields(), STRANGER)), MISMATCH),
+    "self signed": (encode(sign_v2(good_fields(), SELF_SIGNED)), MISMATCH),
+    "v1 signed by another": (encode(sign_v1(good_fields(), OTHER)), MISMATCH),
+    "digest is not the one used": (
+        encode(sign_v1(good_fields(), ENGINE, "sha512", used="sha256")),
+        MISMATCH,
+    ),
+    "unknown digest": (
+        encode(sign_v1(good_fields(), ENGINE, "foo", used="sha256")),
+        "the token uses an unsafe or unknown digest",
+    ),
+    "digest md5": (
+        encode(sign_v1(good_fields(), ENGINE, "md5", used="sha256")),
+        "the token uses an unsafe or unknown digest",
+    ),
+    "digest is no digest": (
+        encode(sign_v1(good_fields(), ENGINE, "hash", used="sha256")),
+        "the token uses an unsafe or unknown digest",
+    ),
+    "salt of no length": (
+        encode(sign_v2(good_fields(), ENGINE, scheme=pss(0))),
+        MISMATCH,
+    ),
+    "salt of 32 bytes": (
+        encode(sign_v2(good_fields(), ENGINE, scheme=pss(32))),
+        MISMATCH,
+    ),
+    "mgf with sha1": (
+        encode(sign_v2(good_fields(), ENGINE, scheme=pss(222, hashes.SHA1()))),
+        MISMATCH,
+    ),
+    "pkcs1 in v2": (
+        encode(sign_v2(good_fields(), ENGINE, scheme=padding.PKCS1v15())),
+        MISMATCH,
+    ),
+    "bad v2 with good v1": (
+        encode({**sign_v1(good_fields(), ENGINE), "v2_signature": "AAAA"}),
+        MISMATCH,
+    ),
+    "signature is not base64": (
+        encode({**sign_v2(good_fields(), ENGINE), "v2_signature": "%%%"}),
+        "v2_signature is not base64",
+    ),
+    "window past": (with_window(tokens.date(NOW - 20), tokens.date(NOW - 10)), "the token is expired"),
+    "window future": (with_window(tokens.date(NOW + YEAR), tokens.date(NOW + YEAR + 20)), "the token is not yet valid"),
+    "window inverted": (with_window(tokens.date(NOW + 10), tokens.date(NOW - 10)), "the token ends before it begins"),
+    "date with zone": (with_window(tokens.date(NOW) + "Z", tokens.date(NOW + 10)), "validFrom is not a date"),
+    "date of 13 digits": (with_window(tokens.date(NOW)[:-1], tokens.date(NOW + 10)), "validFrom is not a date"),
+    "date of month 13": (with_window("20201301000000", tokens.date(NOW + 10)), "validFrom is not a date"),
+    "date of day 0": (with_window("20201200000000", tokens.date(NOW + 10)), "validFrom is not a date"),
+    "date in other digits": (with_window("٢" * 14, tokens.date(NOW + 10)), "validFrom is not a date"),
+    "payload not json": (encode(sign_v2(make_fields(NOW, "hello"), ENGINE)), "data is not a JSON object"),
+    "payload is an array": (encode(sign_v2(make_fields(NOW, "[]"), ENGINE)), "data is not a JSON object"),
+    "payload repeats a key": (
+        encode(sign_v2(make_fields(NOW, '{"exp": 1, "exp": 2}'), ENGINE)),
+        "data is not a JSON object",
+    ),
+    "exp past": (with_payload(exp=NOW - 1), "the access is expired"),
+    "exp now": (with_payload(exp=NOW), "the access is expired"),
+    "nbf future": (with_payload(nbf=NOW + YEAR), "the access is not yet valid"),
+    "ticket with other type": (with_payload(**{"transfer-ticket": 17}), "transfer-ticket is not a text"),
+    "transfer id with line break": (with_payload(**{"transfer-id": "a\nb"}), "the transfer-id is not an identifier"),
+    "transfer id with other type": (with_payload(**{"transfer-id": 1}), "transfer-id is not a text"),
 }
-BAD.update({f"no {name}": encode(without(sign_v2(good_fields(), ENGINE), name)) for name in (*SIGNED, "signedFields")})
-BAD["no signature"] = encode(without(sign_v2(good_fields(), ENGINE), "v2_signature"))
-BAD["no v1 signature"] = encode(without(sign_v1(good_fields(), ENGINE), "signature"))
-BAD["no v1 digest"] = encode(without(sign_v1(good_fields(), ENGINE), "digest"))
 BAD.update(
     {
-        f"{name} not signed": encode(sign_v2(good_fields(), ENGINE, [item for item in SIGNED if item != name]))
+        f"no {name}": (encode(without(sign_v2(good_fields(), ENGINE), name)), f"the token has no {name}")
+        for name in (*SIGNED, "signedFields")
+    }
+)
+BAD["no signature"] = (encode(without(sign_v2(good_fields(), ENGINE), "v2_signature")), "the token has no signature")
+BAD["no v1 signature"] = (encode(without(sign_v1(good_fields(), ENGINE), "signature")), "the token has no signature")
+BAD["no v1 digest"] = (encode(without(sign_v1(good_fields(), ENGINE), "digest")), "the token has no digest")
+BAD.update(
+    {
+        f"{name} not signed": (
+            encode(sign_v2(good_fields(), ENGINE, [item for item in SIGNED if item != name])),
+            f"{name} not signed",
+        )
         for name in SIGNED
     }
 )
-BAD.update({f"{name} changed after signing": flipped(name) for name in (*SIGNED, "v2_signature", "signedFields")})
+BAD.update({f"{name} changed after signing": (flipped(name), MISMATCH) for name in (*SIGNED, "v2_signature")})
+BAD["signedFields changed after signing"] = (flipped("signedFields"), "signedFields names a field that is not there")
 BAD.update(
     {
-        f"payload without {name}": with_payload(**{name: None})
-        for name in ("nbf", "iat", "exp", "imaged-uri", "transfer-ticket")
+        f"payload without {name}": (with_payload(**{name: None}), f"{name} is not a {kind}")
+        for kind, names in {
+            "time in seconds since the epoch": ("nbf", "iat", "exp"),
+            "text": ("imaged-uri", "transfer-ticket"),
+        }.items()
+        for name in names
     }
 )
 BAD.update(
     {
-        f"{name} is {value!r}": with_payload(**{name: value})
+        f"{name} is {value!r}": (with_payload(**{name: value}), f"{name} is not a time in seconds since the epoch")
         for name in ("exp", "nbf", "iat")
-        for value in ("1700000000", 1.7e9, -1, 10**30, True, [])
+        # One second later is the year 10000.
+        for value in ("1700000000", 1.7e9, -1, 253402300800, 10**30, True, [])
     }
 )
 BAD.update(
     {
-        f"host {url!r}": with_payload(**{"imaged-uri": url})
+        f"host {url!r}": (with_payload(**{"imaged-uri": url}), "imaged-uri is not https://HOST[:PORT]")
         for url in (
             "",
             "host:54322",
@@ -276,13 +355,13 @@ BAD.update(
             "https://host@evil",
             "https://höst",
             "https://-host",
-            17,
         )
     }
 )
+BAD["host 17"] = (with_payload(**{"imaged-uri": 17}), "imaged-uri is not a text")
 BAD.update(
     {
-        f"ticket {value!r}": with_payload(**{"transfer-ticket": value})
+        f"ticket {value!r}": (with_payload(**{"transfer-ticket": value}), "the transfer-ticket is not a UUID")
         for value in (
             "",
             "ticket",
@@ -300,11 +379,20 @@ BAD.update(
 
 @pytest.mark.parametrize("name", sorted(BAD))
 def test_bad(name):
+    text, reason = BAD[name]
     with pytest.raises(errors.NotAuthenticated) as e:
-        make_verifier().verify(BAD[name], NOW)
+        make_verifier().verify(text, NOW)
+    assert str(e.value) == f"Not authenticated: {reason}"
     # The token is a secret, and so is what it holds.
     assert tokens.TICKET_ID not in str(e.value)
     assert len(str(e.value)) < 150
+
+
+def test_longest_token():
+    """32 KiB: four times as long as any real one."""
+    for size, reason in ((32768, "token is not a JSON object"), (32769, "the token is longer than 32768 characters")):
+        with pytest.raises(errors.NotAuthenticated, match=reason):
+            make_verifier().verify("A" * size, NOW)
 
 
 @given(st.binary(max_size=200))
@@ -341,6 +429,24 @@ def test_authority_out_of_its_time():
     old = tokens.issue("CA1", tokens.rsa_key("ca1"), is_authority=True, start=-2 * tokens.DAY, end=-tokens.DAY)
     with pytest.raises(errors.NotAuthenticated, match="certificate"):
         make_verifier(ca=old).verify(with_payload(), NOW)
+
+
+def test_signer_at_the_ends_of_its_time():
+    key = tokens.rsa_key("ca1")
+    longer = tokens.issue("CA1", key, is_authority=True, start=-3 * tokens.DAY, end=3 * tokens.DAY)
+    start, end = token.validity(ENGINE.certificate)
+    for now in (start, end):
+        make_verifier(ca=longer).verify(encode(sign_v2(make_fields(now, make_payload(now)), ENGINE)), now)
+    for now in (start - 1, end + 1):
+        with pytest.raises(errors.NotAuthenticated, match="the engine certificate is expired or not yet valid"):
+            make_verifier(ca=longer).verify(encode(sign_v2(make_fields(now, make_payload(now)), ENGINE)), now)
+
+
+def test_authority_with_an_elliptic_curve():
+    text = encode(sign_v2(good_fields(), STRANGER))
+    make_verifier(STRANGER, FOREIGN).verify(text, NOW)
+    with pytest.raises(errors.NotAuthenticated, match="authority"):
+        make_verifier(STRANGER, tokens.make_authority("CA2")).verify(text, NOW)
 
 
 @pytest.mark.parametrize("signer", [STRANGER, SELF_SIGNED])

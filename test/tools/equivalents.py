@@ -22,6 +22,10 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
         ("if starts[index] >= end:", "GtE to Gt"): "looks at one island more, which misses nothing",
         ("half = len(self._starts[chunk]) // 2", "2 to 3"): "a bound: as good",
     },
+    "nbd/handshake": {
+        ("LARGEST_MINIMUM_BLOCK = 64 * 1024", "64 to 65"): "the next power of two is 128 KiB",
+        ("LARGEST_MINIMUM_BLOCK = 64 * 1024", "1024 to 1025"): "the next power of two is 128 KiB",
+    },
     "httpd/body": {
         ("PIECE = 64 * 1024", "64 to 65"): "a bound: as good",
         ("PIECE = 64 * 1024", "64 to 63"): "a bound: as good",
