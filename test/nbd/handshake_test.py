@@ -351,12 +351,12 @@ def test_like_simple():
 @pytest.mark.parametrize("mode", [Mode.STRUCTURED, Mode.EXTENDED])
 def test_like_contexts(mode):
     option = Option.EXTENDED_HEADERS if mode is Mode.EXTENDED else Option.STRUCTURED_REPLY
-    selected = context(Option.SET_META_CONTEXT, 7, BITMAP) + NO_CONTEXTS
-    transcript = Transcript(greeting() + reply(option) + selected + GO, like=Agreement(mode, {0: BITMAP}))
-    assert transcript.export == Export("disk", SIZE, FLAGS, mode, {7: BITMAP})
+    selected = context(Option.SET_META_CONTEXT, 7, "base:allocation") + NO_CONTEXTS
+    transcript = Transcript(greeting() + reply(option) + selected + GO, like=Agreement(mode, {0: "base:allocation"}))
+    assert transcript.export == Export("disk", SIZE, FLAGS, mode, {7: "base:allocation"})
     assert transcript.options[:2] == [
         (option, b""),
-        (Option.SET_META_CONTEXT, wire.encode_meta_query("disk", (BITMAP,))),
+        (Option.SET_META_CONTEXT, wire.encode_meta_query("disk", ("base:allocation",))),
     ]
 
 

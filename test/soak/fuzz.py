@@ -3,8 +3,9 @@
     run.py fuzz [SECONDS [TARGET...]]
 
 Each target is a property test of Hypothesis, whose choices are made of the bytes that atheris comes up with. What fails
-is remembered: the test itself tries it first when it runs the next time. atheris does not install on every Python:
-`.venv/bin/pip install atheris`.
+is remembered: the test itself tries it first when it runs the next time. For each target is told how many branches of
+the package were reached, by the first input and at the end; a target that reaches none is not guided, and fails.
+atheris does not install on every Python: `.venv/bin/pip install atheris`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,9 +27,11 @@ TARGETS = (
     "fuzz.http_test:test_any_bytes",
     "fuzz.nbd_server_test:test_both_directions",
     "fuzz.nbd_server_test:test_changed_negotiation",
+    "fuzz.nbd_server_test:test_server_or_gate",
     "fuzz.nbd_test:test_any_chunks",
     "fuzz.nbd_test:test_changed_negotiation",
     "fuzz.nbd_test:test_changed_replies",
+    "fuzz.nbd_test:test_client",
     "fuzz.qemu_test:test_references",
     "geometry.byteranges_test:test_any_text_is_a_range_or_refused",
     "nbd.address_test:test_any_text_is_a_location_or_refused",
@@ -55,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(name: str, seconds: int) -> bool:
-    """Fuzz one target in a process of its own; print how often it ran, and return False if it failed."""
+    """Fuzz one target in a process of its own; print what it did, and return False if it failed."""
     code = f"from soak.fuzz import fuzz; fuzz({name!r}, {seconds})"
     with tempfile.TemporaryDirectory() as folder:
         corpus = os.path.join(folder, "corpus")
@@ -63,11 +67,15 @@ def run(name: str, seconds: int) -> bool:
         command = [sys.executable, "-c", code, corpus]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     lines = done.stderr.splitlines()
-    runs = next((line for line in lines[::-1] if line.startswith("Done ")), "Done nothing")
-    print(f"{name}: {runs}", flush=True)
-    if done.returncode:
+    # "#2 INITED cov: 12 ft: 12 ...", and at last "#4711 DONE cov: 57 ...".
+    reached = re.findall(r"^#(\d+)\s+\w+\s+cov: (\d+) ", done.stderr, re.MULTILINE)
+    if done.returncode or not reached:
+        print(f"{name}: failed, or nothing of the package is instrumented", flush=True)
         print(done.stdout, *(line for line in lines if not line.startswith("#")), sep="\n", flush=True)
-    return done.returncode == 0
+        return False
+    (_, first), (runs, last) = reached[0], reached[-1]
+    print(f"{name}: {runs} runs, {first} to {last} branches", flush=True)
+    return True
 
 
 def fuzz(name: str, seconds: int) -> None:
