@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
 import socket
-import ssl
 import threading
 
 import pytest
 from fakes.manager import Manager
+from fakes.persistent import CUT, PersistentClient, ask
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates, daemon
 
@@ -24,9 +23,6 @@ SECRET = "f00dfeed-0000-4000-8000-c0ffeec0ffee"
 
 # What stands still is cut soon.
 SETTINGS = "[daemon]\ndrain_timeout = 1\n"
-
-# How a client sees that its connection was cut.
-CUT = (http.client.HTTPException, ConnectionError, ssl.SSLError)
 
 
 @pytest.fixture
@@ -64,17 +60,6 @@ def info(own):
     status, body = own.control("GET", f"/tickets/{SECRET}")
     assert status == 200
     return json.loads(body)
-
-
-def ask(own, method, url, body=None, **headers):
-    """Send a request over a new connection; return status, body and tag."""
-    connection = own.connect()
-    try:
-        connection.request(method, "/images/" + url.rpartition("/")[2], body, headers)
-        response = connection.getresponse()
-        return response.status, response.read(), response.headers["etag"]
-    finally:
-        connection.close()
 
 
 def test_ticket_and_listeners_go_on(manager, image):
@@ -136,46 +121,11 @@ def test_an_upload_that_the_drain_cuts_may_be_repeated(manager, image):
     assert ask(own, "PATCH", url, b'{"op": "flush"}')[0] == 200
 
 
-class Worker(threading.Thread):
-    """A client that writes and reads its own disk until it is told to end, and tries again what was cut."""
-
-    def __init__(self, own, folder, number, is_over):
-        super().__init__(name=f"worker {number}")
-        self.path = folder / f"disk-{number}"
-        self.path.write_bytes(bytes(SIZE))
-        self.url = own.add_ticket(url=f"file://{self.path}", size=SIZE)
-        self.own, self.is_over = own, is_over
-        self.rounds = 0
-        self.faults = []
-
-    def run(self):
-        while not self.is_over.is_set() and not self.faults:
-            data = os.urandom(SIZE)
-            for method, body, expected in (("PUT", data, b""), ("GET", None, data)):
-                status, found = self.persist(method, body)
-                if (status, found) != (200, expected):
-                    self.faults.append((method, status, len(found)))
-            self.rounds += 1
-
-    def persist(self, method, body):
-        """Send a request until it is not cut; return status and body."""
-        while True:
-            try:
-                status, found, _ = ask(self.own, method, self.url, body)
-            except ConnectionRefusedError as error:
-                return 0, str(error)
-            except CUT:
-                continue
-            # As curl --retry does.
-            if status != 503:
-                return status, found
-
-
 def test_nobody_notices(manager, tmp_path):
     """No connection is refused, no ticket is lost, no byte is wrong, while clients never stop."""
     own = started(manager)
     is_over = threading.Event()
-    workers = [Worker(own, tmp_path, number, is_over) for number in range(6)]
+    workers = [PersistentClient(own, tmp_path / f"disk-{number}", SIZE, is_over) for number in range(6)]
     for worker in workers:
         worker.start()
     try:
