@@ -85,7 +85,7 @@ def test_each_decision_is_listed():
 
 
 def test_each_page_is_listed():
-    told = set(re.findall(r"\]\((docs/[a-z]+\.md)\)", pages.read("README.md")))
+    told = set(re.findall(r"\]\((docs/[a-z-]+\.md)\)", pages.read("README.md")))
     assert told == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
 
 
