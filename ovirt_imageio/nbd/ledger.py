@@ -143,8 +143,8 @@ class Ledger:
         """Yield the parts of what the client sent that may pass or are refused.
 
         Once all are yielded, `taken` tells how much of it is dealt with: a header that is not complete, and what comes
-        while it is full, must be shown again, with more behind it. Where zeroing may give no space back, its requests
-        are changed to say so. Raises errors.ClientFault.
+        while it is full, must be shown again, with more behind it. Flags that the server must see are added. Raises
+        errors.ClientFault.
         """
         position = start = 0
         size = len(data)
@@ -177,10 +177,9 @@ class Ledger:
                 position += self._header
             else:
                 self._note(request)
-                if request.command == Command.WRITE_ZEROES and not self._rules.can_punch:
-                    wire.REQUEST_FLAGS.pack_into(
-                        data, position + wire.REQUEST_FLAGS_AT, request.flags | CommandFlag.NO_HOLE
-                    )
+                flags = self._completed(request)
+                if flags != request.flags:
+                    wire.REQUEST_FLAGS.pack_into(data, position + wire.REQUEST_FLAGS_AT, flags)
                 position += self._header
         self.taken = position
         if start < position:
@@ -189,6 +188,16 @@ class Ledger:
     def note_answered(self) -> None:
         """Note that the client takes the answers to all requests that were refused."""
         self._refused = 0
+
+    def _completed(self, request: Request) -> int:
+        """Return the flags of a request with those that the server must see."""
+        if request.command == Command.WRITE_ZEROES and not self._rules.can_punch:
+            # Zeroing may give no space back.
+            return request.flags | CommandFlag.NO_HOLE
+        if request.command == Command.WRITE and self._mode is Mode.EXTENDED:
+            # A client that forgets it is understood here, but not by every server.
+            return request.flags | CommandFlag.PAYLOAD_LENGTH
+        return request.flags
 
     def _note(self, request: Request) -> None:
         if request.cookie in self._pending:

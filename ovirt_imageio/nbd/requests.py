@@ -60,8 +60,8 @@ def find(buffer: Union[bytearray, memoryview], position: int, end: int, mode: Mo
     found, flags, command, cookie, offset, length = layout.unpack_from(buffer, position)
     if found != magic:
         raise ClientFault(f"a request of the NBD client begins with {found:#x}")
-    # With extended headers a flag tells it, for every command.
-    has_payload = flags & CommandFlag.PAYLOAD_LENGTH if mode is Mode.EXTENDED else command == Command.WRITE
+    # With extended headers a flag tells it, for every command; qemu 10 forgets it where it writes.
+    has_payload = command == Command.WRITE or (mode is Mode.EXTENDED and flags & CommandFlag.PAYLOAD_LENGTH)
     return Request(flags, command, cookie, offset, length, length if has_payload else 0)
 
 
@@ -108,8 +108,6 @@ class Rules:
         if command == Command.FLUSH or command == Command.DISCONNECT:
             return EINVAL if offset or length else 0
         if not length or offset % self._block or length % self._block:
-            return EINVAL
-        if command == Command.WRITE and payload != length:
             return EINVAL
         if offset + length > self.size:
             return ENOSPC if is_change else EINVAL

@@ -109,6 +109,16 @@ def test_zeroing_where_nothing_may_be_punched(mode):
     assert data == others + zero[:4] + b"\0\2" + zero[6:]
 
 
+def test_a_write_that_does_not_tell_its_payload():
+    """qemu 10 sends such ones; the server behind us may be less patient."""
+    good = ask(WRITE, 1, mode=Mode.EXTENDED)
+    data = bytearray(good[:4] + b"\0\0" + good[6:])
+    book = open_ledger(Mode.EXTENDED)
+    assert [(part.start, part.end) for part in book.take_requests(memoryview(data))] == [(0, len(data))]
+    # NBD_CMD_FLAG_PAYLOAD_LEN
+    assert data == good
+
+
 def test_a_cookie_is_used_once():
     book = open_ledger()
     with pytest.raises(ClientFault):

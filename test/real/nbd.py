@@ -141,5 +141,5 @@ def run(command: Sequence[object]) -> str:
     """Run a program; return what it prints, raise RuntimeError with what it complains about."""
     done = subprocess.run([str(word) for word in command], capture_output=True, timeout=DEADLINE, check=False)
     if done.returncode:
-        raise RuntimeError(f"{command} failed: {done.stderr.decode()}")
+        raise RuntimeError(f"{command} failed: {done.stdout.decode()}{done.stderr.decode()}")
     return done.stdout.decode()
