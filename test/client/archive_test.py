@@ -60,7 +60,8 @@ def test_size_beyond_every_file(tmp_path, size):
         info = tarfile.TarInfo("first")
         info.pax_headers = {"size": size}
         archive.addfile(info)
-    with pytest.raises(NotAnArchive):
+    # Newer Pythons find no member below nothing.
+    with pytest.raises((NotAnArchive, MemberNotFound)):
         find(str(path), "first")
 
 

@@ -80,4 +80,4 @@ def test_any_bytes(data):
 @pytest.mark.parametrize("name", INPUTS)
 def test_inputs(name):
     changes, expected = INPUTS[name]
-    assert verdict(make("pax", **changes)) == expected
+    assert verdict(make("pax", **changes)) in expected.split(" or ")
