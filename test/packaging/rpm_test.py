@@ -1,8 +1,9 @@
-"""The spec file: what rpm makes of it, and that it packages what `make install` installs."""
+"""The spec file: what rpm makes of it, that it packages what `make install` installs, and upgrades the release."""
 
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import shlex
 import subprocess
@@ -105,10 +106,9 @@ def test_programs_can_be_executed(installed):
 
 
 def test_the_whole_package_is_installed(installed):
-    files = {path for path in installed if path.startswith(SITE)}
-    assert files == {f"{SITE}/{path.relative_to(source.ROOT)}" for path in source.PACKAGE.rglob("*.py")} | {
-        f"{SITE}/ovirt_imageio/py.typed"
-    }
+    paths = (path.relative_to(source.ROOT) for path in source.PACKAGE.rglob("*") if path.is_file())
+    package = {f"{SITE}/{path}" for path in paths if "__pycache__" not in path.parts}
+    assert {path for path in installed if path.startswith(SITE)} == package
 
 
 def run_script(name, argument, folder, *programs, fails=()):
@@ -168,3 +168,130 @@ def test_without_systemd(tmp_path, name):
 def test_programs_start_with_the_interpreter_of_the_system(installed):
     assert installed["/usr/bin/ovirt-imageio"].read_text().startswith(f"#!{PYTHON}\n")
     assert f"PYTHON={PYTHON} " in "\n".join(sections("--define", f"__python3 {PYTHON}")["%install"])
+
+
+# --- The packages ---
+
+# Where Enterprise Linux 9 has it.
+EL_SITE = "/usr/lib/python3.9/site-packages"
+
+# What rpm asks of a system, and finds in our test on none.
+FLAGS = ("--noscripts", "--nodeps")
+
+
+def build(folder, spec, *options):
+    """Return the packages that rpmbuild makes of a spec file, by their last names."""
+    run("rpmbuild", "-bb", "--nodeps", "--define", f"_topdir {folder}", *options, str(spec))
+    return {path.name.split("-")[2]: path for path in folder.glob("RPMS/*/*.rpm")}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """The packages of the working tree."""
+    folder = tmp_path_factory.mktemp("rpm")
+    return build(folder, SPEC, "--build-in-place", "--define", f"python3_sitelib {EL_SITE}")
+
+
+def files(package):
+    """Return what a package has: {path: (mode, owner, group, is it a ghost?)}."""
+    line = "[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME} %{FILEGROUPNAME} %{FILEFLAGS:fflags}-\n]"
+    found = {}
+    for text in run("rpm", "-qp", "--qf", line, str(package)).splitlines():
+        path, mode, owner, group, flags = text.split()
+        found[path] = mode, owner, group, "g" in flags
+    return found
+
+
+def test_owners_and_modes(packages):
+    for name in ("common", "client", "daemon"):
+        for path, (mode, owner, group, is_ghost) in files(packages[name]).items():
+            is_log = path.startswith("/var/log/ovirt-imageio")
+            assert (owner, group) == (("ovirtimg", "ovirtimg") if is_log else ("root", "root")), path
+            assert is_ghost == ("daemon.log" in path), path
+            if mode.startswith("d") or path.startswith("/usr/bin/"):
+                assert mode[1:] == "rwxr-xr-x", path
+            else:
+                assert mode == "-rw-r--r--", path
+
+
+def test_folders_that_other_packages_fill(packages):
+    daemon = files(packages["daemon"])
+    for path in ("/etc/ovirt-imageio", "/etc/ovirt-imageio/conf.d", "/usr/lib/ovirt-imageio/conf.d"):
+        assert daemon[path] == ("drwxr-xr-x", "root", "root", False)
+
+
+def test_what_is_needed(packages):
+    def relations(name, kind):
+        return run("rpm", "-qp", f"--{kind}", str(packages[name])).splitlines()
+
+    for name in ("client", "daemon"):
+        assert f"ovirt-imageio-common = {version.__version__}-1" in relations(name, "requires")
+    assert {"python3-systemd", "systemd"} <= set(relations("daemon", "requires"))
+    assert "qemu-img" in relations("client", "requires")
+    assert relations("client", "obsoletes") == ["python3.11-ovirt-imageio-client < 2.5.1"]
+    assert relations("common", "obsoletes") == ["python3.11-ovirt-imageio-common < 2.5.1"]
+
+
+OLD_SITE = "/usr/lib64/python3.9/site-packages/ovirt_imageio"
+
+# Where the release has its files: those of one package are the ones of another one in none of ours.
+OLD = {
+    "common": [f"{OLD_SITE}/_internal/backends/__init__.py", f"{OLD_SITE}/_internal/ioutil.so"],
+    "client": [f"{OLD_SITE}/client/__init__.py", "/usr/bin/ovirt-img"],
+    "daemon": [
+        f"{OLD_SITE}/admin/__init__.py",
+        "/etc/ovirt-imageio/README",
+        "/usr/bin/ovirt-imageio",
+        "/usr/bin/ovirt-imageioctl",
+        "/usr/lib/systemd/system/ovirt-imageio.service",
+    ],
+}
+OLD_FOLDERS = ["/etc/ovirt-imageio", "/etc/ovirt-imageio/conf.d", "/usr/lib/ovirt-imageio/conf.d"]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """Packages with the names of those of the release, and files that say that they are old."""
+    lines = ["Name: ovirt-imageio", "Version: 2.5.0", "Release: 1", "Summary: Old", "License: Old", "BuildArch: noarch"]
+    lines += ["%description", "Old.", "%install"]
+    for folder in [*OLD_FOLDERS, "/var/log/ovirt-imageio"]:
+        lines += [f"mkdir -p %{{buildroot}}{folder}"]
+    for path in (path for paths in OLD.values() for path in paths):
+        lines += [f"mkdir -p $(dirname %{{buildroot}}{path})", f"echo old >%{{buildroot}}{path}"]
+    for name, paths in OLD.items():
+        lines += [f"%package {name}", "Summary: Old", f"%description {name}", "Old.", f"%files {name}", *paths]
+    # Those of the last package.
+    lines += [
+        *(f"%dir {folder}" for folder in OLD_FOLDERS),
+        "%attr(755, ovirtimg, ovirtimg) %dir /var/log/ovirt-imageio",
+    ]
+    folder = tmp_path_factory.mktemp("release")
+    (folder / "old.spec").write_text("\n".join(lines) + "\n")
+    return build(folder, folder / "old.spec")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can install packages")
+def test_upgrade_over_the_release(packages, release, tmp_path):
+    """What the administrator, vdsm and the engine have written is kept, and nothing old is left."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("ovirtimg:x:123:123::/:/sbin/nologin\n")
+    (tmp_path / "etc/group").write_text("ovirtimg:x:123:\n")
+    run("rpm", "--root", str(tmp_path), *FLAGS, "-U", *map(str, release.values()))
+    mine = {"etc/ovirt-imageio/conf.d/99-mine.conf": "mine\n", "var/log/ovirt-imageio/daemon.log": "a line\n"}
+    for path, text in mine.items():
+        (tmp_path / path).write_text(text)
+    run("rpm", "--root", str(tmp_path), *FLAGS, "-U", *map(str, packages.values()))
+    names = {f"ovirt-imageio-{name}-{version.__version__}-1.noarch" for name in packages}
+    assert set(run("rpm", "--root", str(tmp_path), "-qa").splitlines()) == names
+    assert {path: (tmp_path / path).read_text() for path in mine} == mine
+    # These packages own files only.
+    assert not [path for path in (tmp_path / OLD_SITE[1:]).rglob("*") if path.is_file()]
+    for path in (path for paths in OLD.values() for path in paths if "site-packages" not in path):
+        assert (tmp_path / path[1:]).read_text() != "old\n"
+    log = (tmp_path / "var/log/ovirt-imageio").stat()
+    assert (log.st_uid, log.st_gid, log.st_mode & 0o777) == (123, 123, 0o755)
+    # Removed, it leaves what was written by others.
+    run("rpm", "--root", str(tmp_path), *FLAGS, "-e", *names)
+    assert (tmp_path / "etc/ovirt-imageio/conf.d/99-mine.conf").exists()
+    assert not (tmp_path / "var/log/ovirt-imageio").exists()
+    assert not (tmp_path / f"{EL_SITE}/ovirt_imageio"[1:]).exists()
