@@ -53,7 +53,7 @@ check: system-check $(VENV)/ready storage  ## everything that must be good befor
 	@tail -n 1 .cache/pytest.log
 
 .PHONY: soak
-soak: system-check $(VENV)/ready  ## hunt for longer than check does; T=torture: one part, T='torture --help': its options
+soak: system-check system-soak $(VENV)/ready  ## hunt for longer than check does; T=torture: one part, T='torture --help': its options
 	$(BIN)/python test/soak/run.py $(T)
 
 .PHONY: mutants

@@ -31,6 +31,8 @@ ABILITIES = {
     "tokens": ["cryptography>=36"],
     # the profile resource of the control service
     "profile": ["yappi>=1.3"],
+    # the QR code of serve
+    "qr": ["segno>=1.4"],
     # the commands of ovirt-img that talk to an engine; pip builds it: that takes gcc and the headers of Python, libxml2
     # and, where pycurl has no wheel, libcurl
     "engine": ["ovirt-engine-sdk-python>=4.4"],
@@ -63,6 +65,7 @@ DEVELOPMENT = {
         "axe-core-python>=0.1",
         *ABILITIES["systemd"],
         *ABILITIES["profile"],
+        *ABILITIES["qr"],
     ],
 }
 

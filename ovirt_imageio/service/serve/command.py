@@ -26,7 +26,7 @@ from ovirt_imageio.httpd.listener import ListenError
 from ovirt_imageio.qemu.nbd import QemuNbd
 from ovirt_imageio.service import process
 from ovirt_imageio.service.listeners import Listeners
-from ovirt_imageio.service.serve import certificate, greeting, images, reach
+from ovirt_imageio.service.serve import certificate, greeting, images, qr, reach
 from ovirt_imageio.service.serve.images import ServedImage
 from ovirt_imageio.service.serve.progress import Traffic, TrafficDisplay
 from ovirt_imageio.service.signals import Signals
@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     Returns the exit status. Raises errors.Error if it cannot start.
     """
     start_log(options.verbose)
+    if options.qr:
+        qr.check()
     process.raise_file_limit()
     with Signals(signal.SIGINT, signal.SIGTERM) as signals, contextlib.ExitStack() as scope:
         found = images.find(wanted(options))
@@ -213,6 +215,9 @@ def show(
         return
     tools = greeting.Tools.installed(where.is_public)
     output.say(greeting.greet(offers, known, is_public=where.is_public, read_only=options.read_only, tools=tools))
+    if options.qr:
+        for offer in offers:
+            output.say(f"{offer.image.name}:\n{qr.draw(offer.page, has_colors=output.width(sys.stdout) is not None)}\n")
 
 
 def watch(
