@@ -16,6 +16,7 @@ import pytest
 from tools import source
 from tools.source import PACKAGE, ROOT
 
+from docs import pages
 from ovirt_imageio.auth import ticket
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
@@ -155,6 +156,44 @@ def test_ticket_state():
 def test_features():
     (example,) = SCHEMAS["Abilities"]["properties"]["features"]["examples"]
     assert example == WRITE_FEATURES and set(READ_FEATURES) <= set(example)
+
+
+# Requests in blocks that run_test.py runs, and what their URLs stand for.
+PAGES = ("docs/images.md", "docs/tickets.md", "docs/proxy.md", "docs/attach.md")
+URL = re.compile(r"(\$disk|\$url|https://host:54322|http://localhost(?::54325)?|\$proxy)((?:/[^\s\"?]*)?)")
+SHORT = {"$disk": "/images/x", "$url": "/images/x"}
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Yield method and path of each request that the pages send with curl."""
+    for page in PAGES:
+        blocks = [block for block in pages.blocks(page, pages.read(page)) if block.language == "sh" and not block.note]
+        for line in "\n".join(block.text for block in blocks).replace("\\\n", "").splitlines():
+            found = URL.search(line)
+            if found and re.search(r"\b(curl|control)\b", line):
+                yield method_of(line), SHORT.get(found[1], "") + found[2]
+
+
+def method_of(command: str) -> str:
+    """Return the method that curl uses."""
+    named = re.search(r"-X ([A-Z]+)", command)
+    if named:
+        return named[1]
+    return {"-T": "PUT", "-I": "HEAD"}.get((re.findall(r" (-[TI]) ", command) or [""])[0], "GET")
+
+
+def test_each_request_has_an_example_that_runs():
+    sent = set(examples())
+    missing = set()
+    for path, item in DOCUMENT["paths"].items():
+        pattern = re.compile(re.escape(path).replace(r"\{id\}", "[^/]+") + "/?").fullmatch
+        for method in METHODS & item.keys():
+            # HEAD is like GET, and OPTIONS only for browsers, but for images.
+            is_alike = method in ("head", "options") and path != "/images/{id}"
+            if not is_alike and not any(m == method.upper() and pattern(p) for m, p in sent):
+                missing.add((method, path))
+    # The page for people is no request for programs.
+    assert missing <= {("get", "/view")}
 
 
 def test_version():

@@ -31,7 +31,8 @@ ELSEWHERE = {"docs/install.md"}
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for all pages."""
-    with real_daemon.running(tmp_path_factory.mktemp("daemon")) as running:
+    numbers = "[metrics]\nenable = true\nhost = localhost\nport = 0\n"
+    with real_daemon.running(tmp_path_factory.mktemp("daemon"), numbers) as running:
         yield running
 
 

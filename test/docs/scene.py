@@ -116,7 +116,7 @@ class Scene:
         else:
             self.run_python(text, str(block))
             return
-        self.last_output = self._output.read_text()[before:]
+        self.last_output = self._output.read_bytes()[before:].decode()
 
     def run_sh(self, text: str, place: str = "before the page") -> None:
         """Run commands in the shell."""

@@ -50,6 +50,7 @@ def plain(folder: Path, daemon: Daemon) -> Iterator[Scene]:
                 "/run/disk.sock": socket,
                 "/path/to/disk": str(folder / "target"),
                 "host:54322": f"localhost:{daemon.port}",
+                "localhost:54325": daemon.addresses["metrics"],
                 # A test listens on loopback only.
                 "--listen '[::]'": "--listen localhost",
             }
