@@ -50,7 +50,7 @@ check: system-check $(VENV)/ready storage  ## everything that must be good befor
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@echo "The whole suite:"
-	@tail -n 1 .cache/pytest.log
+	@tail -qn 1 .cache/pytest-*.log
 
 .PHONY: soak
 soak: system-check system-soak $(VENV)/ready  ## hunt for longer than check does; T=torture: one part, T='torture --help': its options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import hypothesis
@@ -14,7 +15,7 @@ from real import storage
 
 # How many examples of each property are tried: --hypothesis-profile=quick is what `make test` uses, "beside" is for the
 # other Pythons. On a busy machine an example may be slow to make or to run: that says nothing about the code.
-for profile, examples in {"house": 100, "beside": 10, "quick": 10}.items():
+for profile, examples in {"house": 50, "beside": 10, "quick": 10}.items():
     hypothesis.settings.register_profile(
         profile, max_examples=examples, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
@@ -60,11 +61,28 @@ def _storage(name: str) -> Iterator[storage.Storage]:
         pytest.skip(str(reason))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use real storage, so that they can be left out."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let other Pythons run a few cases of each test: what differs between Pythons shows in the first ones."""
+    parser.addoption("--cases", type=int, metavar="N", help="run at most N cases of each parametrized test")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Mark the tests that use real storage, so that they can be left out; then leave out all but --cases of each."""
     for item in items:
         if STORAGE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.storage)
+    yield
+    limit = config.getoption("--cases")
+    if limit is not None:
+        seen: Counter[str] = Counter()
+        kept, left_out = [], []
+        for item in items:
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            (kept if seen[test] <= limit else left_out).append(item)
+        items[:] = kept
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)

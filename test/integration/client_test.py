@@ -128,8 +128,10 @@ class Count:
 # --- Upload ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["raw", "qcow2", "compressed", "vmdk", "vdi", "vhdx"])
-@pytest.mark.parametrize("target", ["raw", "qcow2"])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("raw", "raw"), ("qcow2", "qcow2"), ("compressed", "raw"), ("vmdk", "qcow2"), ("vdi", "raw"), ("vhdx", "qcow2")],
+)
 def test_upload(served, tmp_path, source, target):
     base = make(tmp_path / "base.qcow2", "qcow2")
     if source == "compressed":

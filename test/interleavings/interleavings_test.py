@@ -24,7 +24,7 @@ from ovirt_imageio.relay import buffers, ring, worker
 from ovirt_imageio.storage import shared
 
 # Some seconds in all.
-SEEDS = 150
+SEEDS = 80
 
 # What is planted is found by the first few seeds; this many are tried.
 PLANTED_SEEDS = 3000

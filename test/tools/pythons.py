@@ -1,7 +1,8 @@
-"""Run the whole suite under coverage, and beside it the tests without storage on each other supported Python.
+"""Run the whole suite under coverage, in two parts, and beside it a selection on each other supported Python.
 
 A Python is found when python3.X is in the path, or when pyenv has it; each gets an environment of its own, .venv-3.X.
-The whole suite shows what it does. The others follow it with one line each, or with all of the log when tests fail.
+The part with whole programs shows what it does, and the other part what it did. The other Pythons follow with one line
+each, or with all of the log when tests fail.
 """
 
 from __future__ import annotations
@@ -18,18 +19,23 @@ from typing import IO, NamedTuple, Optional, Union
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
-# Tests wait for half of their time: with the whole suite, these three keep two processors busy.
+# Tests wait for half of their time: with the part that is shown, these three keep two processors busy.
 AT_ONCE = 2
 
 LOGS = Path(".cache/pythons")
-WHOLE_LOG = Path(".cache/pytest.log")
 SUITE = ("coverage", "run", "-m", "pytest")
-WITHOUT_STORAGE = ("pytest", "-m", "not storage", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=beside")
 
-# What searches for faults of ours by many tries finds them on one Python. And a daemon as a whole does on 3.10 and 3.12
-# what it does on the oldest and on the newest one.
-SEARCHES = ("test/crash", "test/history", "test/interleavings", "test/torture")
-LEFT_OUT = {"3.10": (*SEARCHES, "test/integration"), "3.12": (*SEARCHES, "test/integration")}
+# The two parts take about the same time. The first one runs whole programs, and the second one has all other folders.
+PROGRAMS = ("test/docs", "test/integration", "test/interop", "test/packaging", "test/tools")
+PARTS = {"programs": PROGRAMS, "rooms": tuple(f"--ignore={folder}" for folder in PROGRAMS)}
+
+# What differs between Pythons shows in the first cases of a test.
+SELECTION = ("-m", "not storage", "--cases=2", "--hypothesis-profile=beside", "-q", "-p", "no:cacheprovider")
+
+# What tests no part of the package, or searches for faults of ours by many tries, finds them on one Python. And whole
+# daemons do on 3.10 and 3.12 what they do on the oldest and on the newest one.
+ONCE = ("bench", "crash", "docs", "history", "interleavings", "packaging", "soak", "tools", "torture")
+WITHOUT_DAEMONS = ("3.10", "3.12")
 
 # The whole suite takes longest: it goes first.
 BEHIND = ("nice", "-n", "15")
@@ -42,7 +48,7 @@ is_stopping = threading.Event()
 
 
 class Result(NamedTuple):
-    """What became of one Python; `text` is for the reader."""
+    """What became of one run; `text` is for the reader."""
 
     good: bool
     text: str
@@ -53,9 +59,10 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     mine = "{}.{}".format(*sys.version_info)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        others = [pool.submit(run_other, version) for version in VERSIONS if version != mine]
+        others = [pool.submit(run_rooms)]
+        others += [pool.submit(run_other, version) for version in VERSIONS if version != mine]
         try:
-            status = run_whole()
+            status = run_programs()
             for other in others:
                 good, text = other.result()
                 print(text, flush=True)
@@ -66,10 +73,20 @@ def main() -> int:
     return status
 
 
-def run_whole() -> int:
-    """Run every test on this Python, and show and keep what pytest says; return its exit status."""
-    command = (sys.executable, "-m", *SUITE)
-    with WHOLE_LOG.open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def command_of(part: str) -> tuple[str, ...]:
+    """Return what runs one part of the whole suite."""
+    return (sys.executable, "-m", *SUITE, *PARTS[part])
+
+
+def log_of(part: str) -> Path:
+    """Return where the output of a part is kept."""
+    return Path(f".cache/pytest-{part}.log")
+
+
+def run_programs() -> int:
+    """Run the tests of whole programs, and show and keep what pytest says; return its exit status."""
+    command = command_of("programs")
+    with log_of("programs").open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -81,8 +98,16 @@ def run_whole() -> int:
     return process.returncode
 
 
+def run_rooms() -> Result:
+    """Run all other tests, and keep what pytest says."""
+    log = log_of("rooms")
+    with log.open("w") as output:
+        good = run(output, *command_of("rooms"))
+    return Result(good, log.read_text())
+
+
 def run_other(version: str) -> Result:
-    """Run what needs no storage on another Python, in an environment that is made when it must be."""
+    """Run the selection on another Python, in an environment that is made when it must be."""
     python = next(candidates(version), None)
     if is_stopping.is_set():
         return Result(False, f"Python {version}: not run")
@@ -96,10 +121,15 @@ def run_other(version: str) -> Result:
         if not is_ready:
             reason = f"{python} cannot make an environment with what the tests need, see above"
             return Result(False, f"{log.read_text()}\nPython {version}: {reason}")
-        left_out = [f"--ignore={folder}" for folder in LEFT_OUT.get(version, SEARCHES)]
-        if not run(output, *BEHIND, venv / "bin/python", "-m", *WITHOUT_STORAGE, *left_out):
+        if not run(output, *BEHIND, venv / "bin/python", "-m", "pytest", *SELECTION, *left_out(version)):
             return Result(False, f"{log.read_text()}\nPython {version}: the tests failed, see above")
     return Result(True, f"Python {version}: {log.read_text().splitlines()[-1]}")
+
+
+def left_out(version: str) -> list[str]:
+    """Return the arguments that leave out what is not run on a Python."""
+    folders = (*ONCE, "integration") if version in WITHOUT_DAEMONS else ONCE
+    return [f"--ignore=test/{folder}" for folder in folders]
 
 
 def candidates(version: str) -> Iterator[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from tools import pythons
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -55,3 +59,38 @@ def test_an_environment_that_cannot_be_made_fails(system, monkeypatch):
 
 def test_version_of_this_one():
     assert pythons.version_of(Path(sys.executable)) == "{}.{}".format(*sys.version_info)
+
+
+def test_parts_are_the_whole_suite():
+    """What one part names, the other one ignores; a folder that is named is there."""
+    assert pythons.PARTS["rooms"] == tuple(f"--ignore={folder}" for folder in pythons.PARTS["programs"])
+    assert all((ROOT / folder).is_dir() for folder in pythons.PROGRAMS)
+    assert all((ROOT / "test" / folder).is_dir() for folder in pythons.ONCE)
+
+
+def test_two_cases_of_each_test():
+    command = (sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "test/units_test.py")
+    everything, selection = (
+        subprocess.run((*command, *arguments), cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+        for arguments in (("-q",), pythons.SELECTION)
+    )
+    cases = Counter(line.partition("[")[0] for line in everything if "::" in line)
+    assert max(cases.values()) > 2
+    assert Counter(line.partition("[")[0] for line in selection if "::" in line) == {
+        test: min(count, 2) for test, count in cases.items()
+    }
+
+
+def test_whole_daemons_run_on_the_oldest_and_the_newest_python():
+    assert [version for version in pythons.VERSIONS if "--ignore=test/integration" in pythons.left_out(version)] == [
+        "3.10",
+        "3.12",
+    ]
+
+
+def test_a_part_that_fails(system, monkeypatch):
+    monkeypatch.chdir(system)
+    Path(".cache").mkdir()
+    monkeypatch.setattr(pythons, "command_of", lambda part: (sys.executable, "-c", f"exit('{part}')"))
+    assert pythons.run_rooms() == (False, "rooms\n")
+    assert pythons.run_programs() == 1

@@ -24,7 +24,7 @@ from ovirt_imageio.storage.direct import DirectFile
 SEED = 1
 
 # How many cases of each operation, on each backend and listener.
-CASES = 5
+CASES = 3
 
 
 @pytest.fixture(autouse=True)
