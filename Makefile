@@ -83,6 +83,10 @@ run: $(VENV)/programs  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
 bench: system-bench $(VENV)/ready  ## measure; ONLY=name picks some, PLOT=1 draws docs/performance
 	$(BIN)/python test/bench/run.py $(if $(PLOT),--plot) $(ONLY)
 
+.PHONY: recording
+recording: system-check $(VENV)/ready  ## record serve and download again: docs/images/serve.svg
+	$(BIN)/python test/tools/recording.py
+
 .PHONY: storage
 storage: system-check $(VENV)/ready  ## make the loop devices and file systems that tests use
 	@$(BIN)/python test/real/storage.py create

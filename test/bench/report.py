@@ -69,6 +69,7 @@ def document(folder: Path, content: Record) -> None:
     save(folder / "results.json", content)
     (folder / "results.md").write_text(table(content))
     (folder / "ratios.svg").write_text(plot(content["lines"]))
+    (folder / "headline.svg").write_text(plot([line for line in content["lines"] if line["name"] in HEADLINE]))
 
 
 def targets(records: Sequence[Record]) -> str:
@@ -90,6 +91,13 @@ def number(value: float) -> str:
 
 
 RELEASE = "release"
+
+# What a stranger wants to know first: the usual transfers, and what did not become faster.
+HEADLINE = (
+    *("get-nbd-memory-unix-1", "put-nbd-memory-unix-1", "get-nbd-memory-https-1", "put-nbd-memory-https-1"),
+    *("put-file-disk-https-4", "handshakes", "checksum"),
+    *("client-upload-https", "client-download-https", "client-download-fragmented"),
+)
 
 HEAD = """\
 # The last run

@@ -8,6 +8,7 @@ import xml.dom.minidom
 import pytest
 from bench import report
 from bench.lines import Line, Result, Times
+from tools.source import ROOT
 
 FAST = Line("get-fast", "MiB/s", [], about="a | b", targets=[Times(2), Times(0.5, cpu_of="daemon"), Times(1, "nginx")])
 SLOW = Line("list", "s", [], less_is_better=True, targets=[Times(0.5)])
@@ -92,7 +93,8 @@ def test_wanted(records, index, wanted):
 
 def test_document(tmp_path, records):
     report.document(tmp_path / "docs", report.run(records))
-    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["ratios.svg", "results.json", "results.md"]
+    names = ["headline.svg", "ratios.svg", "results.json", "results.md"]
+    assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == names
     assert len(json.loads((tmp_path / "docs" / "results.json").read_text())["lines"]) == 3
 
 
@@ -104,3 +106,8 @@ def test_save_makes_the_folder(tmp_path):
 @pytest.mark.parametrize("value, text", [(1234.5, "1,234"), (12.34, "12.3"), (1.234, "1.23"), (0.0042, "0.004")])
 def test_number(value, text):
     assert report.number(value) == text
+
+
+def test_headline_has_its_lines():
+    drawing = (ROOT / "docs" / "performance" / "headline.svg").read_text()
+    assert all(f">{name}<" in drawing for name in report.HEADLINE)
