@@ -10,6 +10,7 @@ Error
 ├── NotAnArchive          ... or is not one that we can use (also a tarfile.ReadError)
 ├── UnsafeImage           ... or an image uses another file that it should not
 ├── VerificationFailed    both ends differ after the copy
+├── BackupDamaged         a file of a folder with backups is not what its manifest says
 ├── OutOfBounds           a read or write beyond the end (also a RuntimeError)
 ├── UnexpectedEnd         the data ended too early (also a RuntimeError)
 └── StorageError          the disk, a connection, or qemu failed
@@ -44,6 +45,7 @@ __all__ = [
     "BackendTimeout",
     "BackendUnavailable",
     "BackendUntrusted",
+    "BackupDamaged",
     "Error",
     "ImageExists",
     "InvalidArgument",
@@ -124,6 +126,17 @@ class VerificationFailed(Error):
 
     def __str__(self) -> str:
         return f"The copy differs: {self.algorithm} is {self.here} here, but {self.there} on the server"
+
+
+@dataclass(eq=False)
+class BackupDamaged(Error):
+    """A file of a folder with backups is missing, or is not what it was."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged: {self.why}"
 
 
 class OutOfBounds(errors.RangeNotSatisfiable, RuntimeError):

@@ -1,7 +1,6 @@
 """How ovirt-img shows a transfer.
 
     Bar       on a terminal: one line in its width, which changes
-    Lines     elsewhere: few lines that stay
     Records   for programs: JSON, one object a line
 
 What is read too slowly, or not any more, does not end the transfer. Knows streams; knows nothing of disks.
@@ -14,10 +13,11 @@ from collections import deque
 from typing import IO, Callable, Optional
 
 from ovirt_imageio import units
+from ovirt_imageio.client import records
 from ovirt_imageio.client.progress import ProgressCounter
 from ovirt_imageio.terminal import output
 
-__all__ = ["Bar", "Lines", "Meter", "Records", "compose", "short_size"]
+__all__ = ["Bar", "Meter", "Records", "compose", "short_size"]
 
 # The rate and the time that is left tell of the last seconds: what is zero is done in no time.
 WINDOW = 10.0
@@ -106,30 +106,6 @@ class Bar(Meter):
         self._write(f"{line.ljust(columns)}\r")
 
 
-class Lines(Meter):
-    """A line now and then.
-
-    Threads: any.
-    """
-
-    interval = 10.0
-
-    def __init__(self, phase: str, stream: IO[str], now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(phase, stream, now)
-        self._write(f"{phase}\n")
-
-    def _show(self) -> None:
-        left = self._left()
-        eta = f", ETA {units.duration(left)}" if left is not None else ""
-        done = f"{self._percent()}%, {units.size(self._done)}"
-        self._write(f"{self._phase}: {done}, {units.size(self._rate())}/s{eta}\n")
-
-    def _show_end(self, *, is_failure: bool) -> None:
-        if not is_failure:
-            seconds = units.duration(self._now() - self._start)
-            self._write(f"{self._phase}: {units.size(self._done)} in {seconds}, {units.size(self._rate())}/s\n")
-
-
 class Records(Meter):
     """JSON objects, one a line: for each change, and every second.
 
@@ -140,7 +116,7 @@ class Records(Meter):
         self._show()
 
     def _show(self) -> None:
-        self._write(f"{self._record()}\n")
+        self._write(records.to_line("progress", self._record()))
 
     def _show_end(self, *, is_failure: bool) -> None:
         self._show()

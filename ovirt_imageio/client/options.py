@@ -114,6 +114,8 @@ def add_upload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shallow", action="store_true", help="upload only the top layer of a chain")
     parser.add_argument("--disk-is-zero", action="store_true", help="the disk is empty: send no zeroes")
     parser.add_argument("--detect-zeroes", action="store_true", help="do not send zeroes that FILE has allocated")
+    add_resume(parser)
+    add_dry_run(parser)
     parser.add_argument("filename", metavar="FILE|-")
     parser.add_argument("url", metavar="URL")
 
@@ -126,12 +128,35 @@ def add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backing-file", help="the image that FILE stands on")
     parser.add_argument("--backing-format", help="the format of that image")
     parser.add_argument("--keep", action="store_true", help="fail if FILE exists")
+    add_resume(parser)
+    add_dry_run(parser)
     parser.add_argument("url", metavar="URL")
     parser.add_argument("filename", metavar="FILE|-")
 
 
+def add_backup(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of backup."""
+    add_transfer(parser)
+    parser.add_argument("--incremental", action="store_true", help="only what changed since the backup in --backing")
+    parser.add_argument("--backing", metavar="BASE", help="the image of that backup, on which FILE will stand")
+    add_dry_run(parser)
+    parser.add_argument("url", metavar="URL")
+    parser.add_argument("filename", metavar="FILE", help="a new qcow2 image")
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of verify."""
+    add_server(parser)
+    add_output(parser)
+    parser.add_argument("-f", "--format", help="the format of FILE; say so if it is raw and you do not trust it")
+    add_member(parser)
+    parser.add_argument("filename", metavar="FILE")
+    parser.add_argument("url", metavar="URL")
+
+
 def add_info(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of info."""
+    add_output(parser)
     add_member(parser)
     parser.add_argument("filename", metavar="FILE")
 
@@ -149,8 +174,8 @@ def add_checksum(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block-size", type=size, default=checksums.BLOCK_SIZE, help="default 4m")
 
 
-def add_map(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of map."""
+def add_extents(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of extents."""
     add_image(parser)
     parser.add_argument("--bitmap", help="tell what is dirty in this bitmap of FILE")
     parser.add_argument("--dirty", action="store_true", help="tell what changed since the checkpoint of a backup")
@@ -182,6 +207,18 @@ def add_download_disk(parser: argparse.ArgumentParser) -> None:
     engine_arguments.add_download_disk(parser)
 
 
+def add_backup_vm(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of backup-vm."""
+    add_shown(parser)
+    engine_arguments.add_backup_vm(parser)
+
+
+def add_restore(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of restore."""
+    add_shown(parser)
+    engine_arguments.add_restore(parser)
+
+
 def loopback(text: str) -> tuple[str, int]:
     """Return host and port."""
     host, colon, port = text.rpartition(":")
@@ -194,36 +231,54 @@ def loopback(text: str) -> tuple[str, int]:
 ADDERS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "upload": add_upload,
     "download": add_download,
+    "backup": add_backup,
+    "verify": add_verify,
     "info": add_info,
     "measure": add_measure,
     "checksum": add_checksum,
-    "map": add_map,
+    "extents": add_extents,
     "nbd": add_nbd,
     "upload-disk": add_upload_disk,
     "download-disk": add_download_disk,
+    "backup-vm": add_backup_vm,
+    "restore": add_restore,
 }
 
 
 def add_transfer(parser: argparse.ArgumentParser) -> None:
-    """Add the options of upload and download."""
+    """Add the options of copies."""
     add_server(parser)
     add_shown(parser)
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted transfer of FILE")
     parser.add_argument("--verify", action="store_true", help="compare checksums at the end")
     parser.add_argument("--bandwidth", type=size, help="bytes per second at most, for example 100m")
     parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
 
 
-def add_shown(parser: argparse.ArgumentParser) -> None:
-    """Add how a copy shows its progress, and how many connections it makes."""
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument(
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """Add the choice to go on."""
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted transfer of FILE")
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add the choice to do nothing."""
+    parser.add_argument("--dry-run", action="store_true", help="check all, tell what would be overwritten, and end")
+
+
+def add_output(parser: Any) -> None:
+    """Add the form of what is told; parser may be a group of options that exclude one another."""
+    parser.add_argument(
         "-o",
         "--output",
         choices=["text", "json"],
         default="text",
-        help="form of the progress: text on standard error, or JSON lines on standard output, one a second",
+        help="text for people (the default), or JSON for programs: one record a line, on standard output",
     )
+
+
+def add_shown(parser: argparse.ArgumentParser) -> None:
+    """Add how a copy shows its progress, and how many connections it makes."""
+    shown = parser.add_mutually_exclusive_group()
+    add_output(shown)
     shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     parser.add_argument("--max-workers", type=workers, default=MAX_WORKERS, help="connections, 1 to 8")
 
@@ -247,6 +302,7 @@ def add_member(parser: argparse.ArgumentParser) -> None:
 def add_image(parser: argparse.ArgumentParser) -> None:
     """Add an image here or on a server."""
     add_server(parser)
+    add_output(parser)
     add_member(parser)
     parser.add_argument("image", metavar="FILE|URL")
 

@@ -9,11 +9,12 @@ import json
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import IO, Any, Callable, Optional, Protocol, Union
 
 from ovirt_imageio import errors, units
 
-__all__ = ["Progress", "ProgressBar", "ProgressCounter", "Reporter", "Updatable"]
+__all__ = ["PartProgress", "Progress", "ProgressBar", "ProgressCounter", "Reporter", "Route", "Updatable"]
 
 
 class Updatable(Protocol):
@@ -27,6 +28,26 @@ class Updatable(Protocol):
 
 # What every function of the library takes as progress.
 Progress = Union[Callable[[int], object], Updatable]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which way the bytes of a transfer went.
+
+    connection    "unix", "tls" or "tcp"
+    protocol      "http" or "nbd"
+    proxy         was it the server of proxy_url, because the one of the transfer URL could not be reached?
+    mode          "full" or "incremental"
+    """
+
+    connection: str
+    protocol: str
+    proxy: bool
+    mode: str
+
+    def __str__(self) -> str:
+        connection = {"unix": "a Unix socket", "tls": "TLS", "tcp": "TCP, not encrypted"}[self.connection]
+        return f"{self.mode}, by {self.protocol.upper()} over {connection}{', through the proxy' if self.proxy else ''}"
 
 
 class Reporter:
@@ -47,6 +68,11 @@ class Reporter:
         """Tell how many bytes there will be."""
         if self._target is not None:
             self._target.size = size
+
+    def went(self, route: Route) -> None:
+        """Tell which way the bytes go, if that is of interest."""
+        if isinstance(self._target, ProgressCounter):
+            self._target.route = route
 
     def update(self, count: int) -> None:
         """Tell that `count` more bytes are done."""
@@ -80,6 +106,18 @@ class ProgressCounter:
         self._done = 0
         self._is_closed = False
         self._start = now()
+        # The last one that a copy told.
+        self.route: Optional[Route] = None
+
+    @property
+    def done(self) -> int:
+        """How many bytes are done."""
+        return self._done
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return self._now() - self._start
 
     @property
     def phase(self) -> Optional[str]:
@@ -146,8 +184,8 @@ class ProgressCounter:
     def _percent(self) -> int:
         return self._done * 100 // self._size if self._size else 0
 
-    def _record(self) -> str:
-        """Return all that is known as a JSON object."""
+    def _record(self) -> dict[str, Any]:
+        """Return all that is known."""
         assert self._lock.locked()
         record: dict[str, Any] = {
             "transferred": self._done,
@@ -156,7 +194,51 @@ class ProgressCounter:
         }
         if self._size is not None:
             record["size"] = self._size
-        return json.dumps(record)
+        return record
+
+
+class PartProgress(ProgressCounter):
+    """One of several copies: its bytes and phases are those of the whole, its size was part of that of the whole.
+
+    Threads: any.
+    """
+
+    def __init__(self, whole: ProgressCounter, expected: int) -> None:
+        # The constructor below forgets the route.
+        self._whole = whole
+        super().__init__(size=expected)
+
+    @property
+    def phase(self) -> Optional[str]:
+        """What is going on."""
+        return self._whole.phase
+
+    @phase.setter
+    def phase(self, value: Optional[str]) -> None:
+        self._whole.phase = value
+
+    @property
+    def size(self) -> Optional[int]:
+        """How many bytes this part has; setting it corrects what was expected."""
+        return self._size
+
+    @size.setter
+    def size(self, value: Optional[int]) -> None:
+        self._whole.size = (self._whole.size or 0) - (self._size or 0) + (value or 0)
+        self._size = value
+
+    def update(self, count: int) -> None:
+        """Count bytes that are done."""
+        self._whole.update(count)
+
+    @property
+    def route(self) -> Optional[Route]:
+        """Which way the bytes went."""
+        return self._whole.route
+
+    @route.setter
+    def route(self, value: Optional[Route]) -> None:
+        self._whole.route = value
 
 
 class ProgressBar(ProgressCounter):
@@ -210,7 +292,7 @@ class ProgressBar(ProgressCounter):
         self._draw("\n")
 
     def _draw(self, end: str) -> None:
-        text = self._line() + end if self._is_text else self._record() + "\n"
+        text = self._line() + end if self._is_text else json.dumps(self._record()) + "\n"
         self._output.write(text)
         self._output.flush()
 

@@ -73,6 +73,8 @@ class Remote:
         self._retries = retries
         self._lock = threading.Lock()
         self._spare: Optional[Image] = None
+        # Known when connect() has returned.
+        self.is_proxy = False
 
     def connect(self) -> Image:
         """Make the first connection, and so decide which URL to use."""
@@ -85,6 +87,7 @@ class Remote:
                 log.warning("Trying the proxy, as the transfer URL cannot be used: %s", error)
             else:
                 self._urls = [url]
+                self.is_proxy = number > 0
                 return image
         raise AssertionError("there is always one URL")
 

@@ -50,6 +50,7 @@ def upload(
         source = Input(stream, first.size())
         options.reporter.begin(source.size())
         tasks = plan.plan(source.extents(), plan.Rules(zero=not disk_is_zero, max_copy=PIECE))
+        options.went(remote, first, "http", "full")
         options.copy(tasks, functools.partial(lanes.UploadLane, lambda: source, remote.open), 1, None, name="upload")
 
 
@@ -64,6 +65,7 @@ def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options
         extents = list_extents(remote, first, "zero", options.retries)
         options.reporter.begin(target.size())
         tasks = plan.plan(extents, plan.Rules(zero=False, hole=False, max_gap=DOWNLOAD_GAP))
+        options.went(remote, first, "http", "full")
         options.copy(
             spare_after(tasks, remote, first),
             functools.partial(lanes.DownloadLane, lambda: target, remote.open),

@@ -23,7 +23,7 @@ from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
 from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.local import ImageFile
-from ovirt_imageio.client.progress import Progress, Reporter
+from ovirt_imageio.client.progress import Progress, Reporter, Route
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.origin.image import Image
@@ -110,6 +110,10 @@ class TransferOptions:
         )
         copier.run(tasks)
 
+    def went(self, remote: Remote, there: Image, protocol: str, mode: str) -> None:
+        """Tell which way the bytes went."""
+        self.reporter.went(Route(there.resource.origin.transport, protocol.lower(), remote.is_proxy, mode))
+
     def journal(self, filename: str, transfer: dict[str, Any]) -> Optional[resuming.Journal]:
         """Return the journal of a transfer that can be resumed, None for others."""
         if not self.resume:
@@ -157,12 +161,21 @@ class Upload:
             stack.callback(way.close)
             open_lane = way.uploading(open_local, detect_zeroes=self.detect_zeroes)
             options.copy(tasks, open_lane, workers, journal, name="upload")
+            options.went(remote, first, way.name, "full")
             log.info("Uploaded by %s", way.name)
             if options.verify:
                 with contextlib.closing(remote.open()) as there:
                     verify.compare(lister, HttpBackend(there, writable=False))
             if journal is not None:
                 journal.remove()
+
+    def rehearse(self) -> int:
+        """Check what can be checked before anything is sent; return the size of the image on the server."""
+        with contextlib.ExitStack() as stack:
+            there = stack.enter_context(contextlib.closing(self.options.remote(self.url, self.cafile).connect()))
+            image = local.find(self.filename, self.member, self.format, backing_chain=self.backing_chain)
+            here = stack.enter_context(local.opened(image))
+            return check_size(there, here.size())
 
     def _rules(self) -> plan.Rules:
         zero = not (self.disk_is_zero and self.backing_chain)
@@ -243,12 +256,23 @@ class Download:
             stack.callback(way.close)
             open_lane = way.downloading(open_local)
             options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=True)
+            options.went(remote, first, way.name, "incremental" if self.incremental else "full")
             log.info("Downloaded by %s", way.name)
             if options.verify:
                 with contextlib.closing(open_local()) as here, contextlib.closing(remote.open()) as there:
                     verify.compare(here, HttpBackend(there, writable=False))
             if journal is not None:
                 journal.remove()
+
+    def rehearse(self) -> int:
+        """Check what can be checked before anything is created; return the size of the image on the server."""
+        self._check()
+        remote = self.options.remote(self.url, self.cafile)
+        with contextlib.closing(remote.connect()) as there:
+            if self.incremental:
+                # Raises if the server cannot tell what changed.
+                list_extents(remote, there, "dirty")
+            return there.size()
 
     def _check(self) -> None:
         local.check_path(self.filename)

@@ -18,8 +18,11 @@ from ovirt_imageio.ops import checksum
 __all__ = ["compare"]
 
 
-def compare(here: Backend, there: Backend) -> None:
-    """Raise VerificationFailed unless both have the same content; the smaller one ends with zeroes, as it were."""
+def compare(here: Backend, there: Backend) -> tuple[str, str]:
+    """Return the algorithm and the checksum of both; the smaller one ends with zeroes, as it were.
+
+    Raises VerificationFailed unless both have the same content.
+    """
     size = max(here.size(), there.size())
     algorithm = checksum.DEFAULT_ALGORITHM
     operations = [checksum.Checksum(padded(end, size), algorithm) for end in (here, there)]
@@ -30,6 +33,7 @@ def compare(here: Backend, there: Backend) -> None:
     first, second = (str(operation.result) for operation in operations)
     if first != second:
         raise VerificationFailed(algorithm, first, second)
+    return algorithm, first
 
 
 @contextlib.contextmanager

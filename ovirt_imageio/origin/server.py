@@ -81,6 +81,13 @@ class Origin:
         """True if the server is known to run on this very host."""
         return self._tunnel is None and self._idle is not None and self._idle.is_same_host
 
+    @property
+    def transport(self) -> str:
+        """Return what the bytes pass: "unix", "tls" or "tcp"."""
+        if self._unix_socket is not None:
+            return "unix"
+        return "tls" if self._context else "tcp"
+
     def request(
         self,
         operation: str,

@@ -10,7 +10,7 @@ import re
 import pytest
 from fakes.clock import FakeClock
 
-from ovirt_imageio.client.meter import Bar, Lines, Records, compose, short_size
+from ovirt_imageio.client.meter import Bar, Records, compose, short_size
 
 MIB = 1024**2
 GIB = 1024**3
@@ -99,30 +99,6 @@ def test_failure_leaves_the_line():
     assert stream.getvalue().endswith("\r\n")
 
 
-def test_lines():
-    stream, clock = io.StringIO(), FakeClock()
-    with Lines("copying", stream, clock) as lines:
-        lines.size = 100 * MIB
-        for _ in range(50):
-            clock.advance(0.5)
-            lines.update(MIB)
-        lines.phase = "copied"
-    assert stream.getvalue().splitlines() == [
-        "copying",
-        "copying: 20%, 20.00 MiB, 2.00 MiB/s, ETA 40s",
-        "copying: 40%, 40.00 MiB, 2.00 MiB/s, ETA 30s",
-        "copied: 50.00 MiB in 25s, 2.00 MiB/s",
-    ]
-    assert "\r" not in stream.getvalue()
-
-
-def test_lines_of_a_failure():
-    stream = io.StringIO()
-    with pytest.raises(ZeroDivisionError), Lines("copying", stream):
-        raise ZeroDivisionError
-    assert stream.getvalue() == "copying\n"
-
-
 def test_records_come_once_a_second():
     stream, clock = io.StringIO(), FakeClock()
     with Records("copying", stream, clock) as records:
@@ -133,7 +109,7 @@ def test_records_come_once_a_second():
         records.phase = "copied"
     found = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert 13 <= len(found) <= 15
-    assert found[0] == {"transferred": 0, "elapsed": 0, "description": "copying"}
+    assert found[0] == {"type": "progress", "transferred": 0, "elapsed": 0, "description": "copying"}
     assert found[-1]["transferred"] == found[-1]["size"] == 1000 * MIB
     assert found[-1]["description"] == "copied"
 
@@ -145,7 +121,7 @@ def test_records_of_a_failure():
     assert [json.loads(line)["description"] for line in stream.getvalue().splitlines()] == ["copying", "command failed"]
 
 
-@pytest.mark.parametrize("kind", [Bar, Lines, Records])
+@pytest.mark.parametrize("kind", [Bar, Records])
 def test_a_reader_that_left_does_not_end_the_transfer(kind):
     read, write = os.pipe()
     with open(write, "w") as stream:

@@ -13,7 +13,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Do nothing."""
 
 
-NAMES = ("upload", "download", "info", "measure", "checksum", "map")
+NAMES = ("upload", "download", "info", "measure", "checksum", "extents", "backup", "verify")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ BOTH = {"OVIRT_IMG_CA": "ca.pem", "OVIRT_IMG_FINGERPRINT": "ab"}
     ],
 )
 def test_environment(parser, arguments, environ, trust):
-    found = parser.parse_args(["map", *arguments, "file"])
+    found = parser.parse_args(["extents", *arguments, "file"])
     options.take_environment(found, environ)
     assert (found.cafile, found.fingerprint, found.insecure) == trust
 

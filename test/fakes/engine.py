@@ -1,5 +1,8 @@
 """A small engine: disks in files, transfers with tickets of a real daemon, and the few resources that the SDK asks for.
 
+A disk of a virtual machine may be a qcow2 image: then a checkpoint is a bitmap in it, and what a backup shows is served
+by a qemu-nbd of its own.
+
     engine = Engine(daemon, tmp_path)
     engine.refuse("add_disk", 409, "The storage domain is full")
     engine.on["get_transfer"] = interrupt
@@ -16,6 +19,7 @@ import contextlib
 import http.server
 import json
 import re
+import subprocess
 import threading
 import urllib.parse
 import uuid
@@ -25,6 +29,9 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from real.daemon import Daemon
+
+from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 __all__ = ["PASSWORD", "USER", "Engine", "Refusal", "serve"]
 
@@ -53,16 +60,31 @@ class Engine:
         self.hosts = {"hardware-1": str(uuid.uuid4())}
         self.disks: dict[str, Document] = {}
         self.transfers: dict[str, Document] = {}
+        self.machines: dict[str, Document] = {}
+        self.checkpoints: dict[str, Document] = {}
+        self.backups: dict[str, Document] = {}
         # What a transfer and a new disk are, one look after the other; the last one stays.
         self.phases = ["transferring"]
         self.statuses = ["ok"]
         self.final_phases = ["finished_success"]
+        self.backup_phases = ["ready"]
+        self.final_backup_phases = ["succeeded"]
+        # Older engines do not tell what they have of a disk in a backup.
+        self.tells_modes = True
         self.asked: list[str] = []
         self.searches: list[str] = []
+        # What is asked beside the document, such as require_consistency.
+        self.queries: list[dict[str, str]] = []
         self.refusals: dict[str, Refusal] = {}
         self.on: dict[str, Callable[[], object]] = {}
         self.tokens: set[str] = set()
         self.daemon = daemon
+
+    def close(self) -> None:
+        """Stop what serves disks of transfers that were not ended."""
+        for transfer in self.transfers.values():
+            if "nbd" in transfer:
+                transfer.pop("nbd").stop()
 
     def refuse(self, name: str, status: int, detail: str) -> None:
         """Refuse what has this name, from now on."""
@@ -94,6 +116,26 @@ class Engine:
         self.disks[disk_id] = {"id": disk_id, "statuses": ["ok"], "size": len(data), "storage_domains": domains}
         return disk_id
 
+    def add_qcow2(self, size: int, name: str = "") -> str:
+        """Put an empty qcow2 disk there, whose changes can be noted; return its id."""
+        disk_id = self.add_image(b"")
+        img.create(str(self.path(disk_id)), "qcow2", size)
+        self.disks[disk_id].update(size=size, format="cow", backup="incremental", sparse="true")
+        self.disks[disk_id]["name"] = name or disk_id
+        return disk_id
+
+    def add_machine(self, name: str, *disk_ids: str) -> str:
+        """Put a virtual machine with these disks there; return its id."""
+        machine_id = str(uuid.uuid4())
+        self.machines[machine_id] = {"id": machine_id, "name": name, "disks": disk_ids}
+        return machine_id
+
+    def write(self, disk_id: str, *commands: str) -> None:
+        """Let the guest write to a qcow2 disk, with commands of qemu-io."""
+        arguments = [part for command in commands for part in ("-c", command)]
+        command = ["qemu-io", "-f", "qcow2", *arguments, str(self.path(disk_id))]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
     def path(self, disk_id: str) -> Path:
         """Return where the bytes of a disk are."""
         return self.folder / f"disk-{disk_id}"
@@ -120,7 +162,15 @@ class Engine:
 
     def get_disk(self, disk_id: str) -> Document:
         disk = find(self.disks, disk_id)
-        return {"id": disk_id, "status": step(disk["statuses"]), "storage_domains": disk["storage_domains"]}
+        told = {key: disk[key] for key in ("name", "format", "backup", "sparse", "storage_type") if key in disk}
+        size = {"provisioned_size": disk["size"], "actual_size": self.path(disk_id).stat().st_size}
+        return {
+            **told,
+            **size,
+            "id": disk_id,
+            "status": step(disk["statuses"]),
+            "storage_domains": disk["storage_domains"],
+        }
 
     def remove_disk(self, disk_id: str) -> None:
         find(self.disks, disk_id)
@@ -144,6 +194,66 @@ class Engine:
         found = re.fullmatch(r'hw_id="(.*)" and datacenter="Default" and status=Up', search)
         assert found, search
         return [{"id": self.hosts[found[1]]}] if found[1] in self.hosts else []
+
+    # Virtual machines
+
+    def list_vms(self, search: str) -> list[Document]:
+        self.searches.append(search)
+        found = re.fullmatch(r'name="(.*)"', search)
+        assert found, search
+        # As the real one: a name is a pattern, and its case does not matter.
+        pattern = re.compile(re.escape(found[1]).replace(r"\*", ".*"), re.IGNORECASE)
+        return [self.get_vm(vm["id"]) for vm in self.machines.values() if pattern.fullmatch(vm["name"])]
+
+    def get_vm(self, vm_id: str) -> Document:
+        return {key: find(self.machines, vm_id)[key] for key in ("id", "name")}
+
+    def list_attachments(self, vm_id: str) -> list[Document]:
+        return [{"id": disk_id, "disk": {"id": disk_id}} for disk_id in find(self.machines, vm_id)["disks"]]
+
+    # Backups
+
+    def get_checkpoint(self, vm_id: str, checkpoint_id: str) -> Document:
+        return {"id": checkpoint_id, "state": find(self.checkpoints, checkpoint_id)["state"]}
+
+    def add_backup(self, vm_id: str, backup: Document) -> Document:
+        if any(other["vm"] == vm_id and other["phases"][0] == "ready" for other in self.backups.values()):
+            raise Refusal(409, "[Cannot backup VM: The VM is during a backup.]")
+        since = backup.get("from_checkpoint_id")
+        if since:
+            find(self.checkpoints, since)
+        disks = {}
+        for disk in backup["disks"]:
+            knows = bool(since) and disk["id"] in self.checkpoints[since]["disks"]
+            disks[disk["id"]] = "incremental" if knows else "full"
+        backup_id, checkpoint_id = str(uuid.uuid4()), str(uuid.uuid4())
+        noted = [disk_id for disk_id in disks if self.disks[disk_id].get("backup") == "incremental"]
+        for disk_id in noted:
+            bitmap = ["qemu-img", "bitmap", "--add", "-f", "qcow2", str(self.path(disk_id)), checkpoint_id]
+            subprocess.run(bitmap, check=True)
+        if noted:
+            self.checkpoints[checkpoint_id] = {"disks": noted, "state": "created"}
+        self.backups[backup_id] = {
+            **{"id": backup_id, "vm": vm_id, "disks": disks, "since": since, "phases": list(self.backup_phases)},
+            **({"to_checkpoint_id": checkpoint_id} if noted else {}),
+        }
+        return {"id": backup_id, "phase": "initializing"}
+
+    def get_backup(self, vm_id: str, backup_id: str) -> Document:
+        backup = find(self.backups, backup_id)
+        told = {key: backup[key] for key in ("id", "to_checkpoint_id") if key in backup}
+        return {**told, "phase": step(backup["phases"])}
+
+    def list_backup_disks(self, vm_id: str, backup_id: str) -> list[Document]:
+        modes = find(self.backups, backup_id)["disks"]
+        return [{"id": key, **({"backup_mode": mode} if self.tells_modes else {})} for key, mode in modes.items()]
+
+    def finalize_backup(self, vm_id: str, backup_id: str) -> None:
+        backup = find(self.backups, backup_id)
+        using = [item for item in self.transfers.values() if item.get("backup", {}).get("id") == backup_id]
+        if any(item["phases"][0] == "transferring" for item in using):
+            raise Refusal(409, "[Cannot stop VM backup. The VM has an active image transfer.]")
+        backup["phases"] = list(self.final_backup_phases)
 
     # Transfers
 
@@ -169,12 +279,22 @@ class Engine:
         operations = ["write"] if transfer["direction"] == "upload" else ["read"]
         transfer["ticket"] = str(uuid.uuid4())
         assert self.daemon is not None
+        url, more = f"file://{self.path(disk_id)}", {}
+        if transfer.get("backup"):
+            backup = find(self.backups, transfer["backup"]["id"])
+            is_incremental = backup["disks"][disk_id] == "incremental"
+            if self.disks[disk_id].get("format") == "cow":
+                bitmap = backup["since"] if is_incremental else None
+                transfer["nbd"] = nbd = QemuNbd(str(self.path(disk_id)), "qcow2", read_only=True, bitmap=bitmap)
+                nbd.start()
+                url, more = nbd.url, {"dirty": is_incremental}
         return self.daemon.add_ticket(
             transfer["ticket"],
-            url=f"file://{self.path(disk_id)}",
+            url=url,
             size=self.disks[disk_id]["size"],
             ops=operations,
             transfer_id=transfer["id"],
+            **more,
         )
 
     def close_ticket(self, transfer: Document) -> None:
@@ -183,6 +303,8 @@ class Engine:
             assert self.daemon is not None
             status, body = self.daemon.control("DELETE", f"/tickets/{transfer['ticket']}")
             assert status == 204, body
+        if "nbd" in transfer:
+            transfer.pop("nbd").stop()
 
     def extend(self, transfer_id: str) -> None:
         find(self.transfers, transfer_id)
@@ -223,6 +345,14 @@ ROUTES = [
     ("GET", r"/hosts", "list_hosts", "host"),
     ("POST", r"/imagetransfers", "add_transfer", "image_transfer"),
     ("GET", r"/imagetransfers/([^/]+)", "get_transfer", "image_transfer"),
+    ("GET", r"/vms", "list_vms", "vm"),
+    ("GET", r"/vms/([^/]+)", "get_vm", "vm"),
+    ("GET", r"/vms/([^/]+)/diskattachments", "list_attachments", "disk_attachment"),
+    ("GET", r"/vms/([^/]+)/checkpoints/([^/]+)", "get_checkpoint", "checkpoint"),
+    ("POST", r"/vms/([^/]+)/backups", "add_backup", "backup"),
+    ("GET", r"/vms/([^/]+)/backups/([^/]+)", "get_backup", "backup"),
+    ("GET", r"/vms/([^/]+)/backups/([^/]+)/disks", "list_backup_disks", "disk"),
+    ("POST", r"/vms/([^/]+)/backups/([^/]+)/finalize", "finalize_backup", ""),
     *[("POST", rf"/imagetransfers/([^/]+)/{name}", name, "") for name in ("extend", "finalize", "cancel")],
 ]
 
@@ -290,8 +420,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             arguments: list[Any] = list(found.groups())
             if name.startswith("add"):
                 arguments.append(from_xml(ElementTree.fromstring(body)))
-            if name.startswith("list"):
-                arguments.append(dict(urllib.parse.parse_qsl(url.query))["search"])
+            query = dict(urllib.parse.parse_qsl(url.query))
+            if "search" in query:
+                arguments.append(query["search"])
+            self.engine.queries.append(query)
             result = self.engine.ask(name, *arguments)
             if isinstance(result, list):
                 root = ElementTree.Element(f"{tag}s")
@@ -328,6 +460,8 @@ def to_xml(tag: str, document: Document) -> ElementTree.Element:
             element.set("id", value)
         elif isinstance(value, list):
             ElementTree.SubElement(element, key).extend(to_xml(key[:-1], item) for item in value)
+        elif isinstance(value, dict):
+            element.append(to_xml(key, value))
         else:
             ElementTree.SubElement(element, key).text = str(value)
     return element

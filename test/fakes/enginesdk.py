@@ -60,7 +60,11 @@ PHASES = (
 )
 
 types: Any = ModuleType("ovirtsdk4.types")
-types.Disk = types.Host = types.StorageDomain = types.ImageTransfer = Struct
+types.Backup = types.Disk = types.Host = types.StorageDomain = types.ImageTransfer = Struct
+types.BackupPhase = make_enum("BackupPhase", "failed", "finalizing", "initializing", "ready", "starting", "succeeded")
+types.CheckpointState = make_enum("CheckpointState", "created", "invalid")
+types.DiskBackupMode = make_enum("DiskBackupMode", "full", "incremental")
+types.DiskStorageType = make_enum("DiskStorageType", "cinder", "image", "lun", "managed_block_storage")
 types.DiskBackup = make_enum("DiskBackup", "incremental", "none")
 types.DiskContentType = make_enum("DiskContentType", "data", "iso")
 types.DiskFormat = make_enum("DiskFormat", "cow", "raw")
@@ -118,6 +122,33 @@ class System:
     def hosts_service(self) -> Any:
         return Struct(list=lambda search, case_sensitive: self._caller("list_hosts")(search))
 
+    def vms_service(self) -> Any:
+        return Struct(list=lambda search, case_sensitive: self._caller("list_vms")(search), vm_service=self._vm)
+
+    def _vm(self, vm_id: str) -> Any:
+        return Struct(
+            get=self._caller("get_vm", vm_id),
+            disk_attachments_service=lambda: Struct(list=self._caller("list_attachments", vm_id)),
+            checkpoints_service=lambda: Struct(
+                checkpoint_service=lambda number: Struct(get=self._caller("get_checkpoint", vm_id, number))
+            ),
+            backups_service=lambda: Struct(
+                add=lambda backup, **query: self._add_backup(vm_id, backup, query),
+                backup_service=lambda number: self._backup(vm_id, number),
+            ),
+        )
+
+    def _add_backup(self, vm_id: str, backup: Any, query: dict[str, Any]) -> Any:
+        self._engine.queries.append({key: str(value).lower() for key, value in query.items()})
+        return self._caller("add_backup", vm_id)(backup)
+
+    def _backup(self, vm_id: str, backup_id: str) -> Any:
+        return Struct(
+            get=self._caller("get_backup", vm_id, backup_id, kind=types.BackupPhase),
+            finalize=self._caller("finalize_backup", vm_id, backup_id),
+            disks_service=lambda: Struct(list=self._caller("list_backup_disks", vm_id, backup_id)),
+        )
+
     def image_transfers_service(self) -> Any:
         return Struct(add=self._caller("add_transfer"), image_transfer_service=self._transfer)
 
@@ -125,10 +156,12 @@ class System:
         actions = {name: self._caller(name, transfer_id) for name in ("cancel", "extend", "finalize")}
         return Struct(get=self._caller("get_transfer", transfer_id), **actions)
 
-    def _caller(self, name: str, *bound: Any) -> Callable[..., Any]:
+    def _caller(self, name: str, *bound: Any, kind: Any = types.ImageTransferPhase) -> Callable[..., Any]:
+        """Return what asks the engine; phases of the answer are of this kind."""
+
         def call(*arguments: Any) -> Any:
             documents = [to_document(argument) for argument in arguments]
-            return from_document(translated(lambda: self._engine.ask(name, *bound, *documents)))
+            return from_document(translated(lambda: self._engine.ask(name, *bound, *documents)), kind)
 
         return call
 
@@ -153,13 +186,24 @@ def to_document(value: Any) -> Any:
     return value.value if isinstance(value, enum.Enum) else value
 
 
-ENUMS = {"phase": types.ImageTransferPhase, "status": types.DiskStatus, "direction": types.ImageTransferDirection}
+ENUMS = {
+    "backup": types.DiskBackup,
+    "backup_mode": types.DiskBackupMode,
+    "direction": types.ImageTransferDirection,
+    "format": types.DiskFormat,
+    "state": types.CheckpointState,
+    "status": types.DiskStatus,
+    "storage_type": types.DiskStorageType,
+}
 
 
-def from_document(value: Any) -> Any:
-    """Return what the SDK would make of an answer."""
+def from_document(value: Any, kind: Any) -> Any:
+    """Return what the SDK would make of an answer, whose phases are of a kind."""
     if isinstance(value, list):
-        return [from_document(item) for item in value]
-    if isinstance(value, dict):
-        return Struct(**{key: ENUMS[key](item) if key in ENUMS else from_document(item) for key, item in value.items()})
-    return value
+        return [from_document(item, kind) for item in value]
+    if not isinstance(value, dict):
+        return value
+    enums = {**ENUMS, "phase": kind}
+    return Struct(
+        **{key: enums[key](item) if key in enums else from_document(item, kind) for key, item in value.items()}
+    )

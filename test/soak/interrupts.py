@@ -42,7 +42,7 @@ COMMANDS = {
     "upload": ["upload", "image.qcow2", "URL"],
     "upload from a pipe": ["upload", "-", "URL"],
     "checksum": ["checksum", "image.qcow2"],
-    "map": ["map", "image.qcow2"],
+    "extents": ["extents", "image.qcow2"],
 }
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(source.ROOT)}

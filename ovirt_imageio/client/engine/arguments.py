@@ -1,4 +1,4 @@
-"""The arguments of upload-disk and download-disk.
+"""The arguments of the commands that need an engine.
 
 Knows argparse; knows nothing of the engine.
 """
@@ -12,7 +12,7 @@ import uuid
 from ovirt_imageio.terminal.arguments import size
 from ovirt_imageio.units import KiB, MiB
 
-__all__ = ["add_download_disk", "add_upload_disk"]
+__all__ = ["add_backup_vm", "add_download_disk", "add_restore", "add_upload_disk"]
 
 SMALLEST_BUFFER = 64 * KiB
 LARGEST_BUFFER = 16 * MiB
@@ -51,8 +51,42 @@ def add_download_disk(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
     add_format(parser, "the format of FILE")
     parser.add_argument("--keep", action="store_true", help="fail if FILE exists")
+    parser.add_argument("--dry-run", action="store_true", help="check all, tell what would be overwritten, and end")
     parser.add_argument("disk_id", metavar="DISK_ID", type=disk_id)
     parser.add_argument("filename", metavar="FILE")
+
+
+def add_backup_vm(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of backup-vm."""
+    add_engine(parser)
+    parser.add_argument("--incremental", action="store_true", help="only what changed since the last backup in DIR")
+    parser.add_argument(
+        "--full-if-lost", action="store_true", help="make a full backup if the engine has lost the last checkpoint"
+    )
+    parser.add_argument("--disk", metavar="ID|NAME", action="append", default=[], help="only this disk; repeatable")
+    parser.add_argument(
+        "--quiesce", action="store_true", help="fail unless the guest agent has frozen the file systems for the moment"
+    )
+    parser.add_argument("--verify", action="store_true", help="compare checksums with the host after each copy")
+    parser.add_argument("--estimate", action="store_true", help="tell what would be copied at most, and end")
+    parser.add_argument("vm", metavar="VM", help="the name of a virtual machine, or its id")
+    parser.add_argument("folder", metavar="DIR", help="a new folder, or one with backups of VM")
+
+
+def add_restore(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of restore."""
+    add_engine(parser)
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("-s", "--storage-domain", metavar="NAME", help="make new disks there, in the engine")
+    place.add_argument("--url", help="overwrite the disk at this transfer URL; needs no engine")
+    place.add_argument("--list", action="store_true", help="list the points in time, and end")
+    parser.add_argument("--point", metavar="NAME", help="what to restore, see --list (default: the last one)")
+    parser.add_argument("--disk", metavar="ID|NAME", action="append", default=[], help="only this disk; repeatable")
+    parser.add_argument("-f", "--format", choices=["raw", "qcow2"], help="of new disks (default: what they were)")
+    parser.add_argument("--preallocated", action="store_true", help="allocate new disks, instead of letting them grow")
+    parser.add_argument("--verify", action="store_true", help="with --url: compare checksums at the end")
+    parser.add_argument("--dry-run", action="store_true", help="check the backup, tell what would be done, and end")
+    parser.add_argument("folder", metavar="DIR", help="a folder that backup-vm made")
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

@@ -86,15 +86,23 @@ def take(options: argparse.Namespace, section: Mapping[str, str], environ: Mappi
 def check(options: argparse.Namespace) -> None:
     """Check what a configuration file may have said. Raises InvalidValue."""
     missing = [f"--{key.replace('_', '-')}" for key in ("engine_url", "username") if not getattr(options, key)]
-    if missing:
+    if needs_engine(options) and missing:
         options.parser.error(f"the following arguments are required: {', '.join(missing)}")
-    options.engine_url = parse_url(options.engine_url)
+    if options.engine_url:
+        options.engine_url = parse_url(options.engine_url)
     if options.log_level not in LEVELS:
         raise InvalidValue("log_level", options.log_level, f"one of {', '.join(LEVELS)}")
     timeout = str(options.disk_timeout)
     if not (timeout.isascii() and timeout.isdigit()):
         raise InvalidValue("disk_timeout", timeout, "a number of seconds")
     options.disk_timeout = int(timeout)
+
+
+def needs_engine(options: argparse.Namespace) -> bool:
+    """Does the command speak to an engine? A restore may do without."""
+    if options.command != "restore":
+        return True
+    return not (options.url or options.list or options.dry_run)
 
 
 def parse_boolean(key: str, text: str) -> bool:

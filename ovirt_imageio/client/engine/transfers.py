@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from ovirt_imageio.client.engine.connection import Engine, EngineError, NoSuchThing
 
-__all__ = ["Transfer"]
+__all__ = ["Transfer", "name_of"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,15 @@ class Transfer:
     Threads: one, and the one that kept_alive() starts.
     """
 
-    def __init__(self, engine: Engine, disk_id: str, *, is_upload: bool, host_id: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        disk_id: str,
+        *,
+        is_upload: bool,
+        host_id: Optional[str] = None,
+        backup_id: Optional[str] = None,
+    ) -> None:
         types = engine.types
         self._engine = engine
         self._disk_id = disk_id
@@ -50,6 +58,7 @@ class Transfer:
                 types.ImageTransfer(
                     disk=types.Disk(id=disk_id),
                     host=types.Host(id=host_id) if host_id else None,
+                    backup=types.Backup(id=backup_id) if backup_id else None,
                     direction=types.ImageTransferDirection.UPLOAD
                     if is_upload
                     else types.ImageTransferDirection.DOWNLOAD,

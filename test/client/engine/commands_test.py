@@ -51,7 +51,7 @@ def test_upload(engine, upload, capsys):
         *("log_in", "add_disk", "add_transfer", "finalize")
     ]
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert list(dict.fromkeys(record["description"] for record in records)) == [
+    assert list(dict.fromkeys(record["description"] for record in records[:-1])) == [
         *("inspecting image", "creating disk", "creating transfer", "uploading image", "finalizing transfer"),
         "upload completed",
     ]
@@ -88,7 +88,7 @@ def test_download(engine, login, tmp_path, capsys):
     assert cli.main(command) == 0
     assert path.read_bytes() == DATA
     assert engine.asked[-2:] == ["finalize", "get_transfer"]
-    assert capsys.readouterr().err.splitlines()[-1].startswith("download completed: 1.00 MiB")
+    assert capsys.readouterr() == ("", "")
     # What is there already is overwritten, unless ...
     assert cli.main([*command, "-q"]) == 0
     engine.asked.clear()

@@ -50,7 +50,8 @@ def engine(running, tmp_path, make_url):
     """An engine; its `url` leads to it."""
     made = Engine(running, tmp_path)
     made.url = make_url(made)
-    return made
+    yield made
+    made.close()
 
 
 @pytest.fixture

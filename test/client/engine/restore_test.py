@@ -1,0 +1,181 @@
+"""restore, as a user runs it: any point of a chain, to new disks of an engine, or to a transfer URL."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fakes.origin import DiskOrigin
+
+from ovirt_imageio.client import cli
+
+SIZE = 1024**2
+
+pytestmark = pytest.mark.storage
+
+
+@pytest.fixture
+def folder(engine, login, tmp_path, capsys):
+    """A folder with three points: two disks, an increment of one, and one of both. Its `contents` are in that order."""
+    ids = [engine.add_qcow2(SIZE, name) for name in ("system", "my data")]
+    engine.add_machine("web", *ids)
+    path = tmp_path / "backups"
+    contents = []
+    for number, arguments in enumerate([[], ["--incremental", "--disk", "system"], ["--incremental"]]):
+        for disk_id in ids:
+            engine.write(disk_id, f"write -P {number + 1} {number * 128}k 64k")
+        contents.append([expected(number)] * 2)
+        assert cli.main(["backup-vm", *login, "-q", *arguments, "web", str(path)]) == 0
+    capsys.readouterr()
+    made = Folder(path, ids, contents)
+    engine.asked.clear()
+    return made
+
+
+class Folder:
+    """What was backed up."""
+
+    def __init__(self, path, ids, contents):
+        self.path = str(path)
+        self.ids = ids
+        self.contents = contents
+        self.points = sorted(item.name for item in path.iterdir() if item.is_dir())
+
+
+def expected(number):
+    """Return what the disks have at a point."""
+    data = bytearray(SIZE)
+    for written in range(number + 1):
+        data[written * 131072 : written * 131072 + 65536] = bytes([written + 1]) * 65536
+    return bytes(data)
+
+
+@pytest.fixture
+def restore(login, folder, capsys):
+    """Restore; return the exit status, and the last record."""
+
+    def run(*arguments):
+        status = cli.main(["restore", *login, "-o", "json", *arguments, folder.path])
+        return status, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def test_to_new_disks(engine, folder, restore):
+    for number in (0, 2):
+        known = set(engine.disks)
+        status, record = restore("-s", "big disks", "--point", folder.points[number])
+        assert (status, record["type"], record["point"]) == (0, "result", folder.points[number])
+        assert {disk["new_id"] for disk in record["disks"]} == set(engine.disks) - known
+        for disk, content in zip(record["disks"], folder.contents[number]):
+            assert engine.path(disk["new_id"]).read_bytes() == content
+            new = engine.disks[disk["new_id"]]
+            assert (new["name"], new["format"], str(new["sparse"]).lower()) == (disk["name"], "cow", "true")
+    assert all(item["phases"] == ["finished_success"] for item in engine.transfers.values())
+
+
+def test_one_disk_as_another_kind(engine, folder, restore):
+    status, record = restore("-s", "data", "-f", "raw", "--preallocated", "--disk", "my data")
+    [disk] = record["disks"]
+    assert (status, disk["id"]) == (0, folder.ids[1])
+    assert engine.path(disk["new_id"]).read_bytes() == folder.contents[2][1]
+    new = engine.disks[disk["new_id"]]
+    assert (new["format"], str(new["sparse"]).lower()) == ("raw", "false")
+
+
+def test_to_a_url(engine, folder, capsys):
+    command = ["restore", "-o", "json", "--point", folder.points[1], folder.path]
+    with DiskOrigin(bytes(SIZE)) as origin:
+        assert cli.main([*command, "--url", origin.url]) == 0
+        assert origin.data == folder.contents[1][0]
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (record["connection"], record["protocol"], record["disks"][0]["new_id"]) == ("tcp", "http", None)
+    assert engine.asked == []
+
+
+def test_one_url_for_two_disks(folder, capsys):
+    assert cli.main(["restore", folder.path, "--url", "https://localhost/images/secret"]) == 1
+    assert "expected one of those at this point, as there is one URL: " in capsys.readouterr().err
+
+
+def test_list(folder, capsys):
+    assert cli.main(["restore", "--list", "-o", "json", folder.path]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(item["type"], item["name"], item["mode"]) for item in records] == [
+        ("point", folder.points[0], "full"),
+        ("point", folder.points[1], "incremental"),
+        ("point", folder.points[2], "incremental"),
+    ]
+    assert cli.main(["restore", "--list", folder.path]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"{folder.points[0]}  full"
+    assert shown[1].startswith(f"    {folder.ids[0]}  full ")
+    assert shown[1].endswith("of 1.00 MiB  system")
+
+
+def test_dry_run(engine, folder, restore, capsys):
+    with DiskOrigin(bytes(SIZE)) as origin:
+        status, record = restore("--dry-run", "--disk", "system", "--url", origin.url)
+        assert origin.data == bytes(SIZE)
+    assert (status, record["type"], record["replaces"]) == (0, "plan", f"{origin.url.rpartition('/')[0]}/(ticket)")
+    status, record = restore("--dry-run", "-s", "data")
+    assert (status, record["replaces"], len(record["disks"])) == (0, None, 2)
+    assert engine.asked == []
+
+
+def test_damaged_backup(engine, folder, restore):
+    """Also one that a later point stands on is looked at, and before anything is made."""
+    path = f"{folder.path}/{folder.points[0]}/{folder.ids[0]}.qcow2"
+    with open(path, "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"X")
+    status, record = restore("-s", "data", "--point", folder.points[1])
+    assert (status, record["message"].split(": ")[0]) == (1, f"{path} is damaged")
+    assert engine.asked == []
+
+
+def test_second_disk_fails(engine, folder, restore, caplog):
+    def refuse():
+        if engine.asked.count("add_disk") == 2:
+            engine.refuse("add_disk", 409, "[The storage domain is full]")
+
+    engine.on["add_disk"] = refuse
+    status, record = restore("-s", "data")
+    assert (status, record["message"].rpartition(": ")[2]) == (1, "The storage domain is full")
+    assert f"Disk {folder.ids[0]} is restored, as disk " in caplog.text
+
+
+WRONG = [
+    (["--point", "yesterday"], "Invalid point 'yesterday': expected one of "),
+    (["--disk", "other"], "Invalid disk 'other': expected a disk of the backup: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), WRONG)
+def test_no_such_thing(folder, restore, arguments, text):
+    status, record = restore("-s", "data", *arguments)
+    assert status == 1
+    assert record["message"].startswith(text)
+
+
+def test_no_backup(login, tmp_path, capsys):
+    assert cli.main(["restore", *login, "-q", "-s", "data", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("expected one that backup-vm made\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (
+            ["--engine-url", "https://engine", "--username", "me", "DIR"],
+            "say where to: --storage-domain NAME, or --url URL",
+        ),
+        (["--dry-run", "--url", "u", "-s", "data", "DIR"], "not allowed with argument"),
+        (["-s", "data", "DIR"], "the following arguments are required: --engine-url, --username"),
+        (["-s", "data", "--url", "u", "DIR"], "not allowed with argument"),
+    ],
+)
+def test_wrong_arguments(arguments, text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["restore", *arguments])
+    assert text in capsys.readouterr().err
