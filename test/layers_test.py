@@ -124,6 +124,8 @@ PURE_LIBRARY = {
 WALL_CLOCK = {
     # The time on the screen.
     "admin.top",
+    # The name of a backup.
+    "client.engine.vmbackup",
     # The Date of a response.
     "httpd.response",
     # Whether a certificate has ended, or will soon; and whether one of our own is due to be made again.

@@ -233,7 +233,7 @@ def test_reader_left(command, expected):
     assert (status, said) == (expected, "")
 
 
-@pytest.mark.parametrize("command", [["map"], ["checksum"], ["download", "-"]])
+@pytest.mark.parametrize("command", [["extents"], ["checksum"], ["download", "-"]])
 def test_full_disk_behind_standard_output(command):
     with DiskOrigin(DATA) as origin, open("/dev/full", "wb") as full:
         arguments = [command[0], *(["-q"] if len(command) > 1 else []), origin.url, *command[1:]]
