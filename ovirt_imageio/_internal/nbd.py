@@ -92,11 +92,12 @@ class Client:
 
 def describe(context: str, extent: status.Status) -> Extent:
     """Return what the flags of a context mean."""
+    length, flags = extent
     if context == wire.BASE_ALLOCATION:
-        return Extent(extent.length, zero=bool(extent.flags & wire.STATE_ZERO))
+        return Extent(length, zero=bool(flags & wire.STATE_ZERO))
     if context == wire.ALLOCATION_DEPTH:
-        return Extent(extent.length, hole=extent.flags == 0)
-    return Extent(extent.length, dirty=bool(extent.flags & wire.STATE_DIRTY))
+        return Extent(length, hole=flags == 0)
+    return Extent(length, dirty=bool(flags & wire.STATE_DIRTY))
 
 
 def open(url: Union[str, urllib.parse.ParseResult, urllib.parse.SplitResult], dirty: bool = False) -> Client:

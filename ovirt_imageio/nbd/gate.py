@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import select
+import socket
 from typing import Callable, Optional
 
 from ovirt_imageio.nbd.client import Client
@@ -96,9 +97,16 @@ class Gate:
         # What the server, and what the client must take next, one part after the other.
         self._to_server: list[Data] = []
         self._to_client: list[Data] = []
-        # Answers of our own, which wait for the end of a reply.
+        # Answers of our own, which wait for the end of a reply, and of the payload that is refused.
         self._answers: list[Data] = []
         self._is_over = False
+        # Requests were left over because the ledger was full.
+        self._is_stuck = False
+        # One that gave all that there was room for, or was not asked yet, may have more that the socket does not tell.
+        self._client_has_more = self._server_has_more = True
+        self._poll = select.poll()
+        # What is polled for, by socket.
+        self._polled: dict[socket.socket, int] = {}
 
     def run(self) -> None:
         """Let them talk until the client leaves.
@@ -107,16 +115,14 @@ class Gate:
         protocol, and nbd.errors.ConnectionDead if the server does, or does not answer any more.
         """
         self._pass_requests()
-        while not self._is_over or self._is_busy:
-            if not self._is_busy and not self._await_request():
+        while True:
+            self._push()
+            if self._is_busy:
+                client_has, server_has = self._wait()
+                self._from_client(client_has)
+                self._from_server(server_has)
+            elif self._is_over or not self._await_request():
                 return
-            # Each of them may have something to do because of the one before.
-            moved = self._from_client()
-            moved |= self._to(self._server, self._to_server)
-            moved |= self._from_server()
-            moved |= self._to(self._client, self._to_client)
-            if not moved:
-                self._wait()
 
     @property
     def _is_busy(self) -> bool:
@@ -134,35 +140,41 @@ class Gate:
         """Wait for the next request; return False if the client left, or should."""
         self._watch.under_way(False)
         self._start, self._end = 0, self._channel.wait(self._requests)
+        self._client_has_more = self._end == BUFFER
         self._pass_requests()
         return self._end > 0
 
-    def _from_client(self) -> bool:
-        """Take requests, when those before are on their way; return True if something came."""
-        if self._to_server or self._is_over or not self._has_room:
-            return False
+    def _from_client(self, has_more: bool) -> None:
+        """Take requests, unless those before wait for the server."""
+        if not self._takes_requests or not (has_more or self._is_stuck):
+            return
         if self._start:
             # The beginning of a header, or what a full ledger did not take.
             left = bytes(self._requests[self._start : self._end])
             self._requests[: len(left)] = left
             self._start, self._end = 0, len(left)
-        if self._end < BUFFER:
+        if has_more and self._end < BUFFER:
             count = self._client.receive_some(self._requests[self._end :])
             if count == 0:
                 if self._is_amid_request:
                     raise ClientFault("the NBD client left amid a request")
                 self._is_over = True
             self._end += count or 0
-            return self._pass_requests() or count is not None
-        return self._pass_requests()
+            self._client_has_more = self._end == BUFFER
+        self._pass_requests()
+
+    @property
+    def _takes_requests(self) -> bool:
+        """True if something may be taken from the client."""
+        return not self._to_server and not self._is_over and self._has_room
 
     @property
     def _has_room(self) -> bool:
         """True if the ledger takes more: another request, or the payload of one."""
         return not self._ledger.is_full or self._ledger.is_amid_request
 
-    def _pass_requests(self) -> bool:
-        """Show the ledger what came; return True if it dealt with something."""
+    def _pass_requests(self) -> None:
+        """Show the ledger what came."""
         data = self._requests[self._start : self._end]
         for part in self._ledger.take_requests(data):
             if part.refused is None:
@@ -170,28 +182,27 @@ class Gate:
             else:
                 self._answers.append(refusal(part.refused, part.code, self._mode))
         self._start += self._ledger.taken
+        self._is_stuck = self._ledger.is_full and self._start < self._end
         self._is_over = self._is_over or self._ledger.is_over
         self._watch.under_way(self._ledger.has_changes)
-        return self._ledger.taken > 0
 
-    def _from_server(self) -> bool:
-        """Take replies, when those before were taken; return True if there is something for the client."""
-        if self._to_client:
-            return False
-        count = self._server.receive_some(self._replies) if len(self._ledger) else None
+    def _from_server(self, has_more: bool) -> None:
+        """Take replies, unless those before wait for the client."""
+        if not has_more or self._to_client or not len(self._ledger):
+            return
+        count = self._server.receive_some(self._replies)
+        self._server_has_more = count == BUFFER
+        if count is None:
+            return
         if count == 0:
             raise Disconnected("the NBD server closed the connection")
-        if count is not None:
-            data = self._replies[:count]
-            end = self._ledger.take_replies(data)
-            if self._answers and end >= 0:
-                self._to_client += (data[:end], *self._take_answers(), data[end:])
-            else:
-                self._to_client.append(data)
-            self._note_moved()
-        elif self._answers and self._ledger.is_between_replies:
-            self._to_client = self._take_answers()
-        return bool(self._to_client)
+        data = self._replies[:count]
+        end = self._ledger.take_replies(data)
+        if self._answers and end >= 0 and not self._ledger.is_dropping:
+            self._to_client += (data[:end], *self._take_answers(), data[end:])
+        else:
+            self._to_client.append(data)
+        self._note_moved()
 
     def _take_answers(self) -> list[Data]:
         """Return the answers of our own, which go to the client now."""
@@ -205,46 +216,75 @@ class Gate:
         self._ledger.moved.clear()
         self._watch.under_way(self._ledger.has_changes)
 
-    @staticmethod
-    def _to(stream: Stream, parts: list[Data]) -> bool:
-        """Send what the stream takes without waiting; return True if it took something."""
-        moved = False
-        while parts:
-            if not len(parts[0]):
-                del parts[0]
-                continue
-            count = stream.send_some(parts[0])
-            if not count:
-                break
-            moved = True
-            parts[0] = memoryview(parts[0])[count:]
-        return moved
+    def _push(self) -> None:
+        """Send what there is, as far as they take it."""
+        send_some(self._server, self._to_server)
+        send_some(self._client, self._to_client)
+        is_between = self._ledger.is_between_replies and not self._ledger.is_dropping
+        if self._answers and not self._to_client and is_between:
+            self._to_client = self._take_answers()
+            send_some(self._client, self._to_client)
 
     # --- Waiting -----------------------------------------------------------------------------------------------------
 
-    def _wait(self) -> None:
-        """Wait until one of them gives or takes something. Raises what a stream raises, or TimedOut, if none does."""
-        wanted = {self._client: 0, self._server: 0}
-        if not self._to_server and not self._is_over and self._has_room:
-            wanted[self._client] |= select.POLLIN
-        if self._to_client:
-            wanted[self._client] |= select.POLLOUT
-        elif len(self._ledger):
-            wanted[self._server] |= select.POLLIN
-        if self._to_server:
-            wanted[self._server] |= select.POLLOUT
-        poll = select.poll()
-        poll.register(self._client.wire.sock, wanted[self._client])
-        if wanted[self._server]:
-            # One that left after its last reply is no fault: the client may be taking that reply still.
-            poll.register(self._server.wire.sock, wanted[self._server])
+    def _wait(self) -> tuple[bool, bool]:
+        """Return whether the client, and whether the server may have something to receive.
+
+        Wait until one of them gives or takes something, unless there is something to do. Raises what a stream raises,
+        or TimedOut, if none does.
+        """
+        takes_requests = self._takes_requests
+        from_client = select.POLLIN * takes_requests | select.POLLOUT * bool(self._to_client)
+        takes_replies = not self._to_client and len(self._ledger) > 0
+        from_server = select.POLLIN * takes_replies | select.POLLOUT * bool(self._to_server)
+        self._poll_for(self._client, from_client)
+        # One that left after its last reply is no fault: the client may be taking that reply still.
+        self._poll_for(self._server, from_server or None)
+        client_has = takes_requests and self._client_has_more
+        server_has = takes_replies and self._server_has_more
+        if client_has or server_has or (takes_requests and self._is_stuck):
+            ready = self._poll.poll(0)
+        else:
+            ready = self._poll_patiently()
+        for number, events in ready:
+            if number != self._client.wire.sock.fileno():
+                server_has |= events & ~select.POLLOUT != 0
+            elif not from_client:
+                # It left, or was interrupted, while nothing was expected of it.
+                raise self._client.failure(ConnectionResetError("the connection was closed"), is_sending=False)
+            else:
+                client_has |= events & ~select.POLLOUT != 0
+        return client_has, server_has
+
+    def _poll_for(self, stream: Stream, events: Optional[int]) -> None:
+        """Let a poll tell of these events, and of the end; None: not even of that."""
+        sock = stream.wire.sock
+        if self._polled.get(sock) == events:
+            return
+        if events is None:
+            self._poll.unregister(sock)
+            del self._polled[sock]
+        else:
+            self._poll.register(sock, events)
+            self._polled[sock] = events
+
+    def _poll_patiently(self) -> list[tuple[int, int]]:
+        """Return the events that came, waiting for the first one."""
         # The client is late where it must take something, or has begun a request; else the server is.
         is_begun = not len(self._ledger) or (self._ledger.is_amid_request and not self._to_server)
         late = self._client if self._to_client or is_begun else self._server
-        ready = poll.poll(None if late.timeout is None else math.ceil(late.timeout * 1000))
+        ready = self._poll.poll(None if late.timeout is None else math.ceil(late.timeout * 1000))
         if not ready:
             raise late.failure(TimeoutError(), is_sending=late is self._client or bool(self._to_server))
-        found = dict(ready).get(self._client.wire.sock.fileno(), 0)
-        if not wanted[self._client] and found & (select.POLLHUP | select.POLLERR):
-            # It left, or was interrupted, while nothing was expected of it.
-            raise self._client.failure(ConnectionResetError("the connection was closed"), is_sending=False)
+        return ready
+
+
+def send_some(stream: Stream, parts: list[Data]) -> None:
+    """Send the parts, as far as the stream takes them without waiting."""
+    while parts:
+        part = memoryview(parts[0])
+        count = stream.send_some(part) if part else 0
+        if count < len(part):
+            parts[0] = part[count:]
+            return
+        del parts[0]

@@ -87,6 +87,11 @@ class Ledger:
     def __init__(self, rules: Rules, mode: Mode, numbers: Optional[Mapping[int, int]] = None) -> None:
         self._rules = rules
         self._mode = mode
+        # How long the headers of replies are, by the words that begin them.
+        self._sizes = {mode.magic: mode.header.size}
+        if mode is Mode.STRUCTURED:
+            self._sizes[wire.SIMPLE_REPLY_MAGIC] = wire.SIMPLE_REPLY.size
+        self._longest = max(self._sizes.values())
         self._numbers = numbers or {}
         # Nothing is looked at where all are the same.
         self._has_numbers = any(theirs != ours for theirs, ours in self._numbers.items())
@@ -136,6 +141,11 @@ class Ledger:
     def is_amid_request(self) -> bool:
         """True if the client has begun a payload."""
         return self._payload > 0
+
+    @property
+    def is_dropping(self) -> bool:
+        """True if that is the payload of a request that was refused: the client expects no answer before its end."""
+        return self._payload > 0 and not self._passes
 
     # --- From the client ---------------------------------------------------------------------------------------------
 
@@ -220,7 +230,7 @@ class Ledger:
                     step = self._take_number(data[position : position + step])
                 self._rest -= step
                 position += step
-            elif self._begun or size - position < wire.EXTENDED_REPLY.size:
+            elif self._begun or size - position < self._longest:
                 position += self._take_slowly(data[position:])
             else:
                 position += self._take_header(data, position)
@@ -261,11 +271,10 @@ class Ledger:
 
     def _size_of(self, magic: int) -> int:
         """Return how long the header is that begins so."""
-        if magic == self._mode.magic:
-            return self._mode.header.size
-        if magic == wire.SIMPLE_REPLY_MAGIC and self._mode is Mode.STRUCTURED:
-            return wire.SIMPLE_REPLY.size
-        raise ProtocolError(f"a reply of the NBD server begins with {magic:#x}")
+        size = self._sizes.get(magic)
+        if size is None:
+            raise ProtocolError(f"a reply of the NBD server begins with {magic:#x}")
+        return size
 
     def _take_header(self, data: memoryview, position: int) -> int:
         """Take a whole header; return how long it is."""

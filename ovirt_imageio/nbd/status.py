@@ -8,7 +8,6 @@ million extents take no more memory than a few.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent, merged
@@ -21,12 +20,8 @@ from ovirt_imageio.nbd.wire import Mode
 __all__ = ["Status", "decode", "dirty_extents", "walk", "zero_extents"]
 
 
-class Status(NamedTuple):
-    """One extent of one context: its length, and the flags as they are on the wire."""
-
-    length: int
-    flags: int
-
+# One extent of one context: its length, and the flags as they are on the wire.
+Status = tuple[int, int]
 
 # Start and length, and the flags of each context, in the order of Export.contexts.
 Part = tuple[int, int, tuple[int, ...]]
@@ -96,10 +91,11 @@ def walk(client: Client, offset: int, length: int) -> Iterator[Part]:
 def decode(export: Export, packed: memoryview) -> Iterator[Status]:
     """Yield the extents of one context; raises ProtocolError for one that cannot be."""
     layout = wire.STATUS_EXT_EXTENT if export.mode is Mode.EXTENDED else wire.STATUS_EXTENT
-    for length, flags in layout.iter_unpack(packed):
-        if length == 0:
+    for extent in layout.iter_unpack(packed):
+        if not extent[0]:
             raise ProtocolError("the NBD server reported an empty extent")
-        yield Status(length, flags)
+        # Passed on as it is: a disk may have a million of them.
+        yield extent
 
 
 def parallel(start: int, lists: list[Iterator[Status]]) -> Iterator[Part]:

@@ -5,11 +5,10 @@ TLSSocket has the same methods, and stands on one of these. Knows sockets; knows
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Callable, Optional, Union
 
 from ovirt_imageio.net.eager import EagerSocket
@@ -33,7 +32,7 @@ class PlainSocket:
     Threads: one at a time.
     """
 
-    __slots__ = ("_flags", "_told_receive", "_told_send", "eager", "sock", "timeout")
+    __slots__ = ("_told_receive", "_told_send", "eager", "flags", "sock", "timeout")
 
     def __init__(self, sock: socket.socket, timeout: Optional[float]) -> None:
         self.sock = sock
@@ -42,8 +41,8 @@ class PlainSocket:
         set_timeout(sock, timeout)
         # Receives what comes soon.
         self.eager = EagerSocket(sock)
-        # What each call tells the kernel: not to wait, if that is so.
-        self._flags = 0
+        # What each call tells the kernel: 0, or MSG_DONTWAIT; then what would wait raises BlockingIOError instead.
+        self.flags = 0
 
     def prepare(self) -> socket.socket:
         """Return the socket; it blocks for as long as the time-out says, also in the kernel."""
@@ -51,24 +50,15 @@ class PlainSocket:
         self._prepare_send()
         return self.sock
 
-    @contextlib.contextmanager
-    def without_waiting(self) -> Iterator[None]:
-        """Let what would wait raise BlockingIOError instead."""
-        flags, self._flags = self._flags, socket.MSG_DONTWAIT
-        try:
-            yield
-        finally:
-            self._flags = flags
-
     def recv(self, size: int, is_eager: bool = True) -> bytes:
         """Return up to `size` bytes, at least one, b"" at the end; look before sleeping if `is_eager`."""
         if self.timeout != self._told_receive:
             self._prepare_receive()
-        if is_eager and not self._flags:
+        if is_eager and not self.flags:
             data = self.eager.recv(size)
             if data is not None:
                 return data
-        return self.sock.recv(size, self._flags)
+        return self.sock.recv(size, self.flags)
 
     def recv_until(self, deadline: float, size: int) -> bytes:
         """Return what recv() returns, but wait no longer than to the deadline. Raises TimeoutError."""
@@ -76,13 +66,13 @@ class PlainSocket:
         if left <= 0:
             raise TimeoutError
         self._prepare_receive(left if self.timeout is None else min(left, self.timeout))
-        return self.sock.recv(size, self._flags)
+        return self.sock.recv(size, self.flags)
 
     def recv_into(self, view: memoryview) -> int:
         """Read at least one byte into view, as many as are here; return how many, 0 at the end."""
         if self.timeout != self._told_receive:
             self._prepare_receive()
-        return self.sock.recv_into(view, 0, self._flags)
+        return self.sock.recv_into(view, 0, self.flags)
 
     def fill(self, view: memoryview) -> int:
         """Read until view is full, as far as that goes with one call; return how much was read, 0 at the end."""
@@ -95,8 +85,8 @@ class PlainSocket:
         """Send some of data; return how much."""
         if self.timeout != self._told_send:
             self._prepare_send()
-        if self._flags:
-            return self.sock.send(data, self._flags)
+        if self.flags:
+            return self.sock.send(data, self.flags)
         if len(data) <= SMALL:
             try:
                 return self.sock.send(data)

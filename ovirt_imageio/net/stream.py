@@ -225,12 +225,14 @@ class Stream:
         if not self.is_ready():
             return False
         try:
-            with self.wire.without_waiting():
-                self.ahead = self._channel.recv(size)
+            self.wire.flags = socket.MSG_DONTWAIT
+            self.ahead = self._channel.recv(size)
         except BlockingIOError:
             return False
         except OSError:
             return True  # The next call that receives tells what happened.
+        finally:
+            self.wire.flags = 0
         self.received += len(self.ahead)
         return True
 
@@ -238,13 +240,16 @@ class Stream:
         """Read what is here into view; return how many bytes, 0 at the end, None if nothing is here. Does not wait."""
         if self.ahead:
             return self.readinto(view)
+        wire = self.wire
+        wire.flags = socket.MSG_DONTWAIT
         try:
-            with self.wire.without_waiting():
-                count = self._channel.recv_into(view)
+            count = self._channel.recv_into(view)
         except BlockingIOError:
             return None
         except OSError as error:
             raise self.failure(error, is_sending=False) from error
+        finally:
+            wire.flags = 0
         if not count:
             self._note_end()
         self.received += count
@@ -296,13 +301,16 @@ class Stream:
 
         The next bytes to send must be those that were not taken.
         """
+        wire = self.wire
+        wire.flags = socket.MSG_DONTWAIT
         try:
-            with self.wire.without_waiting():
-                count = self._channel.send(data)
+            count = self._channel.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise self.failure(error, is_sending=True) from error
+        finally:
+            wire.flags = 0
         self._sent += count
         return count
 

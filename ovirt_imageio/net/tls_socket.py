@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -166,8 +167,10 @@ class TLSSocket:
         with contextlib.suppress(OSError, ValueError):
             # This also waits for the peer to say the same, in vain.
             self._tls.unwrap()
-        with contextlib.suppress(OSError), self._below.without_waiting():
+        self._below.flags = socket.MSG_DONTWAIT
+        with contextlib.suppress(OSError):
             self._below.send(self._outgoing.read())
+        self._below.flags = 0
 
     def _receive(self, wanted: int, since: float, is_eager: bool = True) -> float:
         """Take what the peer sent, for a caller that wants this many bytes; return since when it waits.

@@ -340,6 +340,18 @@ def test_a_client_whose_refused_requests_are_not_answered_is_full():
     assert len(refused) == 2000 - ledger.MAX_PENDING
 
 
+def test_a_payload_that_is_refused_is_dropped_to_its_end():
+    book = open_ledger()
+    data = ask(WRITE, 1, SIZE)
+    for position in range(28, len(data)):
+        pass_requests(book, data[:28] if position == 28 else data[position - 1 : position])
+        assert book.is_dropping
+    pass_requests(book, data[-1:])
+    assert not book.is_dropping
+    pass_requests(book, ask(WRITE, 2)[:100])
+    assert book.is_amid_request and not book.is_dropping
+
+
 def test_payloads_do_not_let_more_requests_in():
     """A full client may end the payload that it has begun, and no more than that."""
     book = open_ledger()

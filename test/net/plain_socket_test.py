@@ -117,23 +117,24 @@ def test_the_kernel_is_told_once():
 
 def test_without_waiting():
     with pair() as (plain, peer):
-        with plain.without_waiting():
-            for receive in (lambda: plain.recv(1), lambda: plain.recv_into(buffer(1))):
-                with pytest.raises(BlockingIOError):
-                    receive()
+        plain.flags = socket.MSG_DONTWAIT
+        for receive in (lambda: plain.recv(1), lambda: plain.recv_into(buffer(1))):
             with pytest.raises(BlockingIOError):
-                while True:
-                    plain.send(bytes(SMALL + 1))
-            with pytest.raises(BlockingIOError):
-                while True:
-                    plain.send(b"x")
+                receive()
+        with pytest.raises(BlockingIOError):
+            while True:
+                plain.send(bytes(SMALL + 1))
+        with pytest.raises(BlockingIOError):
+            while True:
+                plain.send(b"x")
+        plain.flags = 0
         plain.timeout = 0.01
         # It waits again.
         with pytest.raises(BlockingIOError):
             plain.send(b"x")
         peer.sendall(b"x")
-        with plain.without_waiting():
-            assert plain.recv(1) == b"x"
+        plain.flags = socket.MSG_DONTWAIT
+        assert plain.recv(1) == b"x"
 
 
 def test_a_slow_peer_is_not_a_dead_one():
