@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shutil
 import signal
 import subprocess
 import xml.etree.ElementTree
@@ -147,9 +148,16 @@ def test_firewall_opens_one_port(name, port):
     assert service.findtext("description")
 
 
-def test_container_copies_what_exists():
-    lines = (DATA / "Containerfile").read_text().splitlines()
-    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
-    assert copied
-    assert [name for name in copied if not (source.ROOT / name).exists()] == []
-    assert f"EXPOSE {DEFAULTS.remote.port}" in lines
+def test_container_serves_where_clients_look():
+    folder = DATA / "container"
+    assert f"EXPOSE {DEFAULTS.remote.port}" in (folder / "Containerfile").read_text().splitlines()
+    ports = re.findall(r"localhost:(\d+)/", (folder / "health").read_text())
+    assert set(map(int, ports)) == {DEFAULTS.remote.port}
+
+
+def test_container_configuration_is_understood(tmp_path):
+    (tmp_path / "conf.d").mkdir()
+    shutil.copy(DATA / "container/50-container.conf", tmp_path / "conf.d")
+    loaded = config.load(tmp_path, tmp_path / "no-vendor")
+    assert loaded.warnings == ()
+    assert not loaded.daemon.drop_privileges
