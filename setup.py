@@ -40,7 +40,7 @@ ABILITIES = {
 
 # The one place that names what development needs. "test" goes to every Python, "check" only to .venv; systemd-python
 # is the only one that needs a compiler.
-# Formatter, linter and type checker are pinned: everybody must get the same answer.
+# Formatter, linter and type checker are pinned: each developer must get the same answer.
 DEVELOPMENT = {
     "test": [
         "pytest>=8.3",

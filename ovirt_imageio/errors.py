@@ -238,7 +238,7 @@ class BrokenProtocol(Error):
 
 
 class OperationCanceled(Error):
-    """The ticket was canceled, or whoever wanted this wants it no more."""
+    """The ticket was canceled, or its client does not want this any more."""
 
     def __str__(self) -> str:
         return "The operation was canceled"

@@ -1,4 +1,4 @@
-"""Fixtures for every test: real storage, and nobody leaves a thread behind."""
+"""Fixtures for every test: real storage, and no test leaves a thread behind."""
 
 from __future__ import annotations
 

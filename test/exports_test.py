@@ -1,4 +1,4 @@
-"""`__all__` is true: it names what exists, forgets nothing, and nobody imports from a module what is not in it.
+"""`__all__` is true: it names what exists, forgets nothing, and no module imports from another one what is not in it.
 
 Constants in capitals may be left out: a table of them is public as a whole.
 """
@@ -34,7 +34,7 @@ def find_lies(module: source.Module, names: list[str]) -> Iterator[str]:
             yield f"{module.path}: __all__ names {name}, which does not exist"
     if len(names) != len(set(names)):
         yield f"{module.path}: __all__ names something twice"
-    # What is neither exported nor used here serves nobody: it was forgotten in __all__, or it is dead.
+    # What is neither exported nor used here has no user: it was forgotten in __all__, or it is dead.
     used = {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     for name in sorted(defined(module) - set(names) - used):
         if not is_free(name):

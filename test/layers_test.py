@@ -89,7 +89,7 @@ PURE = {
     "version",
 }
 
-# What computes only. Whoever is not here may reach for a socket, a file, a thread, a clock, a log or the dice.
+# What computes only. A module that is not here may reach for a socket, a file, a thread, a clock, a log or the dice.
 PURE_LIBRARY = {
     "__future__",
     "abc",
@@ -120,7 +120,7 @@ PURE_LIBRARY = {
     "urllib.parse",
 }
 
-# The modules that read the wall clock, which somebody may set: no time-out, ticket or duration may depend on it.
+# The modules that read the wall clock, which may be set: no time-out, ticket or duration may depend on it.
 WALL_CLOCK = {
     # The time on the screen.
     "admin.top",

@@ -33,7 +33,7 @@ def main(disk, config):
             # Waits until what runs has ended, and the disk is closed.
             client.del_ticket(ticket["uuid"])
     if info["transferred"] < info["size"]:
-        sys.exit(f"Nobody went on with it; the last error: {info['last_error']}")
+        sys.exit(f"No client went on with it; the last error: {info['last_error']}")
 
 
 main(*sys.argv[1:])

@@ -48,7 +48,7 @@ class Books:
         self._observer = observer
         self._max_connections = max_connections
         self._state = State.OPEN
-        # True once somebody removed or replaced the ticket, or it was purged.
+        # True once the ticket was removed, replaced or purged.
         self._is_removed = False
         # True if, when it was canceled, writes may have been lost of which no client was told.
         self._had_loss = False
@@ -216,7 +216,7 @@ class Books:
     def cancel(self, now: float, grace: float, *, is_removed: bool = True) -> list[Backend]:
         """Let nothing new begin; cut what reads at once, and what writes after `grace` seconds.
 
-        is_removed: nobody goes on with the ticket, as another process may when the service only stops.
+        is_removed: the ticket ends for good; when the service only stops, another process may go on with it.
         Returns the backends that no request uses. Harmless when repeated; an earlier end of the grace holds.
         """
         self._is_removed |= is_removed

@@ -232,7 +232,7 @@ class Store:
     # --- For a restart of the service --------------------------------------------------------------------------------
 
     def record(self, since: float) -> Records:
-        """Return what another process needs to go on with the tickets that nobody removed.
+        """Return what another process needs to go on with the tickets that were not removed.
 
         Called when nothing is served any more. since: when clients could reach us last: the time that they had to wait
         does not count for them.

@@ -242,7 +242,7 @@ class Transfer:
             return self._books.record(self._clock(), since)
 
     def resume(self, record: Record) -> None:
-        """Go on where another process left off; called before anybody else knows of us."""
+        """Go on where another process left off; called before any other thread knows of us."""
         with self._lock:
             self._books.resume(record, self._clock())
 

@@ -238,7 +238,7 @@ class Gate:
         takes_replies = not self._to_client and len(self._ledger) > 0
         from_server = select.POLLIN * takes_replies | select.POLLOUT * bool(self._to_server)
         self._poll_for(self._client, from_client)
-        # One that left after its last reply is no fault: the client may be taking that reply still.
+        # One that left after its last reply is not a fault: the client may be taking that reply still.
         self._poll_for(self._server, from_server or None)
         client_has = takes_requests and self._client_has_more
         server_has = takes_replies and self._server_has_more

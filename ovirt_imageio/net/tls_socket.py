@@ -175,7 +175,7 @@ class TLSSocket:
     def _receive(self, wanted: int, since: float, is_eager: bool = True) -> float:
         """Take what the peer sent, for a caller that wants this many bytes; return since when it waits.
 
-        `since` is that time, too, 0 if the caller did not wait yet. If what came was no whole record it waits again,
+        `since` is that time, too, 0 if the caller did not wait yet. If what came was not a whole record it waits again,
         but one time-out is for all of that.
         """
         is_small = wanted < SMALL

@@ -37,7 +37,7 @@ class Inherited:
 
     # By the name of the listener.
     listeners: dict[str, Listener] = field(default_factory=dict)
-    # By the name that we gave them; nobody looked yet what they are.
+    # By the name that we gave them; what they are was not looked at yet.
     kept: dict[str, list[int]] = field(default_factory=dict)
 
 

@@ -57,7 +57,7 @@ class Notifier:
 
     @property
     def has_manager(self) -> bool:
-        """True if somebody listens to us, who may also keep descriptors."""
+        """True if a service manager listens to us, which may also keep descriptors."""
         return bool(self._address)
 
     def keep(self, name: str, descriptors: Sequence[int]) -> bool:

@@ -84,7 +84,7 @@ def numbers(metrics: Metrics, is_stopping: Callable[[], bool]) -> Application:
 
 
 def image_routes(store: Store, unix_socket: Optional[str]) -> Routes:
-    """Return the routes of images; the first match wins. A slash at the end of what is no id is optional."""
+    """Return the routes of images; the first match wins. A slash at the end of what is not an id is optional."""
     return [
         ("/images/(.*)/extents/?", Extents(store)),
         ("/images/(.*)/checksum/algorithms/?", Algorithms()),

@@ -136,10 +136,10 @@ def test_rate_is_of_all_bytes(progress):
 
 def test_what_lives(progress):
     still, slow, finishing, moving = (running() for _ in range(4))
-    everybody = [still, slow, finishing, moving]
+    all_of_them = [still, slow, finishing, moving]
     # The first look learns what the clients did until now.
-    assert progress.observe(everybody, 0) == (False, False)
-    assert progress.observe(everybody, 1) == (False, False)
+    assert progress.observe(all_of_them, 0) == (False, False)
+    assert progress.observe(all_of_them, 1) == (False, False)
     slow.link.connection.moved += 1
     assert progress.observe([still, slow], 2) == (False, True)
     assert progress.observe([still, slow], 3) == (False, False)

@@ -188,7 +188,7 @@ def test_repr_does_not_tell_the_id():
         ("nbd://host:10809/name", "nbd://host:10809/name"),
         ("nbd+unix:///?socket=/sock", "nbd+unix:///?socket=/sock"),
         ("nbds+unix:///name?socket=/sock", "nbds+unix:///name?socket=/sock"),
-        # The engine's own tests send this: the port is nobody's business here.
+        # The engine's own tests send this: the port is not looked at here.
         ("https://server:port/images/1", "https://server:port/images/1"),
     ],
 )

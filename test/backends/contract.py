@@ -435,7 +435,7 @@ class Contract:
             assert read(second, 0, 6000) == data[:50] + b"x" * 5000 + data[5050:6000]
 
     def test_writers_share_a_block(self, disk: Disk, data: bytes) -> None:
-        """Writers of disjoint ranges harm nobody, however close the ranges are."""
+        """Writers of disjoint ranges do not harm each other, however close the ranges are."""
         with contextlib.ExitStack() as stack:
             backends = [stack.enter_context(contextlib.closing(disk.open())) for _ in range(3)]
             if not disk.keeps_data or backends[0].max_writers < len(backends):

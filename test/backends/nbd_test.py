@@ -232,7 +232,7 @@ def test_flushed_writes_are_not_lost():
 
 
 def test_the_server_was_restarted():
-    """A connection that was closed while nobody used it is made again, and nobody notices."""
+    """A connection that was closed while it was idle is made again, and its user does not notice."""
     hung_up = threading.Event()
 
     def script(call):
@@ -389,7 +389,7 @@ def test_blocks(offset, length):
 
 @pytest.mark.parametrize("was_connected", [False, True], ids=["opening", "connecting again"])
 def test_interrupt_while_the_server_hangs(was_connected):
-    """Nobody has a backend that is being opened, but whoever wants it opened has its line."""
+    """No other thread has a backend that is being opened, but the one that wants it opened has its line."""
     line = Lifeline()
     turns = itertools.count(1 - was_connected)
     is_waiting = threading.Event()

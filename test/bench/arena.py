@@ -7,7 +7,7 @@
 They share the disks that are files. Each has a qemu-nbd of its own, with a disk of its own: how much memory that keeps,
 and so how fast it is, depends on what it was asked for before.
 
-Nothing is started before somebody asks for it, and nothing is left afterwards.
+Nothing is started before a line asks for it, and nothing is left afterwards.
 """
 
 from __future__ import annotations

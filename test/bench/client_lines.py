@@ -192,7 +192,7 @@ class Transfer:
 
 
 class Conversion:
-    """qemu-img, which uploads an image to a qemu-nbd as an NBD client, or downloads one, with nobody between."""
+    """qemu-img, which uploads an image to a qemu-nbd as an NBD client, or downloads one, without a daemon between."""
 
     def __init__(self, make: Callable[[Path], int], direction: str) -> None:
         self._make = make

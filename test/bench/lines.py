@@ -99,7 +99,7 @@ class Times:
         if ours is None or not theirs:
             return Check(text, None, False)
         reached = ours / theirs
-        # Nobody reads more than two digits.
+        # More than two digits are noise.
         good = round(reached, 2) <= self.factor if less_is_better else round(reached, 2) >= self.factor
         return Check(text, reached, good)
 

@@ -73,7 +73,7 @@ def timed(*command: object) -> float:
 
 
 def dd(size: int, *operands: str) -> float:
-    """Copy so much with dd; return the seconds."""
+    """Copy with dd; return the seconds."""
     return timed("dd", "bs=1M", f"count={size >> 20}", "status=none", *operands)
 
 
@@ -127,13 +127,13 @@ class Nginx:
 
 
 def free_port() -> int:
-    """Return a port that nobody uses now."""
+    """Return a port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def wait_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until somebody listens. Raises Missing when the process ended instead."""
+    """Wait until a server listens. Raises Missing when the process ended instead."""
     deadline = time.monotonic() + DEADLINE
     while True:
         try:

@@ -224,7 +224,7 @@ def gains(line: Record) -> Iterator[float]:
 
 
 def wanted(line: Record) -> float:
-    """Return how many times as good as the release it should be, 0 if nobody said."""
+    """Return how many times as good as the release it should be, 0 if that is not known."""
     for target in line["targets"]:
         sign, factor, *rest = target["target"].split()
         if rest == ["x", "release"]:

@@ -107,7 +107,7 @@ def test_nothing_is_left_behind(server):
         nbd = connected(attachment)
         path = attachment.uri.partition("socket=")[2]
         folder = os.path.dirname(path)
-        # Nobody else on this machine may connect.
+        # No other user of this machine may connect.
         assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert not os.path.exists(folder)

@@ -254,7 +254,7 @@ def test_reader_of_the_progress_left(image):
 
 @pytest.fixture
 def pinned():
-    """Yield a server whose certificate nobody vouches for, its certificate, and the fingerprint of that."""
+    """Yield a server whose certificate no authority signed, its certificate, and the fingerprint of that."""
     made = certificates.self_signed("cli")
     with open(made.cert_file) as file:
         fingerprint = format_fingerprint(ssl.PEM_cert_to_DER_cert(file.read()))
@@ -338,10 +338,10 @@ def test_mistyped_command(capsys):
 
 @pytest.mark.parametrize("program", ["ovirt-img", "ovirt-imageioctl"])
 def test_interrupted_before_it_began(program, tmp_path):
-    """While modules are loaded there is nobody who could tell that in a line."""
+    """While modules are loaded nothing could tell that in a line."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    # What is imported first waits until somebody writes.
+    # What is imported first waits until the test writes.
     (tmp_path / "argparse.py").write_text(f"open({str(fifo)!r}).read()")
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(source.ROOT)])}
     command = [sys.executable, source.ROOT / "daemon" / program]

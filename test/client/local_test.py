@@ -125,7 +125,7 @@ def test_several_at_once(name, request):
         assert bytes(view) == b"z" * 512
 
 
-# Scripts, one for each way in which an image attacks whoever uploads it.
+# Scripts, one for each way in which an image attacks the client that uploads it.
 HOSTILE = sorted(Path(__file__).parent.joinpath("hostile", "images").glob("*.py"))
 
 SECRET = b"SECRET" * 1000

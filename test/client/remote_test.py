@@ -131,7 +131,7 @@ def test_server_that_cannot_be_trusted_never_means_the_proxy():
 
 @pytest.fixture
 def pinned():
-    """Yield a server whose certificate nobody vouches for, and the fingerprint of that."""
+    """Yield a server whose certificate no authority signed, and the fingerprint of that."""
     made = certificates.self_signed("client")
     with open(made.cert_file) as file:
         fingerprint = format_fingerprint(ssl.PEM_cert_to_DER_cert(file.read()))

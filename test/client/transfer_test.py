@@ -276,7 +276,7 @@ def test_upload_fails_when_acknowledged_data_were_lost(two_parts, breaking, by_h
 
 @pytest.mark.parametrize("breaks", [True, False])
 def test_upload_by_nbd_fails_when_acknowledged_data_were_lost(two_parts, tmp_path, monkeypatch, breaks):
-    """The NBD server behind the server died, and another one follows it: nobody has what the first one acknowledged."""
+    """The NBD server behind the server died, and another one follows it: what the first one acknowledged is lost."""
     monkeypatch.setattr(ways, "SMALL", 2**63)
     disk = bytearray(4 * SMALL)
     written: list[int] = []

@@ -288,7 +288,7 @@ def test_every_contradiction(write, load):
 
 
 def test_no_control_port(write, load):
-    """Older releases have -1 as their default, and show it; with a Unix socket nobody needs a port."""
+    """Older releases have -1 as their default, and show it; with a Unix socket a port is not needed."""
     write("[tls]\nenable = no\n[control]\nport = -1\n")
     conf = load()
     config.check(conf)

@@ -47,7 +47,7 @@ def test_language_and_note(block):
 @pytest.mark.parametrize("block", of("json") + of("json", note="output"), ids=str)
 def test_json(block):
     document = json.loads(block.text)
-    # What somebody sends, not what we answer.
+    # What a client sends, not what we answer.
     if isinstance(document, dict) and {"uuid", "timeout"} <= document.keys() and "age" not in document:
         ticket.parse(document, check_url=registry.check_url)
 

@@ -169,7 +169,7 @@ def sends_too_much(client: RawClient) -> None:
 
 
 def go_on(client: RawClient) -> None:
-    """Send more than the buffers of the sockets hold: somebody must read it."""
+    """Send more than the buffers of the sockets hold: it must be read."""
     client.send(bytes(8 * 1024**2))
     client.end()
     assert client.is_closed()

@@ -113,7 +113,7 @@ def storage(folder: Path, daemon: Daemon) -> Iterator[Scene]:
 
 @contextlib.contextmanager
 def tickets(folder: Path, daemon: Daemon) -> Iterator[Scene]:
-    """A ticket in a file, and another one in Python, whose disk somebody downloads as soon as it is there."""
+    """A ticket in a file, and another one in Python, whose disk is downloaded as soon as it is there."""
     with plain(folder, daemon) as scene:
         disk = scene.folder / "disk.raw"
         disk.write_bytes(b"x" * 64 * KiB)

@@ -18,7 +18,7 @@ class FakeClock:
 
 
 class FakeWallClock:
-    """The time of day, which somebody may set: it goes on with a clock that only grows."""
+    """The time of day, which may be set: it goes on with a clock that only grows."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock

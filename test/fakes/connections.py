@@ -95,7 +95,7 @@ class Backends:
         return sum(not backend.closed for backend in self.opened)
 
     def wait_closed(self) -> None:
-        """Wait until nothing is leaked: another thread may close what nobody uses."""
+        """Wait until nothing is leaked: another thread may close what is idle."""
         wait_until(lambda: not self.leaked)
 
 

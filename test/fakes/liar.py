@@ -49,7 +49,7 @@ class Honest:
                 self.change(wire, method, int(re.search(r"content-length: (\d+)", head)[1]))
 
     def greet(self, wire: Wire) -> None:
-        """Say nothing before somebody asks."""
+        """Say nothing before a client asks."""
 
     def options(self, wire: Wire) -> None:
         """Tell what the server can do."""

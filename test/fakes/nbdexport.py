@@ -140,7 +140,7 @@ class Exporting:
         return Location(UnixAddress(self.path), "")
 
     def connect(self) -> socket.socket:
-        """Return a connection of somebody who has not said a word."""
+        """Return a connection of a client that has not sent a byte."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(DEADLINE)
         sock.connect(self.path)

@@ -346,7 +346,7 @@ Script = Callable[[Wire], None]
 
 
 class ScriptedOrigin:
-    """Plays one script for each connection, in order; then nobody is accepted any more.
+    """Plays one script for each connection, in order; then no connection is accepted any more.
 
     `heads` holds the heads of the requests that came; `stalled` is set when a script stalls. What a script raises is
     raised at the end, but for a client that left.

@@ -1,6 +1,6 @@
 """TCP ports that belong to a test.
 
-A port that was free a moment ago may be somebody else's now: another run of the tests goes on beside this one.
+A port that was free a moment ago may be taken now: another run of the tests goes on beside this one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["reserved"]
 
 @contextlib.contextmanager
 def reserved() -> Iterator[int]:
-    """Keep a port on which nobody listens, until somebody does who asks for this very port.
+    """Keep a port on which no server listens, until one asks for this very port.
 
-    It is bound, on all addresses: the kernel gives it to nobody who asks for any. A server that sets SO_REUSEADDR, as
-    all do, may listen there nevertheless, as often as it wants, because we do not.
+    It is bound, on all addresses: the kernel gives it to no program that asks for any. A server that sets
+    SO_REUSEADDR, as all do, may listen there nevertheless, as often as it wants, because we do not.
     """
     has_ipv6 = socket.has_dualstack_ipv6()
     with socket.socket(socket.AF_INET6 if has_ipv6 else socket.AF_INET) as holder:

@@ -1,7 +1,7 @@
 """Servers that never say a word: a connection stands, or does not even come about, and that is all.
 
-with silent.tcp() as server:                # the kernel connects; nobody answers
-with silent.tcp(is_full=True) as server:    # nobody connects: the queue is full
+with silent.tcp() as server:                # the kernel connects; no program answers
+with silent.tcp(is_full=True) as server:    # no client connects: the queue is full
 with silent.unix(path, is_full=True) as server:
     server.wait_for_client()
 """
@@ -60,7 +60,7 @@ def unix(path: str, is_full: bool = False) -> Iterator[Silent]:
         listener.listen(0 if is_full else 10)
         if is_full:
             stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
-        # Who waits in a full queue is seen by nobody.
+        # A client that waits in a full queue cannot be seen.
         yield Silent(path, (lambda: None) if is_full else (lambda: accept(listener, stack)))
 
 

@@ -100,7 +100,7 @@ class VolatileDisk:
             self.log.clear()
 
     def after_crash(self, point: int, dice: random.Random) -> bytes:
-        """Return what is on the disk after a crash when so much was logged."""
+        """Return what is on the disk after a crash, from as many entries of the log."""
         changes, flushed = self._split(point)
         disk = bytearray(self._first)
         for entry in changes:
@@ -152,7 +152,7 @@ class VolatileServer:
         self._flags = flags
         self._scope = contextlib.ExitStack()
         self._lock = threading.Lock()
-        # Held while nobody is served.
+        # Held while no client is served.
         self._power = threading.Lock()
         self._threads: dict[threading.Thread, Call] = {}
         self._error: Optional[BaseException] = None

@@ -17,8 +17,8 @@ DEADLINE = 30.0
 
 PAUSE = 0.005
 
-# The most that one look counts for. While a machine is suspended, or busy with others, nobody had the time to do what
-# we wait for.
+# The most that one look counts for. While a machine is suspended, or busy with others, no thread had the time to do
+# what we wait for.
 LONGEST_TURN = 1.0
 
 T = TypeVar("T")

@@ -159,7 +159,7 @@ REPLIES: dict[str, tuple[Mode, bytes, tuple[int, int], str, str]] = {
     "nothing": (STRUCTURED, b"", (0, 0), "more", "good"),
     "half a header": (STRUCTURED, ALL[:10], (0, 0), "more", "more"),
     "half of the data": (STRUCTURED, ALL[:50], (0, 0), "more", "more"),
-    # Nobody can go on behind these.
+    # A parser cannot go on behind these.
     "another protocol": (STRUCTURED, b"HTTP/1.1 200 OK\r\n\r\n" + bytes(20), (0, 0), "fault", "fault"),
     "request of a client": (STRUCTURED, ask(READ, 0), (0, 0), "fault", "fault"),
     "cookie of no request": (STRUCTURED, simple(4), (0, 0), "fault", "fault"),

@@ -23,7 +23,7 @@ EXAMPLES = {
     416: [errors.InvalidRange("Range", "x", "y"), errors.RangeNotSatisfiable(2, 3, 1)],
     # An unsafe image is an error of the client library: no request meets it.
     500: [errors.StorageError("read", "EIO"), errors.ClosedBackend("file"), errors.UnsafeImage("x", "it lies")],
-    502: [errors.BackendUntrusted("open", "the certificate is of somebody else")],
+    502: [errors.BackendUntrusted("open", "the certificate is of another host")],
     503: [errors.BackendUnavailable("open", "gone"), errors.TooManyConnections(128), errors.ServiceStops()],
     504: [errors.BackendTimeout("read", "slow")],
     507: [errors.NoSpace("write", "full")],

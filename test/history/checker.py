@@ -10,7 +10,7 @@
 
 A read may return any write that began before the read ended, unless a newer one had taken its place before the read
 began: a write that began after that one had ended, and that had itself ended. A write that a read has returned has
-taken its place when that read ended, acknowledged or not: nobody reads what was before from then on.
+taken its place when that read ended, acknowledged or not: no client reads what was before from then on.
 
 Blocks begin as zeroes, and values are unique, but for 0. Pure: times are arguments.
 """

@@ -159,7 +159,7 @@ REFUSED = {
     "NUL in path": (b"GET /a%00b HTTP/1.1\r\n\r\n", 400),
     "body over the limit": (put(b"content-length: 9999999\r\n", b"x" * 3_000_000), 413),
     "refused before the body": (put(b"content-length: 9000000\r\n", b"x" * 9_000_000).replace(b"PUT", b"POST"), 403),
-    "body that nobody reads": (put(b"content-length: 50\r\n", GOOD * 2).replace(b"PUT", b"PATCH"), 200),
+    "body that is not read": (put(b"content-length: 50\r\n", GOOD * 2).replace(b"PUT", b"PATCH"), 200),
 }
 
 

@@ -104,7 +104,7 @@ SLOW = {
 
 @pytest.mark.parametrize("first, record", SLOW.values(), ids=SLOW)
 def test_pieces_of_a_tls_record_are_no_progress(provider, trust, first, record):
-    """Each byte comes in time, and nobody can use them: the connection ends long before the record does."""
+    """Each byte comes in time, and they are of no use: the connection ends long before the record does."""
     limits = Limits(idle_timeout=0.2, header_timeout=0.2, io_timeout=0.2, linger_timeout=0.01)
     with toy.serving(tls=provider, limits=limits) as server, by_hand(("127.0.0.1", server.port), trust) as client:
         if first:
@@ -135,7 +135,7 @@ def test_silent_handshakes_bother_nobody(provider, trust):
 
 def test_handshake_deadline(provider):
     server = Server(LOOPBACK, toy.application(), tls=provider, limits=Limits(handshake_timeout=0.05))
-    # What comes after the deadline would meet a closed socket: it is there before anybody looks.
+    # What comes after the deadline would meet a closed socket: it is there before the server looks.
     with contextlib.ExitStack() as stack:
         stack.callback(server.stop)
         client = stack.enter_context(connect(server))

@@ -198,7 +198,7 @@ def test_handshake_garbage():
 
 
 def test_client_leaves_without_a_word():
-    # Somebody looks whether the port is open, every few seconds.
+    # A monitor looks whether the port is open, every few seconds.
     assert shake(lambda client: client.close()) is False
 
 

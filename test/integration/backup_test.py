@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
 
 
 def snapshot(url: str, path: Path) -> Path:
-    """Let qemu copy what a backup shows, before anybody else looks."""
+    """Let qemu copy what a backup shows, before a client looks."""
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "raw", url, str(path)], check=True)
     return path
 

@@ -262,7 +262,7 @@ def test_upload_of_what_is_no_image(plain, tmp_path):
             client.upload(str(compressed), url, plain.ca_file, member="disk")
         with pytest.raises((client.NotAnArchive, client.MemberNotFound)):
             client.upload(str(cut), url, plain.ca_file, member="disk")
-        with pytest.raises(client.StorageError, match="regular file"):
+        with pytest.raises(client.InvalidValue, match="a file, or a block device"):
             client.upload(str(tmp_path), url, plain.ca_file)
     assert not disk.read_bytes().strip(b"\0")
 

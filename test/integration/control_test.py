@@ -136,7 +136,7 @@ def test_removal_cuts_a_client_that_stopped_reading(running, image):
             sock.sendall(f"GET /images/{ticket_id} HTTP/1.1\r\n\r\n".encode())
         wait_state(running, ticket_id, lambda state: state["connections"] == 8 and state["active"])
         assert running.control("DELETE", f"/tickets/{ticket_id}")[0] == 204
-        # Whoever asked for the removal may take the disk away now.
+        # The manager that asked for the removal may take the disk away now.
         assert str(image) not in descriptors(running)
         assert all(read_to_end(sock) < SIZE for sock in socks)
 
@@ -235,7 +235,7 @@ def test_metrics(running, image):
 @pytest.mark.slow
 def test_many_clients_leave_nothing_behind(running, image):
     before = len(descriptors(running))
-    # Each does so much: how long that takes is for the machine to say.
+    # Each does the same amount: how long that takes is for the machine to say.
     rounds = 30
     failures = []
 

@@ -137,7 +137,7 @@ def test_drain(own, tmp_path):
         idle.getresponse().read()
         assert response.read(1)
         own.process.send_signal(signal.SIGTERM)
-        # Who asks nothing is let go at once; nobody new comes in.
+        # A client that asks nothing is let go at once; no new one comes in.
         assert idle.sock.recv(1) == b""
         with pytest.raises(OSError):
             own.connect().connect()
@@ -162,7 +162,7 @@ def test_drain_tells_what_it_waits_for(own, tmp_path):
 
 
 def test_health_while_draining(tmp_path):
-    """A load balancer sends nobody here anymore, Prometheus still gets its numbers."""
+    """A load balancer sends no client here any more, Prometheus still gets its numbers."""
     text = "[metrics]\nenable = yes\nhost = localhost\nport = 0\n"
     with daemon.running(tmp_path, text) as own, download(own, tmp_path) as response:
         url = f"http://{own.addresses['metrics']}"
@@ -228,7 +228,7 @@ def test_sockets_are_removed(own):
 
 
 def test_signal_while_starting(tmp_path):
-    """A signal that comes before anybody waits for one is not lost."""
+    """A signal that comes before the daemon waits for one is not lost."""
     daemon.write_config(tmp_path)
     log = tmp_path / "daemon.log"
     with daemon.start(tmp_path) as process:

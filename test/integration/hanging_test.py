@@ -1,4 +1,4 @@
-"""Servers of disks that hang before a disk is open: whoever removes a ticket does not wait for them."""
+"""Servers of disks that hang before a disk is open: the removal of a ticket does not wait for them."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_operation(running, storage, connect, method, headers, body, busy_with):
 
 
 def test_idle(running, storage, connect):
-    """Only closing hangs, and nobody waits for that but who asks for the removal."""
+    """Only closing hangs, and only the removal waits for that."""
     client, ticket_id = connect()
     assert client.ask("GET", SMALL)[0] == 206
     storage.hang()
@@ -148,7 +148,7 @@ def test_replaced(running, storage, connect, tmp_path):
 
 
 def test_expired(running, storage, connect, tmp_path):
-    """Whoever purges tickets does not hang: another transfer that stands still is aborted."""
+    """The thread that purges tickets does not hang: another transfer that stands still is aborted."""
     client, ticket_id = connect()
     assert client.ask("GET", SMALL)[0] == 206
     # The end of the request makes it live longer.

@@ -1,4 +1,4 @@
-"""A restart of the service that nobody notices, under a manager that keeps what the daemon gives it."""
+"""A restart of the service that no client notices, under a manager that keeps what the daemon gives it."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def test_record_for_scripts(serve):
 
 
 def test_line_for_each_transfer(serve):
-    """However small: who looks into a log wants to see that somebody was there."""
+    """However small: the log tells that a client was there."""
     serving = serve("disk.qcow2", "--size", "1m")
     with serving.open() as response:
         response.read()
@@ -335,7 +335,7 @@ def test_killed(serve):
     assert serving.qemu_pids()
     assert serving.stop(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not serving.qemu_pids())
-    # Nobody was left to remove it.
+    # No process was left to remove it.
     for folder in serving.temp.iterdir():
         for file in folder.iterdir():
             file.unlink()

@@ -200,7 +200,7 @@ PLANTED = MappingProxyType(
             "crowd",
             changed(links.Links, "find_overlapping", lambda self, operation: set()),
         ),
-        "a put that wakes nobody": ("queue", changed(queues.Queue, "put", put_that_does_not_tell)),
+        "a put that wakes no consumer": ("queue", changed(queues.Queue, "put", put_that_does_not_tell)),
         "a close that wakes no producer": ("queue", changed(queues.Queue, "close", close_that_forgets_who_adds)),
         "a worker that is not joined": ("read_ahead", changed(worker.Worker, "__exit__", exit_without_join)),
         "writes that are not awaited": ("write_behind", changed(ring, "settle", lambda writing: None)),

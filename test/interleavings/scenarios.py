@@ -329,7 +329,7 @@ class World:
             assert error.operations, "busy with nothing"
             return
         if self.tally.events["purged"]:
-            return  # Forgotten long after it expired: nobody waits for the end of that.
+            return  # Forgotten long after it expired: no thread waits for the end of that.
         if before is not None and timeout and adds == self.adds and not adds % 2:
             assert before.is_drained, "removed, but not drained"
             mine = [disk for disk in self.disks if disk.ticket is before.ticket]
@@ -399,7 +399,7 @@ def remove(scheduler: Scheduler) -> None:
 
 
 def remove_twice(scheduler: Scheduler) -> None:
-    """Two remove it at once, while somebody waits for changes."""
+    """Two remove it at once, while another thread waits for changes."""
     tickets(scheduler, "client", "remover", "remover", "watcher")
 
 
@@ -543,7 +543,7 @@ def write_behind(scheduler: Scheduler) -> None:
 
 
 def pool(scheduler: Scheduler) -> None:
-    """Nobody gets a buffer that somebody has."""
+    """No thread gets a buffer that another one has."""
     lender = buffers.Pool(16, max_idle=2)
     lent: list[memoryview] = []
 
@@ -589,7 +589,7 @@ def blocks(scheduler: Scheduler) -> None:
 
 
 def queue(scheduler: Scheduler) -> None:
-    """Everything that is put is taken once, and in order; after close() nobody waits."""
+    """Everything that is put is taken once, and in order; after close() no thread waits."""
     line: queues.Queue[int] = queues.Queue(scheduler.random.choice((None, 1, 3)))
     taken: list[list[int]] = [[], []]
     will_close = scheduler.random.random() < 0.3

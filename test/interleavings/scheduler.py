@@ -4,9 +4,9 @@
     with scheduler.replacing(store, transfer):      # what these modules call threading, queue and time
         scheduler.run(scenario)                     # in a thread of its own, as all that it starts
 
-Whoever takes a lock, waits, notifies, starts or joins a thread hands over to a thread that is drawn. With `watched`
-files so does every line of them, with a probability that is drawn, too: then a lock that is missing shows, and not only
-one that is used wrongly. The same seed makes the same choices, so it repeats what happened.
+A thread that takes a lock, waits, notifies, starts or joins another one hands over to a thread that is drawn. With
+`watched` files so does every line of them, with a probability that is drawn, too: then a lock that is missing shows,
+and not only one that is used wrongly. The same seed makes the same choices, so it repeats what happened.
 
 Time is virtual: it stands still, but for a thread whose wait times out. A thread that waits for nothing that can still
 happen is a deadlock, and found at once.

@@ -192,7 +192,7 @@ def test_upload_is_not_kept(front, host, disk, ticket):
 
 
 def test_download_is_not_kept(front, host, disk):
-    """A client that reads nothing stops the daemon, too: it is not somebody's memory or disk that fills up."""
+    """A client that reads nothing stops the daemon, too: no memory or disk between them fills up."""
     size = 10**12
     with open(disk, "wb") as file:
         file.truncate(size)

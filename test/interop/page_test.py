@@ -45,7 +45,7 @@ def browser(request, tmp_path_factory) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser) -> Iterator[Page]:
-    """A page about which nobody complains."""
+    """A page about which the browser does not complain."""
     browser.complaints.clear()
     yield browser
     browser.leave()
@@ -364,7 +364,7 @@ def test_a_server_that_goes_away(page, tmp_path):
     forgive(page)
 
 
-# --- For everybody ---
+# --- For all people ---
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

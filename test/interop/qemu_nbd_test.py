@@ -281,7 +281,7 @@ def add_disk(daemon, name, path, **options):
 
 
 def test_several_bitmaps(daemon, path, tmp_path):
-    """Nobody can tell which one is meant."""
+    """Which one is meant cannot be told."""
     create(path)
     for name in ("first", "second"):
         run(["qemu-img", "bitmap", "--add", path, name])

@@ -216,7 +216,7 @@ def test_longest_answers():
 
 
 FORGED = {
-    "nobody asked": (Mode.STRUCTURED, [], chunk(0, 9)),
+    "not asked for": (Mode.STRUCTURED, [], chunk(0, 9)),
     "answered twice": (Mode.STRUCTURED, [ask(WRITE, 1)], simple(1) + simple(1)),
     "another protocol": (Mode.STRUCTURED, [ask(READ, 1)], b"HTTP/1.1 200 OK\r\n\r\nxxxxxxxxxxxxxxxxx"),
     "more data than asked for": (Mode.STRUCTURED, [ask(READ, 1)], chunk(1, 1, data_of(513))),

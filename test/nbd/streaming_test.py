@@ -105,7 +105,7 @@ class Scene:
             length = len(data) if length is None else length
             self.streamer.receive(self.nbd, self.end, offset, length, progress or self.progress.append)
         finally:
-            # What nobody wants any more must not block the writer.
+            # What is not wanted any more must not block the writer.
             while self.near.recv(PIECE):
                 pass
             writer.join()

@@ -136,7 +136,7 @@ def test_stops_when_another_thread_begins_to_work(eager, processors):
 
 
 def test_one_at_a_time(eager):
-    """Also where nobody tells what works, as in a client."""
+    """Also where nothing tells which threads work, as in a client."""
     other = Socket(comes_at=1)
 
     class Nested(Socket):

@@ -440,7 +440,7 @@ def test_activity():
 
 
 def test_more_than_one_record_at_once():
-    # What OpenSSL has decrypted already is not on the socket: nobody may wait for it there.
+    # What OpenSSL has decrypted already is not on the socket: no thread may wait for it there.
     with secure_pair() as (stream, client):
         client.sendall(b"x" * 16384)
         view = buffer(1000)

@@ -174,7 +174,7 @@ def encrypted(end, data):
 
 
 def drip(sock, data, is_over):
-    """Send data byte by byte, as long as nobody says stop."""
+    """Send data byte by byte, until the test says stop."""
     for start in range(len(data)):
         if is_over.wait(0.02):
             return
@@ -239,7 +239,7 @@ def test_the_end_comes_with_the_last_bytes(size):
         assert server.recv_into(view) == 4
         assert server.recv_into(view) == 0
         assert server.recv(size) == b""
-        # Nobody waits for more.
+        # The reader waits for nothing more.
         assert counting.receives == 1
 
 

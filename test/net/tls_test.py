@@ -158,7 +158,7 @@ def test_missing_files(made, tmp_path):
 
 
 def test_section_that_names_the_files(made):
-    """Whoever reads the error finds the key that is wrong."""
+    """The error names the key that is wrong."""
     refused(lambda: tls.ServerContext("/none", made.key_file, section="other"), "other")
     refused(lambda: tls.client_context("/none", section="other"), "other")
     refused(lambda: tls.client_context(made.ca_file, cert_file="/none", section="other"), "other")
@@ -203,7 +203,7 @@ def test_damaged_certificate(made, tmp_path):
 
 
 def test_key_with_password(made, tmp_path):
-    # Nobody is asked for it.
+    # No password is asked for.
     locked = str(tmp_path / "locked.key")
     subprocess.run(
         ["openssl", "pkey", "-in", made.key_file, "-aes128", "-passout", "pass:secret", "-out", locked],

@@ -34,7 +34,7 @@ class Silent:
 
     @property
     def stream(self) -> Stream:
-        raise AssertionError("nobody needs the bytes themselves")
+        raise AssertionError("the bytes themselves are not needed")
 
 
 def make(data: bytes = b"", is_writable: bool = True) -> Attach:

@@ -157,7 +157,7 @@ def test_answer_after_the_last_chunk_counts(status):
             with pytest.raises(errors.OriginError, match="Storage failed") as e:
                 image.receive_all(Bytes(bytes(3 * MIB)), 0, 4 * MIB, progress)
             assert e.value.status == status
-            # Nobody knows how much of it is stored.
+            # How much of it is stored is not known.
             assert max(progress.calls) > 0 == progress.total
 
 
@@ -227,7 +227,7 @@ def test_extents_are_those_of_the_origin():
 @pytest.mark.parametrize("is_told", [True, False])
 @pytest.mark.parametrize("extents", [[], [(0, 99)], [(1, 99)], [(0, 50), (60, 40)], [(0, 50), (50, 0), (50, 50)]])
 def test_list_that_does_not_cover_the_image(extents, is_told, context):
-    """Whoever copies what is listed would miss the rest."""
+    """A copy of what is listed would miss the rest."""
     with DiskOrigin(bytes(100)) as origin:
         if is_told:
             origin.options["size"] = 100

@@ -70,7 +70,7 @@ def folder():
         yield Path(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 def test_system_calls(folder):
     certificate = certificates.certificate()

@@ -72,7 +72,7 @@ def test_other_than_device(tmp_path):
 
 
 def test_what_is_no_image(tmp_path):
-    """qemu would wait for somebody that opens the other end."""
+    """qemu would wait until the other end is opened."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
     for look in (location, image_spec):

@@ -48,7 +48,7 @@ def certificate(name: str = "server", names: str = SERVER_NAMES) -> Certificate:
 
 @functools.cache
 def self_signed(name: str, subject: str = "localhost") -> Certificate:
-    """Return a certificate that nobody else vouches for; one per name and session."""
+    """Return a certificate that signs itself; one per name and session."""
     made = _files(name)
     _openssl(
         *("req", "-x509", *_NEW_KEY, "-keyout", made.key_file, "-out", made.cert_file),

@@ -121,7 +121,7 @@ class Daemon:
 
 
 def write_config(folder: Path, text: str = "", *, tls: Optional[certificates.Certificate] = None) -> Path:
-    """Write a configuration that disturbs nobody; `text` comes on top. Return the folder to give to --conf-dir."""
+    """Write a configuration that disturbs no other daemon; `text` comes on top. Return the folder for --conf-dir."""
     tls = tls or certificates.certificate()
     files = folder / "etc" / "conf.d"
     files.mkdir(parents=True, exist_ok=True)

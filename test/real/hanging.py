@@ -2,8 +2,8 @@
 
     storage = hanging.Storage(tmp_path)
     with daemon.running(tmp_path, environ=storage.environ):
-        storage.hang()          # from now on whoever touches a disk below storage.folder waits, and cannot be woken
-        storage.wait(1)         # until somebody does
+        storage.hang()          # from now on a thread that touches a disk below storage.folder waits for good
+        storage.wait(1)         # until a thread does
         storage.go_on()
 
 Each call of the daemon for such a disk waits for a lock of ours first. A file system that hangs would be more real, but

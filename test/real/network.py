@@ -71,7 +71,7 @@ def apart() -> Iterator[Network]:
         yield Network(here, ("ip", "netns", "exec", name), here6, HOST)
     finally:
         shutil.rmtree(files, ignore_errors=True)
-        # The devices go with the namespace, later; nobody has to wait for that.
+        # The devices go with the namespace, later; that is not waited for.
         subprocess.run(["ip", "link", "delete", near], capture_output=True, check=False)
         ip("netns", "delete", name)
 

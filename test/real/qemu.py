@@ -24,7 +24,7 @@ __all__ = ["Qemu"]
 
 
 class Qemu:
-    """A qemu without a machine: it has a disk, and whoever connects to its export "guest" is the guest."""
+    """A qemu without a machine: it has a disk, and the client of its export "guest" is the guest."""
 
     def __init__(self, folder: Path, disk: Path) -> None:
         self._folder = folder

@@ -78,7 +78,7 @@ def running(folder: Path, text: str = "") -> Iterator[daemon.Daemon]:
 
 
 def wait_ready(running_daemon: daemon.Daemon) -> None:
-    """Wait until somebody listens on the control socket."""
+    """Wait until the daemon listens on the control socket."""
 
     def is_listening() -> bool:
         with socket.socket(socket.AF_UNIX) as sock:

@@ -92,7 +92,7 @@ def create() -> None:
     """Create what does not exist; what this system cannot have is reported, and remembered for the tests that skip."""
     BASE.mkdir(parents=True, exist_ok=True)
     if not os.access(BASE, os.W_OK):
-        print(f"No storage for tests: {BASE} belongs to somebody else, set IMAGEIO_STORAGE", file=sys.stderr)
+        print(f"No storage for tests: {BASE} belongs to another user, set IMAGEIO_STORAGE", file=sys.stderr)
         return
     with locked(str(BASE)):
         missing = [name for name in ANY if not is_usable(name)]
@@ -157,7 +157,7 @@ def is_usable(name: str) -> bool:
 def is_our_device(name: str) -> bool:
     """Return True if the loop device is attached to our backing file.
 
-    After a reboot the link remains, and the device that it names may be lost, or be somebody else's.
+    After a reboot the link remains, and the device that it names may be lost, or have another owner.
     """
     device = os.path.basename(os.path.realpath(BASE / f"{name}-loop"))
     try:
@@ -168,7 +168,7 @@ def is_our_device(name: str) -> bool:
 
 
 def forget_lost_device(name: str) -> None:
-    """Remove a link to a device that is not ours (any more), before somebody believes it."""
+    """Remove a link to a device that is not ours (any more), before it is believed."""
     if not is_our_device(name):
         (BASE / f"{name}-loop").unlink(missing_ok=True)
 

@@ -95,7 +95,7 @@ def test_fewer_than_promised():
 
 
 def test_what_is_kept_for_us():
-    """Nobody looks at it yet: it may be anything, or nothing."""
+    """It is not looked at yet: it may be anything, or nothing."""
     reader, writer = os.pipe()
     os.dup2(reader, FIRST)
     names = "tickets:kept-remote-1f2e3d4c:kept-remote-1f2e3d4c"

@@ -49,7 +49,7 @@ def test_show_config(capsys, conf_dir):
     shown = json.loads(out)
     assert shown["remote"]["port"] == 0
     assert shown["handler_stderr"]["class"] == "logging.StreamHandler"
-    # Four blanks per level: somebody may read it line by line.
+    # Four blanks per level: scripts may read it line by line.
     assert out.startswith('{\n    "daemon": {\n        "poll_interval": 1.0,\n')
 
 

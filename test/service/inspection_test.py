@@ -13,7 +13,7 @@ from ovirt_imageio import config
 from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service import inspection
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_ports_in_use(find):
         text = f"[remote]\nhost = 127.0.0.1\nport = {ports[0]}\n[control]\ntransport = tcp\nport = 0\n"
         found = find(text)
         assert re.findall(r"Cannot listen on (\S+): address already in use", found) == [f"127.0.0.1:{ports[0]}"]
-        # Somebody answers where the control listener should be: the daemon is running, and has both.
+        # A server answers where the control listener should be: the daemon is running, and has both.
         assert find(text.replace("port = 0", f"port = {ports[1]}")) == ""
 
 

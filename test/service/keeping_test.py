@@ -77,7 +77,7 @@ def test_listener_is_kept(notifier, keep):
     assert name.startswith("kept-remote-")
     with socket.socket(fileno=os.dup(notifier.kept[name][0])) as sock:
         address = TcpAddress(*sock.getsockname())
-        # Clients connect while nobody runs.
+        # Clients connect while no daemon runs.
         socket.create_connection(sock.getsockname()).close()
     assert take(notifier) == {"remote": address}
     assert notifier.forgotten == []

@@ -21,7 +21,7 @@ from ovirt_imageio.service.listeners import Listeners, backend_options, limits
 
 
 def configured(tmp_path, **sections):
-    """Return a configuration that disturbs nobody, with some keys changed."""
+    """Return a configuration that disturbs no other daemon, with some keys changed."""
     changes = {
         "tls": {"enable": False},
         "remote": {"host": "127.0.0.1", "port": 0},

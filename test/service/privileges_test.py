@@ -12,7 +12,7 @@ import pytest
 from ovirt_imageio.errors import ConfigError
 from ovirt_imageio.service import privileges
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @pytest.fixture

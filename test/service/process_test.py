@@ -15,7 +15,7 @@ from ovirt_imageio.service import process
 
 
 class Listeners:
-    """Listeners whose stop() lasts until somebody cuts."""
+    """Listeners whose stop() lasts until they are cut."""
 
     def __init__(self):
         self.is_cut = threading.Event()
@@ -42,7 +42,7 @@ class Listeners:
 
 
 class Signals:
-    """Signals that come in a script; then none, until somebody wakes."""
+    """Signals that come in a script; then none, until it is woken."""
 
     def __init__(self, *script):
         self.script = list(script)

@@ -104,7 +104,7 @@ def test_no_page_may_use_tickets(store):
 
 
 def test_sessions(store):
-    """With sessions, an image that nobody knows asks for credentials."""
+    """With sessions, an image that is not known asks for credentials."""
     application = routes.with_sessions(store, Metrics(), None, Sessions(store, None, None))
     assert ask(application, "GET", "/images/none")[0] == 401
     assert ask(application, "POST", "/sessions")[0] == 401

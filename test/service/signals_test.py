@@ -1,4 +1,4 @@
-"""Signals wait in a queue until somebody asks."""
+"""Signals wait in a queue until they are asked for."""
 
 import os
 import signal

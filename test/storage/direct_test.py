@@ -195,7 +195,7 @@ def test_path_with_a_zero_byte():
         direct.open_file("/disk\0", writable=False)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 def test_forbidden(path):
     os.chmod(path, 0o600)
     os.chmod(os.path.dirname(path), 0o755)

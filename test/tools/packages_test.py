@@ -91,7 +91,7 @@ def test_root_installs(system):
     # To serve a disk takes no compiler.
     packages = "curl openssl python3-venv qemu-utils"
     assert calls(system) == ["update -qq", f"install --yes --no-install-recommends {packages}"]
-    # Now everything is there: nobody is asked.
+    # Now everything is there: no package manager is asked.
     (system / "calls").unlink()
     assert run(system).returncode == 0
     assert calls(system) == []

@@ -60,7 +60,7 @@ class Torturer:
     def __init__(self, house: House, seam: Seam) -> None:
         self._house = house
         self._seam = seam
-        # What nobody hears of: the death of a thread, and what is thrown away without having been closed.
+        # What is not heard of: the death of a thread, and what is thrown away without having been closed.
         self._unheard: list[str] = []
         self.outcomes: Counter[str] = Counter()
         for operation in OPERATIONS:
@@ -86,7 +86,7 @@ class Torturer:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Let a case fail that something in the process goes wrong in, and nobody hears of it."""
+        """Let a case fail that something in the process goes wrong in, and which is not heard of."""
         hooks = sys.unraisablehook, threading.excepthook
 
         def note(what: Any) -> None:

@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "tls.unwrap": TLS,
 }
 for _name, _faults in FAULTS.items():
-    # A server that can accept nobody is no concern of one client.
+    # A server that can accept no connection is not the concern of one client.
     if _name != "socket.accept":
         FAULTS[_name] = (*_faults, *(f"{fault}{EVER}" for fault in _faults if fault in LASTING))
 

@@ -23,7 +23,7 @@ __all__ = ["copy_arguments", "download_disk", "finalize", "start_transfer", "upl
 
 def upload_disk(options: argparse.Namespace, progress: ProgressCounter) -> str:
     """Add a disk and upload a file to it; return its id. What fails leaves neither a transfer nor a disk."""
-    # Before anybody types a password.
+    # Before a password is typed.
     load_sdk()
     plan = make_plan(options.filename, options.format, is_preallocated=options.preallocated)
     with Engine(settings.login(options)) as engine:

@@ -63,7 +63,7 @@ def backup_vm(options: argparse.Namespace, progress: ProgressCounter, now: Calla
     load_sdk()
     folder = Folder(options.folder)
     with contextlib.nullcontext() if options.estimate else folder.locked():
-        # Before anybody types a password.
+        # Before a password is typed.
         manifest = folder.read()
         if options.incremental and find_since(manifest) is None:
             raise InvalidValue("folder", options.folder, "a backup with a checkpoint in it: begin with a full one")

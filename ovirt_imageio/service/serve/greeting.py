@@ -55,7 +55,7 @@ class Tools(NamedTuple):
 
 
 def page_of(url: str) -> str:
-    """Return where a browser shows the disk of a transfer URL: what comes after the # is sent to nobody.
+    """Return where a browser shows the disk of a transfer URL: what comes after the # is not sent.
 
     >>> page_of("https://host:54322/images/TICKET")
     'https://host:54322/view#TICKET'
@@ -111,7 +111,10 @@ def greet(offers: list[Share], trust: Optional[Trust], *, is_public: bool, read_
         lines += [f"  CA file:       {trust.ca_file}"] if trust.ca_file else []
         lines += [f"  fingerprint:   {trust.fingerprint} (SHA-256)", ""]
         if trust.ca_file:
-            lines += ["A browser warns, as nobody signed this certificate: compare the fingerprint, then go on.", ""]
+            lines += [
+                "A browser warns, as no authority signed this certificate: compare the fingerprint, then go on.",
+                "",
+            ]
     if not is_public:
         lines += ["Only this machine can reach it; with --listen '[::]' others can, too.", ""]
     elif trust:

@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-# Without it the modules here skip themselves, and nobody asks for a fixture.
+# Without it the modules here skip themselves, and no test asks for a fixture.
 if importlib.util.find_spec("cryptography"):
     from real.proxy import Image, run_host, run_proxy
 

@@ -66,7 +66,7 @@ def test_client_that_cannot_reach_the_host(host, tmp_path):
                 ]
                 return subprocess.run(command, capture_output=True, check=False)
 
-            # 7: nobody there could be reached.
+            # 7: no server there could be reached.
             assert curl(host.port, f"/images/{image.id}").returncode == 7
             assert curl(proxy.port, image.offer(proxy)).stdout == image.content
 

@@ -101,7 +101,7 @@ def test_nothing_without_a_session(proxy, image):
 
 
 def test_every_bad_token(tmp_path):
-    """None opens a session, none is an internal error, and nobody is asked about any of them."""
+    """None opens a session, none is an internal error, and no host is asked about any of them."""
     with run_proxy(tmp_path / "proxy", engine=token_test.ENGINE, authority=token_test.AUTHORITY) as proxy:
         with contextlib.closing(Client(proxy)) as client:
             for name, text in token_test.BAD.items():

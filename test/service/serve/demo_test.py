@@ -28,7 +28,7 @@ def test_file_system(tmp_path, format):
     assert demo.TEXT.encode() in disk
     # The magic number of ext4, in its superblock.
     assert disk[1024 + 0x38 : 1024 + 0x3A] == b"\x53\xef"
-    # Small enough to be the first thing that anybody downloads.
+    # Small enough to be the first thing that a newcomer downloads.
     assert len(disk) == demo.SIZE
 
 

@@ -102,7 +102,7 @@ def test_image_that_names_something_else(tmp_path):
     subprocess.run(["qemu-img", "rebase", "-u", "-F", "raw", "-b", "nbd://localhost:1", path], check=True)
     with pytest.raises(errors.UnsafeImage, match="something that is not a file, 'nbd://localhost:1'"):
         images.find(Wanted(path))
-    # The bytes of the file harm nobody.
+    # The bytes of the file do no harm.
     assert images.find(Wanted(path, as_file=True))[0].is_file
 
 

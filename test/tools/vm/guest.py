@@ -38,7 +38,7 @@ VIRTUALIZATION = ("-accel", "kvm", "-cpu", "host")
 def accelerator(device: str = "/dev/kvm") -> Sequence[str]:
     """Return the arguments for the fastest processor that really runs here.
 
-    A machine that is a guest itself may have the device, let everybody open it, and still never run an instruction.
+    A machine that is a guest itself may have the device, let every user open it, and still never run an instruction.
     """
     if Path(device).exists() and can_run(VIRTUALIZATION):
         return VIRTUALIZATION

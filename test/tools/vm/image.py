@@ -29,7 +29,7 @@ PACKAGES = (
     *("strace", "util-linux", "xfsprogs"),
 )
 
-# Nobody reads in the guest.
+# What is for readers is of no use in the guest.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 # What would run beside the tests, wait for hardware, or prepare for people.
