@@ -48,6 +48,8 @@ remove_timeout = 1
 enable = true
 host = localhost
 port = 0
+[page]
+enable = true
 [sessions]
 enable = true
 engine_cert_file = {folder}/engine.cer
