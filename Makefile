@@ -102,10 +102,16 @@ clean:  ## delete everything that was built, but for the storage of tests
 
 ## Release
 
+# An archive that was unpacked makes the same one again: packages can be made of it, too.
 .PHONY: dist
 dist:  ## make the archive of the last commit: dist/ovirt-imageio-VERSION.tar.gz
 	mkdir -p dist
-	git archive --format=tar.gz --prefix=$(NAME)/ --output=dist/$(NAME).tar.gz $(COMMIT)
+	if [ -e .git ]; then \
+	    git archive --format=tar.gz --prefix=$(NAME)/ --output=dist/$(NAME).tar.gz $(COMMIT); \
+	else \
+	    tar -czf dist/$(NAME).tar.gz --exclude=__pycache__ $(addprefix --exclude=./,build dist .cache .venv*) \
+	        --transform='s|^\.|$(NAME)|' .; \
+	fi
 
 .PHONY: rpm
 rpm: system-rpm dist  ## make the packages of the last commit: build/rpm/

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import tarfile
 import venv
 from pathlib import Path
 
@@ -19,10 +21,10 @@ pytestmark = pytest.mark.storage
 MAKE = ("make", "-o", "system-run", "-o", ".venv/programs")
 
 
-def make(*arguments):
+def make(*arguments, cwd=source.ROOT):
     # A make that runs the tests has told its children of itself.
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run((*MAKE, *arguments), cwd=source.ROOT, env=env, capture_output=True, text=True, timeout=100)
+    return subprocess.run((*MAKE, *arguments), cwd=cwd, env=env, capture_output=True, text=True, timeout=100)
 
 
 def test_alone_lists_all_targets():
@@ -64,6 +66,29 @@ def test_development_role_needs_a_place(tmp_path):
     assert result.returncode != 0
     assert "make install-dev ENGINE_PREFIX=DIR" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_has_what_packages_are_made_of(tmp_path):
+    """Also one that is made of an unpacked one, without git, in which something was built already."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=source.ROOT, capture_output=True, text=True, timeout=30)
+    if tracked.returncode:
+        pytest.skip("this is no clone of a repository")
+    names = {name for name in tracked.stdout.splitlines() if (source.ROOT / name).is_file()}
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source.ROOT / name, tmp_path / name)
+    for name in ("build/deb/x.deb", "dist/old", ".venv-3.9/bin/python", ".cache/x", "ovirt_imageio/__pycache__/x.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    result = make("dist", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (archive,) = tmp_path.glob("dist/*.tar.gz")
+    with tarfile.open(archive) as found:
+        files = {entry.name for entry in found if not entry.isdir()}
+    folder = archive.name[: -len(".tar.gz")]
+    assert files == {f"{folder}/{name}" for name in names}
+    needed = {"ovirt-imageio.spec", "data/debian/rules", "data/container/Containerfile", "test/tools/container"}
+    assert needed <= names
 
 
 def test_programs_and_their_package_find_each_other(tmp_path):
