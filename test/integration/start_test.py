@@ -258,6 +258,7 @@ class Client(threading.Thread):
                 connection.close()
 
 
+@pytest.mark.slow
 def test_restarts_cut_no_client(tmp_path, activated):
     listening, options = activated
     clients = [Client(listening.getsockname()[1]) for _ in range(3)]

@@ -30,11 +30,15 @@ PROGRAMS = ("test/docs", "test/integration", "test/interop", "test/packaging", "
 PARTS = {"programs": PROGRAMS, "rooms": tuple(f"--ignore={folder}" for folder in PROGRAMS)}
 
 # What differs between Pythons shows in the first cases of a test.
-SELECTION = ("-m", "not storage", "--cases=2", "--hypothesis-profile=beside", "-q", "-p", "no:cacheprovider")
+SELECTION = (
+    *("-m", "not storage and not slow", "--cases=2", "--hypothesis-profile=beside"),
+    *("-q", "-p", "no:cacheprovider"),
+)
 
 # What tests no part of the package, or searches for faults of ours by many tries, finds them on one Python. And whole
 # daemons do on 3.10 and 3.12 what they do on the oldest and on the newest one.
-ONCE = ("bench", "crash", "docs", "history", "interleavings", "packaging", "soak", "tools", "torture")
+FOLDERS = ("bench", "crash", "docs", "history", "interleavings", "packaging", "soak", "tools", "torture")
+ONCE = (*FOLDERS, "exports_test.py", "layers_test.py", "mapping_test.py")
 WITHOUT_DAEMONS = ("3.10", "3.12")
 
 # The whole suite takes longest: it goes first.
@@ -128,8 +132,8 @@ def run_other(version: str) -> Result:
 
 def left_out(version: str) -> list[str]:
     """Return the arguments that leave out what is not run on a Python."""
-    folders = (*ONCE, "integration") if version in WITHOUT_DAEMONS else ONCE
-    return [f"--ignore=test/{folder}" for folder in folders]
+    paths = (*ONCE, "integration") if version in WITHOUT_DAEMONS else ONCE
+    return [f"--ignore=test/{path}" for path in paths]
 
 
 def candidates(version: str) -> Iterator[str]:

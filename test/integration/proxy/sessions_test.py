@@ -182,6 +182,7 @@ def test_host_revokes(proxy, host, image):
     assert ask(proxy, "POST", "/sessions", session).status == 200
 
 
+@pytest.mark.slow
 def test_a_hundred_sessions_at_once(proxy, host, image):
     token = image.token()
     path = f"/images/{image.id}"
