@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
+
+# What hostile clients attack.
+SIZE = 1024 * 1024
+DISK = random.Random(1).randbytes(SIZE)
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
@@ -22,20 +27,33 @@ def request(command: int, cookie: int, offset: int, length: int, payload: bytes 
     return struct.pack(">IHHQQI", 0x25609513, flags, command, cookie, offset, length) + payload
 
 
-def handshake(sock: socket.socket, old_style: bool = False) -> None:
-    """Negotiate structured replies, or nothing at all."""
+def negotiate(sock: socket.socket) -> None:
+    """Greet, before options."""
     assert receive(sock, 18) == b"NBDMAGICIHAVEOPT\x00\x03"
     sock.sendall(struct.pack(">I", 3))
+
+
+def option(sock: socket.socket, number: int, payload: bytes = b"") -> list[int]:
+    """Ask for an option; return the types of the answers: 1 for ACK, 2^31 and more for errors."""
+    sock.sendall(b"IHAVEOPT" + struct.pack(">II", number, len(payload)) + payload)
+    found: list[int] = []
+    while not found or not (found[-1] == 1 or found[-1] & 2**31):
+        magic, answered, kind, length = struct.unpack(">QIII", receive(sock, 20))
+        assert (magic, answered) == (0x3E889045565A9, number)
+        receive(sock, length)
+        found.append(kind)
+    return found
+
+
+def handshake(sock: socket.socket, old_style: bool = False) -> None:
+    """Negotiate structured replies, or nothing at all."""
+    negotiate(sock)
     if old_style:
         sock.sendall(b"IHAVEOPT" + struct.pack(">II", 1, 0))
         receive(sock, 10)
         return
-    sock.sendall(b"IHAVEOPT" + struct.pack(">II", 8, 0) + b"IHAVEOPT" + struct.pack(">IIIH", 7, 6, 0, 0))
-    while True:
-        option, kind, length = struct.unpack(">8xIII", receive(sock, 20))
-        receive(sock, length)
-        if (option, kind) == (7, 1):
-            return
+    assert option(sock, 8) == [1]
+    assert option(sock, 7, bytes(6))[-1] == 1
 
 
 def chunk(sock: socket.socket) -> tuple[int, int, int, bytes]:

@@ -38,7 +38,7 @@ class Failures:
     """The names of failures: those of the system."""
 
     def late(self, is_sending: bool, seconds: float) -> Exception:
-        return TimeoutError()
+        return TimeoutError(f"late by {seconds:g} seconds")
 
     def broken(self, is_sending: bool, reason: str) -> Exception:
         return ConnectionError(reason)

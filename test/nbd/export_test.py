@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import random
+import re
 import socket
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from backends.contract import Contract, Disk
-from fakes.nbdclient import chunk, fails, handshake, receive, request
-from fakes.nbdexport import CONTEXTS, Exporting
+from fakes.nbdclient import DISK, chunk, fails, handshake, receive, request
+from fakes.nbdexport import CONTEXTS, FLAGS, Exporting
+from fakes.nbdpeer import Call, Peer
 from fakes.waiting import DEADLINE, wait_until
 from real.nbd import run, uri
 
@@ -24,7 +29,7 @@ from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd import export, status
 from ovirt_imageio.nbd.connect import connect
-from ovirt_imageio.nbd.errors import ClientFault, RequestFailed
+from ovirt_imageio.nbd.errors import ClientFault, ConnectionDead, RequestFailed, TimedOut
 from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, Command, ExportFlag, Mode
 
 KIB = 1024
@@ -261,121 +266,156 @@ def test_an_old_client(exporting, data):
 
 # --- Clients that misbehave ------------------------------------------------------------------------------------------
 
-
-@pytest.fixture
-def sock(exporting) -> Iterator[socket.socket]:
-    with exporting.connect() as sock:
-        handshake(sock)
-        yield sock
+HOSTILE = sorted(Path(__file__).parent.joinpath("hostile_clients").glob("*.py"))
+SERVERS = sorted(Path(__file__).parent.joinpath("hostile").glob("*.py"))
 
 
-REFUSED = {
-    "beyond the end": (request(Command.READ, 7, 4 * MIB - 1, 2), 22),
-    "at 2^64": (request(Command.READ, 7, 2**64 - 1, 1), 22),
-    "longer than 32 MiB": (request(Command.READ, 7, 0, 32 * MIB + 1), 22),
-    "unknown command": (request(99, 7, 0, 512), 22),
-    "unknown flags": (request(Command.READ, 7, 0, 512, flags=0xFF00), 22),
-    "status without contexts": (request(Command.BLOCK_STATUS, 7, 0, 512), 22),
-    "write beyond the end": (request(Command.WRITE, 7, 4 * MIB, 4, b"data"), 28),
-    "long write beyond the end": (request(Command.WRITE, 7, 4 * MIB, MIB, bytes(MIB)), 28),
+def load(path: Path) -> Any:
+    """Return a script."""
+    spec = importlib.util.spec_from_file_location(f"hostile_{path.stem}", path)
+    assert spec and spec.loader
+    hostile = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hostile)
+    return hostile
+
+
+@contextlib.contextmanager
+def attacked(is_passed: bool, disk: bytearray, flags: ExportFlag, timeout: float) -> Iterator[Exporting]:
+    """Serve a disk ourselves, or stand before a server that does."""
+    is_writable = ExportFlag.READ_ONLY not in flags
+    options = {"flags": flags, "can_extend": False}
+    with contextlib.ExitStack() as scope:
+        server = scope.enter_context(
+            Exporting(
+                lambda: MemoryBackend(disk, writable=is_writable), **options, timeout=DEADLINE if is_passed else timeout
+            )
+        )
+        if is_passed:
+            url = f"nbd:unix:{server.path}"
+            server = scope.enter_context(
+                Exporting(lambda: NBDBackend(url, writable=is_writable), **options, timeout=timeout)
+            )
+        yield server
+
+
+@pytest.mark.parametrize("is_passed", [False, True], ids=["server", "gate"])
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
+def test_hostile_client(path, is_passed):
+    """Any way to misbehave is answered with an error, or ends the connection, and changes nothing of the disk."""
+    hostile = load(path)
+    flags = ExportFlag.HAS_FLAGS | ExportFlag.READ_ONLY if getattr(hostile, "IS_READ_ONLY", False) else FLAGS
+    fault = getattr(hostile, "FAULT", None)
+    disk = bytearray(DISK)
+    with (
+        attacked(is_passed, disk, flags, getattr(hostile, "TIMEOUT", DEADLINE)) as exporting,
+        exporting.connect() as sock,
+    ):
+        hostile.script(sock)
+        if fault is None:
+            # The connection is as good as before.
+            sock.sendall(request(Command.READ, 2**63, 512, 512))
+            assert chunk(sock) == (1, 1, 2**63, struct.pack(">Q", 512) + DISK[512:1024])
+        else:
+            assert has_ended(sock)
+            wait_until(lambda: bool(exporting.failures) or not fault, "the failure")
+        assert disk == DISK
+        failures = [str(failure) for failure in exporting.failures]
+    assert not failures if not fault else re.search(fault, failures[0])
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Return True if the server closes the connection, whatever it said before; bytes of ours may reset it."""
+    with contextlib.suppress(ConnectionResetError):
+        while sock.recv(MIB):
+            pass
+    return True
+
+
+@pytest.mark.parametrize("path", SERVERS, ids=lambda path: path.stem)
+def test_hostile_server_before_which_we_stand(path):
+    """The client is cut, or passed on what it sees through by itself: it never takes it for an answer."""
+    hostile = load(path)
+    calls: list[Call] = []
+
+    def script(call: Call) -> None:
+        calls.append(call)
+        if len(calls) > 1:
+            return hostile.script(call)
+        # That of the backend, which is none of the client's.
+        call.negotiate()
+        call.wait_for_hangup()
+
+    timeout = 0.2 if hostile.EXPECTED is TimedOut else DEADLINE
+
+    def open_backend() -> NBDBackend:
+        return NBDBackend(f"nbd:{peer.location.address}", connect_timeout=timeout, reply_timeout=timeout)
+
+    with (
+        Peer(script) as peer,
+        Exporting(open_backend, can_extend=False) as exporting,
+        pytest.raises((ConnectionDead, RequestFailed)),
+        connect(exporting.location) as nbd,
+    ):
+        nbd.read(4196, memoryview(bytearray(1000)))
+        list(status.zero_extents(nbd, 4196, 1000))
+        nbd.flush()
+
+
+def test_hostile_peers_are_found():
+    assert len(HOSTILE) >= 20
+    assert len(SERVERS) >= 30
+
+
+FLOODS = {
+    "reads": lambda cookie: request(Command.READ, cookie, 0, MIB),
+    "refused": lambda cookie: request(Command.READ, cookie, 2**40, 512),
+    "writes": lambda cookie: request(Command.WRITE, cookie, 0, 64 * KIB, bytes(64 * KIB)),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(sock, data, name):
-    message, code = REFUSED[name]
-    before = bytes(data)
-    sock.sendall(message + request(Command.READ, 8, 0, 512))
-    assert fails(sock, 7) == code
-    # The connection goes on behind the payload.
-    assert chunk(sock) == (1, 1, 8, bytes(8) + before[:512])
-    assert data == before
-
-
-def test_nothing_is_written_to_a_disk_that_is_read_only(data):
-    before = bytes(data)
-    flags = ExportFlag.HAS_FLAGS | ExportFlag.READ_ONLY
-    with Exporting(lambda: MemoryBackend(data, writable=False), flags) as exporting, exporting.connect() as sock:
+@pytest.mark.parametrize("is_passed", [False, True], ids=["server", "gate"])
+@pytest.mark.parametrize("name", FLOODS)
+def test_memory_is_bounded(name, is_passed):
+    """A client that reads no reply makes us keep no more than 16 MiB, however much it sends."""
+    make = FLOODS[name]
+    with attacked(is_passed, bytearray(DISK), FLAGS, DEADLINE) as exporting, exporting.connect() as sock:
         handshake(sock)
-        sock.sendall(request(Command.WRITE, 1, 0, 4, b"evil") + request(Command.WRITE_ZEROES, 2, 0, 512))
-        assert [fails(sock, 1), fails(sock, 2)] == [1, 1]
-        assert data == before
-
-
-DEADLY = {
-    "garbage": b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n",
-    "payload over 32 MiB": request(Command.WRITE, 1, 0, 32 * MIB + 1),
-}
-
-
-@pytest.mark.parametrize("name", DEADLY)
-def test_deadly(exporting, sock, name):
-    sock.sendall(DEADLY[name])
-    assert ended(sock)
-    wait_until(lambda: bool(exporting.failures), "the failure")
-    assert isinstance(exporting.failures[0], ClientFault)
-
-
-def ended(sock: socket.socket) -> bool:
-    """Return True if the server closes the connection; unread bytes of ours may reset it."""
-    try:
-        return sock.recv(1) == b""
-    except ConnectionResetError:
-        return True
+        tracemalloc.start()
+        try:
+            # A reply of 1 MiB that is not read stops all others.
+            sock.sendall(request(Command.READ, 2**40, 0, MIB))
+            sock.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                for number in range(64 * MIB):
+                    sock.sendall(make(number))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < 16 * MIB
 
 
 @pytest.mark.parametrize("cut", [1, 17, 27, 28, 100])
-def test_a_client_that_leaves_amid_a_request(exporting, sock, data, cut):
+def test_a_client_that_leaves_amid_a_request(exporting, data, cut):
     before = bytes(data)
-    sock.sendall(request(Command.WRITE, 1, 0, 512, b"x" * 512)[:cut])
-    sock.shutdown(socket.SHUT_WR)
-    assert ended(sock)
+    with exporting.connect() as sock:
+        handshake(sock)
+        sock.sendall(request(Command.WRITE, 1, 0, 512, b"x" * 512)[:cut])
+        sock.shutdown(socket.SHUT_WR)
+        assert has_ended(sock)
     wait_until(lambda: bool(exporting.failures), "the failure")
     assert isinstance(exporting.failures[0], ClientFault)
     assert data == before
 
 
-def test_header_in_any_pieces(sock, data):
-    message = request(Command.WRITE, 1, 0, 512, b"y" * 512) + request(Command.READ, 2, 0, 512)
-    for position in range(0, len(message), 7):
-        sock.sendall(message[position : position + 7])
-    assert chunk(sock) == (1, 0, 1, b"")
-    assert chunk(sock) == (1, 1, 2, bytes(8) + b"y" * 512)
-
-
-def test_requests_behind_the_good_bye_are_dropped(sock, data):
+@pytest.mark.parametrize("length", [4, MIB])
+def test_payload_of_a_refused_write_is_dropped(exporting, data, length):
     before = bytes(data)
-    sock.sendall(request(Command.DISCONNECT, 1, 0, 0) + request(Command.WRITE, 2, 0, 512, b"z" * 512))
-    assert ended(sock)
+    with exporting.connect() as sock:
+        handshake(sock)
+        sock.sendall(request(Command.WRITE, 7, 4 * MIB, length, bytes(length)) + request(Command.READ, 8, 0, 512))
+        assert fails(sock, 7) == 28
+        assert chunk(sock) == (1, 1, 8, bytes(8) + before[:512])
     assert data == before
-
-
-def test_many_requests_without_reading_a_reply(sock, data):
-    """The server stops taking requests instead of keeping answers; none is lost when the client reads at last."""
-    count = 10000
-    sent = 0
-    message = b"".join(request(Command.READ, cookie, cookie * 16 % MIB, 4096) for cookie in range(count))
-    sock.setblocking(False)
-    expected = 0
-    while expected < count:
-        try:
-            sent += sock.send(message[sent:])
-        except BlockingIOError:
-            sock.settimeout(DEADLINE)
-            assert chunk(sock) == (1, 1, expected, piece(data, expected))
-            expected += 1
-            sock.setblocking(False)
-        if sent == len(message):
-            sock.settimeout(DEADLINE)
-            while expected < count:
-                assert chunk(sock) == (1, 1, expected, piece(data, expected))
-                expected += 1
-
-
-def piece(data: bytearray, cookie: int) -> bytes:
-    """Return the payload of a read of the test above."""
-    offset = cookie * 16 % MIB
-    return struct.pack(">Q", offset) + bytes(data[offset : offset + 4096])
 
 
 def test_a_file_is_exported(tmp_path: Path):

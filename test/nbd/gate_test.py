@@ -200,22 +200,6 @@ def test_a_client_that_leaves_amid_a_request(sock, gated, data, cut):
     assert data == before
 
 
-def test_a_client_that_stands_still_amid_a_payload(data):
-    """It is late, not the server, which waits for the rest."""
-    with (
-        Exporting(lambda: MemoryBackend(data), can_extend=False) as there,
-        Exporting(
-            lambda: NBDBackend(f"nbd:unix:{there.path}", writable=True), can_extend=False, timeout=0.2
-        ) as exporting,
-        exporting.connect() as sock,
-    ):
-        handshake(sock)
-        sock.sendall(request(Command.WRITE, 1, 0, 512, b"x" * 512)[:100])
-        assert sock.recv(1) == b""
-        wait_until(lambda: bool(exporting.failures), "the failure")
-        assert isinstance(exporting.failures[0], TimeoutError)
-
-
 def test_a_cookie_twice(sock, gated):
     sock.sendall(request(Command.READ, 1, 0, MIB) + request(Command.READ, 1, 0, MIB))
     with contextlib.suppress(ConnectionResetError):
@@ -223,28 +207,6 @@ def test_a_cookie_twice(sock, gated):
             pass
     wait_until(lambda: bool(gated.failures), "the failure")
     assert isinstance(gated.failures[0], ClientFault)
-
-
-def test_many_requests_without_reading_a_reply(sock, data):
-    count = 10000
-    message = b"".join(request(Command.READ, cookie, 0, 4096) for cookie in range(count))
-    sender = threading.Thread(target=sock.sendall, args=(message,))
-    sender.start()
-    for cookie in range(count):
-        assert chunk(sock) == (1, 1, cookie, bytes(8) + data[:4096])
-    sender.join(DEADLINE)
-
-
-def test_answers_that_a_client_does_not_take(sock):
-    """A client whose requests are refused, and that reads no answer, is not read any more."""
-    message = request(Command.READ, 1, MIB, 512) * 1000
-    sock.settimeout(1)
-    # Far more than all buffers hold.
-    with pytest.raises(socket.timeout):
-        for _ in range(20 * MIB // len(message)):
-            sock.sendall(message)
-    sock.settimeout(DEADLINE)
-    assert fails(sock, 1) == 22
 
 
 def test_header_in_any_pieces(sock, data):
