@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Where the programs go on a system: make install DESTDIR=/tmp/root PREFIX=/usr
 PREFIX ?= /usr
+# Where zsh looks for completions, below PREFIX/share: that of Debian does so in zsh/vendor-completions below /usr.
+ZSH ?= zsh/site-functions
 
 # What dist, and the packages, are made of.
 COMMIT ?= HEAD
@@ -153,6 +155,7 @@ install:  ## install everything below DESTDIR
 	install -D -m 644 data/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/ovirt-imageio.conf
 	install -D -m 644 data/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/ovirt-imageio.conf
 	install -D -m 644 -t $(DESTDIR)/usr/lib/firewalld/services data/firewalld/*.xml
+	$(PYTHON) data/describe.py $(DESTDIR)$(PREFIX)/share $(ZSH)
 
 .PHONY: install-dev
 install-dev: has-engine-prefix $(VENV)/programs  ## use this checkout as the proxy of an engine below ENGINE_PREFIX

@@ -20,7 +20,7 @@ from ovirt_imageio.terminal import arguments as kinds
 from ovirt_imageio.terminal import output
 from ovirt_imageio.version import __version__
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 PROGRAM = "ovirt-imageioctl"
 

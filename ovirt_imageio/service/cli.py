@@ -19,7 +19,7 @@ from ovirt_imageio import config, errors, units
 from ovirt_imageio.terminal import arguments, output
 from ovirt_imageio.version import __version__
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 log = logging.getLogger("server")
 
@@ -64,6 +64,15 @@ def main(words: Optional[Sequence[str]] = None) -> int:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments; `run` is what to do with them."""
+    parser = make_parser()
+    options = parser.parse_args(words)
+    if getattr(options, "key", None) and not options.cert:
+        parser.error("--key needs --cert")
+    return options
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
     parser = arguments.Parser(
         prog="ovirt-imageio",
         description="Move disk images in and out of this host over HTTPS.",
@@ -81,10 +90,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(run=run_daemon)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_serve(commands)
-    options = parser.parse_args(words)
-    if getattr(options, "key", None) and not options.cert:
-        parser.error("--key needs --cert")
-    return options
+    return parser
 
 
 def add_serve(commands: Any) -> None:
@@ -123,7 +129,7 @@ def add_serve(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print one line of JSON for scripts, and nothing else")
     parser.add_argument("--qr", action="store_true", help="print the address of the page as a QR code, too")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every connection")
-    parser.set_defaults(run=run_serve)
+    parser.set_defaults(run=run_serve, parser=parser)
 
 
 def run_serve(options: argparse.Namespace) -> int:

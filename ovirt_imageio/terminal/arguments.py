@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from ovirt_imageio import units
 
@@ -19,11 +20,32 @@ CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistyped command, or value, with the nearest one."""
+    """A parser that answers a mistyped command, option or value with the nearest one.
+
+    Commands whose parser is among their defaults, as `parser`, are asked for their own options.
+    """
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all arguments; one that is unknown ends the program with status 2."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser = getattr(found, "parser", self)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{nearest_option(parser, unknown)}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and end with status 2."""
         super().error(message + suggestion(message))
+
+
+def nearest_option(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:
+    """Return what to add to a message about unknown words: the nearest option to the first that looks like one."""
+    known = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+    for word in words:
+        near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        if word.startswith("-") and near:
+            return f"; did you mean {near[0]}?"
+    return ""
 
 
 def suggestion(message: str) -> str:

@@ -77,7 +77,10 @@ def test_every_file_is_in_one_package(installed):
     owners = packaged(sections("--define", f"python3_sitelib {SITE}"))
     missing = {"/usr/lib/firewalld/services/ovirt-imageio.xml"}
     for path in installed.keys() - missing:
-        assert any(path == owner or path.startswith(owner + "/") for owner in owners), f"{path} is in no package"
+        # rpm compresses manual pages.
+        assert any(path == owner or path.startswith(owner + "/") or fnmatch.fnmatch(path, owner) for owner in owners), (
+            f"{path} is in no package"
+        )
 
 
 def test_nothing_is_packaged_that_is_not_installed(installed):

@@ -35,6 +35,30 @@ def test_nearest(parser, capsys, words, near):
     assert said.rstrip().endswith(near)
 
 
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["upload", "--levl", "debug"], "--levl debug; did you mean --level?"),
+        (["upload", "--levl=debug"], "--levl=debug; did you mean --level?"),
+        (["upload", "extra", "--Level"], "extra --Level; did you mean --level?"),
+        (["download", "--resume"], "--resume"),
+        (["--verion"], "--verion; did you mean --version?"),
+    ],
+)
+def test_nearest_option(capsys, words, near):
+    parser = arguments.Parser(prog="program")
+    parser.add_argument("--version")
+    commands = parser.add_subparsers(dest="command")
+    for name, option in {"upload": "--level", "download": "--keep"}.items():
+        command = commands.add_parser(name)
+        command.add_argument(option)
+        command.set_defaults(parser=command)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(words)
+    name = f"program {words[0]}" if words[0] in ("upload", "download") else "program"
+    assert capsys.readouterr().err.splitlines()[-1] == f"{name}: error: unrecognized arguments: {near}"
+
+
 @pytest.mark.parametrize("words", [["xyz"], ["upload", "--unknown"], ["upload", "--level"]])
 def test_nothing_is_near(parser, capsys, words):
     with pytest.raises(SystemExit):
