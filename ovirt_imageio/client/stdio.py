@@ -20,13 +20,14 @@ from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.client.borrowed import BorrowedDisk
 from ovirt_imageio.client.copy import lanes, plan
 from ovirt_imageio.client.errors import SizeMismatch, translated
 from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.transfer import DOWNLOAD_GAP, TransferOptions, spare_after
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
-from ovirt_imageio.relay import Progress, Sink, buffers
+from ovirt_imageio.relay import Progress, Sink, buffers, fill
 from ovirt_imageio.storage.zero import is_zero
 
 __all__ = ["Input", "Output", "download", "upload"]
@@ -130,7 +131,7 @@ class Output(Backend):
             view = view[self._stream.write(view) :]
 
 
-class Input(Backend):
+class Input(BorrowedDisk):
     """A stream as a disk that is listed and read from its beginning to its end.
 
     Listing it reads the stream, and keeps what is not zero until it was read from here.
@@ -196,21 +197,6 @@ class Input(Backend):
         sink.write(view)
         progress(length)
 
-    def write(self, offset: int, view: memoryview) -> None:
-        """Never called."""
-        raise AssertionError
-
-    def zero(self, offset: int, length: int) -> None:
-        """Never called."""
-        raise AssertionError
-
-    def flush(self) -> None:
-        """Never called."""
-        raise AssertionError
-
-    def close(self) -> None:
-        """Close nothing: the stream belongs to others."""
-
     def _find(self, offset: int) -> memoryview:
         start = offset - offset % PIECE
         with self._lock:
@@ -220,14 +206,3 @@ class Input(Backend):
                 if len(self._read) > lanes.MAX_PENDING:
                     del self._pieces[self._read.popleft()]
             return self._pieces[start]
-
-
-def fill(stream: io.BufferedIOBase, view: memoryview) -> int:
-    """Read until view is full or the stream ends; return how much was read."""
-    done = 0
-    while done < len(view):
-        count = stream.readinto(view[done:])
-        if not count:
-            break
-        done += count
-    return done

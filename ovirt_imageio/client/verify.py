@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.client.borrowed import BorrowedDisk
 from ovirt_imageio.client.errors import VerificationFailed
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.ops import checksum
@@ -53,7 +54,7 @@ def padded(backend: Backend, size: int) -> Backend:
     return backend if backend.size() == size else Padded(backend, size)
 
 
-class Padded(Backend):
+class Padded(BorrowedDisk):
     """A disk with zeroes behind its end, to be read only.
 
     Threads: one at a time.
@@ -84,18 +85,3 @@ class Padded(Backend):
             yield from self._backend.extents(context, offset, own - offset)
         if max(offset, own) < end:
             yield ZeroExtent(max(offset, own), end - max(offset, own), True, True)
-
-    def write(self, offset: int, view: memoryview) -> None:
-        """Never called."""
-        raise AssertionError
-
-    def zero(self, offset: int, length: int) -> None:
-        """Never called."""
-        raise AssertionError
-
-    def flush(self) -> None:
-        """Never called."""
-        raise AssertionError
-
-    def close(self) -> None:
-        """Close nothing: the disk belongs to others."""

@@ -16,11 +16,15 @@ __all__ = ["Progress", "Sink", "Source", "fill"]
 Progress = Callable[[int], None]
 
 
-class Source(Protocol):
-    """Where bytes come from: the body of a request, a file, a test."""
+class Readable(Protocol):
+    """What views can be filled from, as Python's files are."""
 
-    def readinto(self, view: memoryview) -> int:
+    def readinto(self, view: memoryview, /) -> int:
         """Read up to len(view) bytes, at least one; return how many, 0 at the end."""
+
+
+class Source(Readable, Protocol):
+    """Where bytes come from: the body of a request, a file, a test."""
 
     @property
     def socket(self) -> Optional[sockets.socket]:
@@ -44,7 +48,7 @@ class Sink(Protocol):
         """Tell that `count` bytes were put into the socket."""
 
 
-def fill(source: Source, view: memoryview) -> int:
+def fill(source: Readable, view: memoryview) -> int:
     """Read from the source until view is full or the source ends; return the number of bytes read."""
     done = 0
     while done < len(view):

@@ -23,12 +23,6 @@ def config(**control):
 
 
 @pytest.fixture
-def server(tmp_path):
-    with ControlServer(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
 def client(server):
     with admin.Client(config(socket=server.path)) as client:
         yield client

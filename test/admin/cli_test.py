@@ -26,12 +26,6 @@ TICKET = {
 
 
 @pytest.fixture
-def server(tmp_path):
-    with ControlServer(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
 def conf_dir(tmp_path):
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "test.conf").write_text(f"[control]\nsocket = {tmp_path}/control.sock\n")

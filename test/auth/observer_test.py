@@ -1,10 +1,9 @@
 """What a store tells of its tickets."""
 
-import inspect
-
 import pytest
 from fakes.clock import FakeClock
 from fakes.connections import Backends, FakeConnection
+from fakes.observers import Called
 
 from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
@@ -13,17 +12,8 @@ from ovirt_imageio.ops import operations
 DOCUMENT = {"uuid": "one-ticket", "size": 1024, "url": "file:///disk", "ops": ["write"], "timeout": 300}
 
 
-class Recorder(TicketObserver):
-    """Keeps the names of the hooks that were called, each of which must exist."""
-
-    def __init__(self):
-        self.called = []
-
-    def __getattribute__(self, name):
-        found = super().__getattribute__(name)
-        if inspect.ismethod(found):
-            self.called.append(name)
-        return found
+class Recorder(Called, TicketObserver):
+    """Hooks that do nothing but count."""
 
 
 @pytest.mark.parametrize("observer", [Recorder(), None])

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fakes.clock import FakeClock
-from fakes.engine import PASSWORD, USER
 
 from ovirt_imageio.client.backup.manifest import Machine
 from ovirt_imageio.client.engine.backups import Backup, end_backup, has_checkpoint
-from ovirt_imageio.client.engine.connection import Engine, EngineError, Login
-
-
-@pytest.fixture
-def connection(engine):
-    clock = FakeClock()
-    login = Login(engine.url, USER, PASSWORD)
-    # Each look takes its time, too.
-    with Engine(login, now=clock, sleep=lambda seconds: clock.advance(20 * seconds)) as connection:
-        yield connection
+from ovirt_imageio.client.engine.connection import EngineError
 
 
 @pytest.fixture

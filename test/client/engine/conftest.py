@@ -7,9 +7,12 @@ import importlib.util
 import sys
 
 import pytest
+from fakes.clock import FakeClock
 from fakes.engine import PASSWORD, USER, Engine, serve
 from fakes.enginesdk import make_sdk
 from real import daemon
+
+from ovirt_imageio.client.engine import connection as connections
 
 HAS_SDK = importlib.util.find_spec("ovirtsdk4") is not None
 # A test that asks for the real one by its name is skipped where that is missing, and tells why.
@@ -52,6 +55,15 @@ def engine(running, tmp_path, make_url):
     made.url = make_url(made)
     yield made
     made.close()
+
+
+@pytest.fixture
+def connection(engine):
+    """A connection to the engine, whose clock goes on with each look: that takes its time, too."""
+    clock = FakeClock()
+    login = connections.Login(engine.url, USER, PASSWORD)
+    with connections.Engine(login, now=clock, sleep=lambda seconds: clock.advance(20 * seconds)) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fakes.clock import FakeClock
-from fakes.engine import PASSWORD, USER
 
 from ovirt_imageio.client.engine import disks
-from ovirt_imageio.client.engine.connection import Engine, EngineError, Login, NoSuchThing
+from ovirt_imageio.client.engine.connection import EngineError, NoSuchThing
 from ovirt_imageio.client.engine.plan import Plan
-
-
-@pytest.fixture
-def connection(engine):
-    clock = FakeClock()
-    login = Login(engine.url, USER, PASSWORD)
-    # Each look takes its time, too.
-    with Engine(login, now=clock, sleep=lambda seconds: clock.advance(20 * seconds)) as connection:
-        yield connection
 
 
 def add(connection, plan, domain="data"):
