@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
@@ -32,7 +33,10 @@ def texts(tree: ast.AST) -> Iterator[str]:
             yield PLACE.sub(ANY, node.value)
 
 
-CODE = "\n".join(text for module in source.read(PACKAGE).values() for text in texts(module.tree))
+@functools.cache
+def code() -> str:
+    """Return all texts of the package."""
+    return "\n".join(text for module in source.read(PACKAGE).values() for text in texts(module.tree))
 
 
 def words() -> list[str]:
@@ -46,7 +50,7 @@ def is_told(line: str) -> bool:
     line = re.sub(r"^[45]\d\d [A-Z][A-Za-z ]+: ", "", line)
     parts = [part.strip(" :,") for part in line.split(ANY)]
     pattern = re.escape(line).replace(re.escape(ANY), ".*")
-    return any(len(part) > 3 for part in parts) and re.search(pattern.removeprefix(".*"), CODE) is not None
+    return any(len(part) > 3 for part in parts) and re.search(pattern.removeprefix(".*"), code()) is not None
 
 
 @pytest.mark.parametrize("line", words())

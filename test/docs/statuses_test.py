@@ -113,6 +113,8 @@ class Servers:
             "remote": routes.with_sessions(self.store, metrics, None, sessions, b"<script></script><style></style>"),
             "control": routes.control(self.store, metrics, profiler, remove_timeout=0.1),
             "metrics": routes.numbers(metrics, lambda: self.is_stopping),
+            # Without what can be enabled.
+            "bare": routes.images(self.store, metrics),
         }
         limits = Limits(io_timeout=0.1, linger_timeout=0.1)
         full = Limits(connections=0, linger_timeout=0.1)
@@ -275,6 +277,7 @@ def provoke_service(servers):
     for method in ("GET", "HEAD"):
         for path in ("/profile", "/metrics", "/health", "/info", "/view"):
             servers.ask(method, path)
+        servers.ask(method, "/view", port=servers.ports["bare"])
     servers.is_stopping = True
     servers.ask("GET", "/health")
     servers.ask("POST", "/profile", query="?run=y")
