@@ -90,6 +90,22 @@ def test_bad_requests_do_not_pass():
     )
 
 
+def test_parts_follow_one_another():
+    """None of them is empty but those that were refused, which stand where their answer belongs."""
+    book = open_ledger()
+    good, bad = ask(READ, 1), ask(READ, 2, SIZE)
+    parts = list(book.take_requests(memoryview(bad + good + bad + ask(WRITE, 3, SIZE))))
+    assert [(part.start, part.end, part.code) for part in parts] == [
+        (28, 28, 22),
+        (28, 56, 0),
+        (84, 84, 22),
+        (112, 112, 28),
+    ]
+    assert [part.refused is None for part in parts] == [False, True, False, False]
+    assert book.taken == 3 * 28 + 28 + 512
+    assert not book.is_amid_request
+
+
 def test_nothing_passes_behind_the_good_bye():
     book = open_ledger()
     bye = ask(DISCONNECT, 0, 0, 0)

@@ -174,6 +174,30 @@ def test_a_second_selection_replaces_the_first_one():
     assert talk(data + option(10, query("gone")) + option(7, go()))[1] == Agreement(Mode.STRUCTURED)
 
 
+def test_contexts_go_with_the_headers_with_which_they_were_selected():
+    data = HELLO + option(8) + option(10, query("", CONTEXTS[0])) + option(11)
+    assert talk(data + option(7, go()))[1] == Agreement(Mode.EXTENDED, {})
+
+
+@pytest.mark.parametrize("rest", [b"\0", text("more")])
+def test_query_that_is_longer_than_it_says(rest):
+    sent, agreed = talk(HELLO + option(8) + option(10, query("", CONTEXTS[0]) + rest))
+    assert replies(sent)[1][:2] == (10, 0x80000003)
+    assert agreed == "more"
+
+
+def test_refusals_tell_people_why():
+    for data, words in [
+        (option(5), b"the connection decided about TLS already"),
+        (option(7, go("other")), b"there is no such export"),
+        (option(8) + option(10, query("other")), b"there is no such export"),
+        (option(99, bytes(16385)), b"the option is too long"),
+        (option(8, b"x"), b"the payload is longer than what it says"),
+        (option(7, b"\0"), b"the payload is shorter than what it says"),
+    ]:
+        assert replies(talk(HELLO + data)[0])[-1][2] == words
+
+
 REFUSED = {
     "unknown option": (option(77), Reply.ERR_UNSUP),
     "another export": (option(7, go("other")), Reply.ERR_UNKNOWN),
@@ -186,6 +210,7 @@ REFUSED = {
     "name that is too long": (option(7, go("x" * 4097)), Reply.ERR_INVALID),
     "option that is too long": (option(7, bytes(16 * 1024 + 1)), Reply.ERR_TOO_BIG),
     "contexts without structured replies": (option(10, query("")), Reply.ERR_INVALID),
+    "info with a name longer than the payload": (option(6, struct.pack(">I", 2) + b"x"), Reply.ERR_INVALID),
     "structured replies with a payload": (option(8, b"x"), Reply.ERR_INVALID),
     "list with a payload": (option(3, b"x"), Reply.ERR_INVALID),
 }
@@ -222,7 +247,12 @@ def test_what_is_offered_unless_told_otherwise():
     what = Offer(4096, FLAGS)
     assert (what.minimum_block, what.preferred_block, what.maximum_block) == (1, 4096, 33554432)
     assert what.names == {""}
-    assert what.can_extend
+    assert what.can_extend and what.can_punch
+
+
+def test_names_are_not_shown():
+    """They may hold the id of a ticket."""
+    assert "secret" not in repr(Offer(4096, FLAGS, names=frozenset({"secret"})))
 
 
 def test_longest_option():

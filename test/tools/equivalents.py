@@ -26,6 +26,12 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
         ("LARGEST_MINIMUM_BLOCK = 64 * 1024", "64 to 65"): "the next power of two is 128 KiB",
         ("LARGEST_MINIMUM_BLOCK = 64 * 1024", "1024 to 1025"): "the next power of two is 128 KiB",
     },
+    "nbd/offer": {
+        (
+            "return int(struct.unpack(layout, self._bytes(struct.calcsize(layout)))[0])",
+            "0 to -1",
+        ): "the first one is the only one",
+    },
     "httpd/body": {
         ("PIECE = 64 * 1024", "64 to 65"): "a bound: as good",
         ("PIECE = 64 * 1024", "64 to 63"): "a bound: as good",
