@@ -12,6 +12,7 @@ from ovirt_imageio.auth.ticket import (
     MAX_SECONDS,
     OPERATIONS,
     Changes,
+    Fields,
     parse,
     parse_changes,
     short,
@@ -85,6 +86,20 @@ def test_longest_times(key):
     for read in (lambda: parse(document(**{key: 2147483648})), lambda: parse_changes({key: 2147483648})):
         with pytest.raises(errors.InvalidTicket, match=f"^Invalid {key} "):
             read()
+
+
+@pytest.mark.parametrize("value", [0, 1.5, -1.5, 2147483647, -2147483647])
+def test_seconds(value):
+    found = Fields({"left": value}).seconds("left")
+    assert found == value and type(found) is float
+
+
+@pytest.mark.parametrize(
+    "value", [2147483648, -2147483648, 2147483647.5, True, None, "1", [], float("nan"), float("inf")]
+)
+def test_bad_seconds(value):
+    with pytest.raises(errors.InvalidTicket, match=r"^Invalid left .*expected a number from -2147483647 to 2147483647"):
+        Fields({"left": value}).seconds("left")
 
 
 def test_default_inactivity_timeout():

@@ -22,8 +22,13 @@ from ovirt_imageio.httpd.stream import open_stream
 LIMIT = 100_000
 
 # Where we are more tolerant, on purpose, what h11 says: empty lines before a request, requests without Host, UTF-8 that
-# is not escaped, and blanks before an extension of a chunk (RFC 9112, 7.1.1).
-TOLERATED = ("no request line received", "Missing mandatory Host", "illegal request line", "illegal chunk header")
+# is not escaped, and blanks before an extension of a chunk (RFC 9112, 7.1.1). We ignore trailers that would tell where
+# the body ends, as RFC 9110, 6.5.1, wants; h11 refuses some of them.
+TOLERATED = (
+    *("head: no request line received", "head: Missing mandatory Host", "head: illegal request line"),
+    *("body: illegal chunk header", "body: Only Transfer-Encoding", "body: multiple Transfer-Encoding"),
+    *("body: bad Content-Length", "body: conflicting Content-Length"),
+)
 
 
 class Heard(NamedTuple):
@@ -62,16 +67,18 @@ def ask_us(data: bytes) -> tuple[list[Heard], bytes]:
 
 
 def ask_h11(data: bytes) -> tuple[list[Heard], str]:
-    """Return the requests that h11 finds there, and why it finds no more."""
+    """Return the requests that h11 finds there, and why it finds no more: where it was, and what it says."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1024**2)
     connection.receive_data(data)
     connection.receive_data(b"")
     heard = []
     try:
         while True:
+            place = "head"
             request = connection.next_event()
             if not isinstance(request, h11.Request):
                 return heard, "the end"
+            place = "body"
             body = b""
             while isinstance(event := connection.next_event(), h11.Data):
                 body += event.data
@@ -83,7 +90,7 @@ def ask_h11(data: bytes) -> tuple[list[Heard], str]:
                 return heard, "it wants to close"
             connection.start_next_cycle()
     except h11.RemoteProtocolError as error:
-        return heard, str(error)
+        return heard, f"{place}: {error}"
 
 
 def joined(fields) -> dict[str, str]:

@@ -70,7 +70,7 @@ def run(name: str, seconds: int) -> bool:
     # "#2 INITED cov: 12 ft: 12 ...", and at last "#4711 DONE cov: 57 ...".
     reached = re.findall(r"^#(\d+)\s+\w+\s+cov: (\d+) ", done.stderr, re.MULTILINE)
     if done.returncode or not reached:
-        print(f"{name}: failed, or nothing of the package is instrumented", flush=True)
+        print(f"{name}:", "failed" if done.returncode else "nothing of the package is instrumented", flush=True)
         print(done.stdout, *(line for line in lines if not line.startswith("#")), sep="\n", flush=True)
         return False
     (_, first), (runs, last) = reached[0], reached[-1]
