@@ -267,18 +267,6 @@ def test_data_twice(session, start, length):
     assert command.view == b"a?cdef??"
 
 
-def test_too_many_fragments(session):
-    command = session.add(wire.Command.READ, 100_000)
-    with pytest.raises(ProtocolError, match="too many fragments"):
-        session.feed(b"".join(session.data(command, start, b"x") for start in range(0, 100_000, 2)))
-
-
-def test_endless_errors(session):
-    command = session.add(wire.Command.READ, 4)
-    with pytest.raises(ProtocolError, match="does not stop"):
-        session.feed(session.error(command, flags=0) * 2000)
-
-
 def bad_chunks(session, command):
     """Chunks that break a rule, by name."""
     error = wire.ERROR.pack

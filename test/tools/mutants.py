@@ -36,7 +36,8 @@ __all__ = ["PURE", "Mutant", "Result", "find_mutants", "hunt"]
 PURE = (
     *("geometry/blocks", "geometry/byteranges", "geometry/extent", "geometry/ranges"),
     *("nbd/address", "nbd/errors", "nbd/handshake", "nbd/ledger", "nbd/offer", "nbd/replies", "nbd/requests"),
-    *("nbd/wire", "auth/lease", "auth/ticket", "httpd/body", "httpd/framing", "httpd/head", "sessions/token"),
+    *("nbd/wire", "auth/agenda", "auth/lease", "auth/record", "auth/ticket"),
+    *("httpd/body", "httpd/framing", "httpd/head", "sessions/token"),
 )
 
 # The share of mutants, without those that are explained, that must be noticed.
