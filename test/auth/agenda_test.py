@@ -48,6 +48,25 @@ def test_what_is_gone_keeps_no_memory():
     assert len(agenda._heap) <= 2 + SLACK
 
 
+def test_memory_is_given_back_seldom():
+    """It costs as much as all names: not while each of them counts."""
+    agenda = Agenda()
+    heap = agenda._heap
+    for number in range(1000):
+        agenda.set(str(number), number)
+    assert agenda._heap is heap
+
+
+def test_in_order_after_memory_was_given_back():
+    agenda = Agenda()
+    names = [str(number) for number in range(1000)]
+    for is_reversed in (True, False, True):
+        for number, name in enumerate(names):
+            agenda.set(name, -number if is_reversed else number)
+    assert len(agenda._heap) < 3000
+    assert agenda.pop_due(0) == names[::-1]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.one_of(st.none(), st.integers(0, 20)), st.integers(0, 5))))
 def test_like_a_dictionary(steps):
     agenda, model, now = Agenda(), {}, 0

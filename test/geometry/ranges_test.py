@@ -101,9 +101,9 @@ def test_limited_memory_counts_what_is_not_in_a_gap():
     assert union.total == 50
 
 
-@pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(ranges, "CHUNK", 2)
+@pytest.fixture(params=[2, 4])
+def small_chunks(request, monkeypatch):
+    monkeypatch.setattr(ranges, "CHUNK", request.param)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,20 @@ def test_missing_in_many_chunks(small_chunks, start, end, missing):
     assert union.missing(start, end) == missing
 
 
-@pytest.mark.parametrize("covered", [(0, 45), (10, 35), (20, 95), (60, 95), (0, 95)])
+@pytest.mark.parametrize("start, end, missing", [(0, 5, 5), (0, 12, 10), (3, 100, 72), (0, 10, 10), (9, 11, 1)])
+def test_missing_before_the_first_one(small_chunks, start, end, missing):
+    assert Ranges((n, n + 5) for n in (10, 50, 90, 30, 70)).missing(start, end) == missing
+
+
+@pytest.mark.parametrize("covered", [(0, 45), (10, 35), (20, 95), (60, 95), (0, 95), (50, 65)])
 def test_chunks_that_become_empty(small_chunks, covered):
     """The islands of a chunk, of the first or of another one, become a part of one: the others are found as before."""
     union = Ranges((n, n + 5) for n in range(0, 100, 10))
     union.add(*covered)
     start, end = covered
     outside = [(n, n + 5) for n in range(0, 100, 10) if n >= end or n + 5 <= start]
+    for island in outside:
+        union.add(*island)
     assert list(union) == sorted([covered, *outside])
     for n in range(100):
         is_there = start <= n < end or n % 10 < 5
@@ -142,7 +149,7 @@ def test_chunks_that_become_empty(small_chunks, covered):
     ],
 )
 def test_island_beyond_the_limit_is_joined(small_chunks, added, islands, total):
-    union = Ranges([(n, n + 5) for n in range(10, 100, 20)], limit=5)
+    union = Ranges([(n, n + 5) for n in (10, 50, 90, 30, 70)], limit=5)
     union.add(*added)
     assert (list(union), union.total) == (islands, total)
 

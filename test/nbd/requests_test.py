@@ -143,6 +143,11 @@ def test_what_is_not_offered_is_invalid():
     assert judge(request(READ, flags=4), agreed=Agreement(Mode.SIMPLE)) == EINVAL
 
 
+@pytest.mark.parametrize("can_punch", [True, False])
+def test_zeroing_may_give_space_back(can_punch):
+    assert Rules(Offer(SIZE, ExportFlag.HAS_FLAGS, can_punch=can_punch), Agreement()).can_punch is can_punch
+
+
 def test_blocks():
     for one in (request(READ, 512, 4096), request(READ, 0, 512), request(WRITE, 4096, 100), request(STATUS, 1, 4096)):
         assert judge(one, minimum_block=4096) == EINVAL

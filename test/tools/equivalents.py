@@ -9,7 +9,16 @@ __all__ = ["EQUIVALENTS"]
 
 PIECE = "piece = memoryview(bytearray(min(PIECE, limit + 1 if self.length is None else self.length)))"
 
+REBUILD = "if len(self._heap) > 2 * len(self._due) + SLACK:"
+
 EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
+    "auth/agenda": {
+        ("SLACK = 64", "64 to 65"): "a bound: as good",
+        ("SLACK = 64", "64 to 63"): "a bound: as good",
+        (REBUILD, "Gt to GtE"): "a bound: as good",
+        (REBUILD, "2 to 3"): "a bound: as good",
+        (REBUILD, "2 to 1"): "a bound: as good",
+    },
     "geometry/ranges": {
         ("CHUNK = 1024", "1024 to 1025"): "a bound: as good",
         ("CHUNK = 1024", "1024 to 1023"): "a bound: as good",
