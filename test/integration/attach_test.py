@@ -31,6 +31,9 @@ pytestmark = pytest.mark.storage
 MIB = 1024**2
 SIZE = 16 * MIB
 
+# Programs of the system, before those of whatever Python is in use; some are for administrators only.
+SYSTEM = ["env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+
 # Clients on this host take the Unix socket where there is one.
 WAYS = {"unix": "", "tls": "[local]\nenable = false\n"}
 
@@ -146,6 +149,99 @@ def test_nbdkit_on_top(tmp_path, daemon, served):
         run(["nbdcopy", top, copy])
         assert copy.read_bytes() == b"\1" * MIB + before[MIB:]
     assert served.content() == before
+
+
+def test_nbdkit_filters_on_top(tmp_path, daemon, served):
+    """Some that change which requests come: reads ahead, blocks that are kept, parts of blocks, a larger disk."""
+    before = served.content()
+    copy = tmp_path / "filtered"
+    filters = ["--filter=truncate", "--filter=blocksize", "--filter=cache", "--filter=readahead"]
+    options = ["truncate=32M", "minblock=4096", "maxdata=64k", "cache=writethrough", "cache-on-read=true"]
+    with attached(daemon, served) as uri, nbdkit(*filters, "nbd", f"uri={uri}", *options) as path:
+        top = f"nbd+unix:///?socket={path}"
+        run(["qemu-io", "-f", "raw", top, "-c", "write -P 1 1234567 1000", "-c", "flush"])
+        run(["nbdcopy", top, copy])
+    after = before[:1234567] + b"\1" * 1000 + before[1235567:]
+    assert served.content() == after
+    assert copy.read_bytes() == after + bytes(SIZE)
+
+
+def test_one_file_of_a_file_system(tmp_path, daemon):
+    """What a guest has in the second partition of its disk."""
+    files, image = tmp_path / "files", tmp_path / "image"
+    files.mkdir()
+    text = random.Random(3).randbytes(MIB)
+    (files / "hello").write_bytes(text)
+    with open(image, "wb") as file:
+        file.truncate(64 * MIB)
+    table = "label: dos\nstart=2048, size=2048, type=83\nstart=4096, type=83\n"
+    subprocess.run([*SYSTEM, "sfdisk", "--quiet", str(image)], input=table.encode(), check=True)
+    run([*SYSTEM, "mkfs.ext4", "-q", "-d", files, "-E", f"offset={4096 * 512}", image, f"{62 * 1024}k"])
+    url = daemon.add_ticket(url=f"file://{image}", size=64 * MIB, ops=["read"])
+    disk = Served(url, url.rpartition("/")[2], image.read_bytes)
+    filters = [f"--filter={name}" for name in ("noextents", "ext2", "partition")]
+    options = ["partition=2", "ext2file=/hello"]
+    with (
+        attached(daemon, disk) as uri,
+        # Where the disk has data says nothing about the file: the filter for ext2 does not know that.
+        nbdkit("--readonly", *filters, "nbd", f"uri={uri}", *options) as path,
+    ):
+        run(["nbdcopy", f"nbd+unix:///?socket={path}", tmp_path / "copy"])
+    assert (tmp_path / "copy").read_bytes()[: len(text)] == text
+    # It fetched what the file needs, not the disk.
+    assert info(daemon, disk)["transferred"] < 16 * MIB
+
+
+def test_fio(daemon, served, tmp_path):
+    """Random reads and writes, 32 of them under way; what was written is read back and compared."""
+    job = ["--name=disk", "--ioengine=nbd", "--iodepth=32", "--rw=randwrite", "--bs=512-64k", "--verify=crc32c"]
+    limits = [f"--size={SIZE}", "--io_size=4M", "--do_verify=1", "--verify_fatal=1", "--randseed=1"]
+    output = tmp_path / "output"
+    with attached(daemon, served) as uri:
+        run(["fio", "--output-format=json", f"--output={output}", *job, *limits, f"--uri={uri}"])
+    text = output.read_text()
+    (result,) = json.loads(text[text.index("{") :])["jobs"]
+    assert result["error"] == 0
+    assert result["write"]["io_bytes"] >= 4 * MIB
+    assert result["read"]["total_ios"] == result["write"]["total_ios"]
+
+
+NBDSH = """
+assert h.get_size() == 16 * 1024**2 and not h.is_read_only() and h.can_flush() and h.can_zero()
+assert h.get_structured_replies_negotiated() and h.can_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+h.pwrite(b"x" * 1000, 12345)
+h.zero(1024**2, 2 * 1024**2, nbd.CMD_FLAG_NO_HOLE)
+h.flush()
+assert h.pread(1002, 12344)[1:-1] == b"x" * 1000
+chunks = []
+h.pread_structured(4096, 8192, lambda data, offset, status, error: chunks.append((offset, len(data))))
+assert sum(length for _, length in chunks) == 4096
+extents = []
+h.block_status(1024**2, 2 * 1024**2, lambda context, offset, entries, error: extents.extend(entries))
+assert sum(extents[::2]) >= 1024**2
+buffers = [nbd.Buffer(4096) for _ in range(64)]
+failures = []
+for number, buffer in enumerate(buffers):
+    h.aio_pread(buffer, number * 4096, completion=lambda error: failures.append(error.value) or 1)
+while h.aio_in_flight():
+    h.poll(-1)
+assert failures == [0] * 64
+h.set_strict_mode(0)
+try:
+    h.pwrite(b"x", 16 * 1024**2)
+except nbd.Error as error:
+    assert error.errno == "ENOSPC"
+else:
+    raise AssertionError
+h.shutdown()
+"""
+
+
+def test_nbdsh(daemon, served):
+    """What libnbd asks for, in the words of its shell, which belongs to the Python of the system."""
+    with attached(daemon, served) as uri:
+        run([*SYSTEM, "nbdsh", "--base-allocation", "--uri", uri, "-c", NBDSH])
+    assert served.content()[12345:13345] == b"x" * 1000
 
 
 def test_mirror(tmp_path, daemon, served):
