@@ -16,7 +16,7 @@ from typing import NoReturn, Optional
 
 from ovirt_imageio import client
 from ovirt_imageio.client.commands import COMMANDS, SIGNAL_STATUS, tell
-from ovirt_imageio.client.options import PROGRAM, make_parser, parse, take_environment
+from ovirt_imageio.client.options import PROGRAM, make_parser, parse
 from ovirt_imageio.errors import printable
 from ovirt_imageio.terminal import output
 
@@ -38,11 +38,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program; return the exit status."""
     output.open_missing()
     parser = make_parser(COMMANDS)
-    options = parse(parser, sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parse(parser, words, os.environ, lambda text: output.complain(PROGRAM, text))
     if options.command is None:
         parser.print_help()
         return 2
-    take_environment(options, os.environ)
     former = signal.signal(signal.SIGTERM, terminate)
     try:
         output.take_interrupts()

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
+from ovirt_imageio.client import defaults
 from ovirt_imageio.client.copy.engine import MAX_WORKERS
 from ovirt_imageio.client.engine import arguments as engine_arguments
 from ovirt_imageio.client.engine import settings as engine_settings
@@ -17,7 +18,7 @@ from ovirt_imageio.ops import checksum as checksums
 from ovirt_imageio.terminal.arguments import Parser, size
 from ovirt_imageio.version import __version__
 
-__all__ = ["PROGRAM", "STREAM", "Run", "make_parser", "parse", "take_environment"]
+__all__ = ["PROGRAM", "STREAM", "Run", "make_parser", "parse"]
 
 PROGRAM = "ovirt-img"
 
@@ -34,9 +35,19 @@ EPILOG = """\
 URL is the transfer URL of an image: https://HOST:54322/images/TICKET. FILE is an image of any format that qemu knows,
 or with --member one inside an archive. For upload and download, - is the raw disk on standard input or output.
 
+configuration file:
+  ~/.config/ovirt-img.conf, or $XDG_CONFIG_HOME/ovirt-img.conf: its section [DEFAULT] has defaults for all commands,
+  --config NAME takes those of [NAME]. Keys: cafile, fingerprint, secure, proxy_url, max_workers, bandwidth, retries,
+  output, log_file, log_level; of commands that need an engine also engine_url, username, password, description and
+  disk_timeout. Without --password-file and password, the program asks for the password.
+
 environment:
   OVIRT_IMG_CA            what --cafile is by default
   OVIRT_IMG_FINGERPRINT   what --fingerprint is by default
+  OVIRT_IMG_KEY           any other KEY of the configuration file, in capitals; but for the password
+
+precedence:
+  the command line, the section of --config, the environment, the section [DEFAULT]
 
 exit status:
   0    done
@@ -63,29 +74,27 @@ def make_parser(commands: Mapping[str, Run]) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the parsed arguments; what follows "--" after nbd is the program to run, with options of its own."""
+def parse(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    warn: Callable[[str], None] = lambda text: None,
+) -> argparse.Namespace:
+    """Return the parsed arguments, completed by configuration file and environment.
+
+    What follows "--" after nbd is the program to run, with options of its own.
+    """
     arguments = list(arguments)
     program: list[str] = []
     if arguments[:1] == ["nbd"] and "--" in arguments:
         place = arguments.index("--")
         arguments, program = arguments[:place], arguments[place + 1 :]
-    options = parser.parse_args(arguments)
+    options = defaults.complete(parser, arguments, environ, warn)
     if program:
         options.program = program
-    return options
-
-
-def take_environment(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Let the environment, and of the engine commands the configuration file, tell what the arguments do not."""
     if "engine_url" in options:
-        engine_settings.complete(options, environ)
-        return
-    if "cafile" not in options or options.cafile or options.fingerprint or options.insecure:
-        return
-    # The certificate itself is stricter than authorities that may vouch for others, too.
-    options.fingerprint = environ.get("OVIRT_IMG_FINGERPRINT") or None
-    options.cafile = None if options.fingerprint else environ.get("OVIRT_IMG_CA") or None
+        engine_settings.check(options)
+    return options
 
 
 def add_command(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
@@ -100,6 +109,7 @@ def add_command(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
     )
     # Some rules only the commands know.
     parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("-c", "--config", metavar="NAME", help="a section of the configuration file, see below")
     parser.add_argument("--log-file", help="log to this file instead of the terminal")
     levels = ["debug", "info", "warning", "error"]
     parser.add_argument("--log-level", choices=levels, default="warning", help="default warning")

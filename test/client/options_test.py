@@ -45,12 +45,10 @@ BOTH = {"OVIRT_IMG_CA": "ca.pem", "OVIRT_IMG_FINGERPRINT": "ab"}
     ],
 )
 def test_environment(parser, arguments, environ, trust):
-    found = parser.parse_args(["extents", *arguments, "file"])
-    options.take_environment(found, environ)
+    found = options.parse(parser, ["extents", *arguments, "file"], {"XDG_CONFIG_HOME": "/gone", **environ})
     assert (found.cafile, found.fingerprint, found.insecure) == trust
 
 
 def test_environment_means_nothing_here(parser):
-    found = parser.parse_args(["info", "file"])
-    options.take_environment(found, BOTH)
+    found = options.parse(parser, ["info", "file"], {"XDG_CONFIG_HOME": "/gone", **BOTH})
     assert "cafile" not in found

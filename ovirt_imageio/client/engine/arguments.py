@@ -17,22 +17,8 @@ __all__ = ["add_backup_vm", "add_download_disk", "add_restore", "add_upload_disk
 SMALLEST_BUFFER = 64 * KiB
 LARGEST_BUFFER = 16 * MiB
 
-EPILOG = """\
-configuration file:
-  --config NAME takes what the command line leaves open from the section [NAME] of ~/.config/ovirt-img.conf (or
-  $XDG_CONFIG_HOME/ovirt-img.conf). Its keys: engine_url, username, password, cafile, secure, disk_timeout, log_file,
-  log_level, description. Without --password-file and password, the program asks for the password.
-
-environment:
-  OVIRT_IMG_CA   what --cafile is by default
-
-exit status:
-  0    done
-  1    failed; the last line tells why
-  2    wrong arguments, or none
-  130  interrupted with Ctrl-C
-  143  stopped with SIGTERM
-"""
+# Seconds that the engine may take to make a disk.
+DISK_TIMEOUT = 120
 
 
 def add_upload_disk(parser: argparse.ArgumentParser) -> None:
@@ -91,17 +77,17 @@ def add_restore(parser: argparse.ArgumentParser) -> None:
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add how to reach the engine."""
-    parser.epilog = EPILOG
-    # None: the configuration file may tell, see settings.py.
-    parser.set_defaults(log_level=None, password=None, disk_timeout=None)
-    parser.add_argument("-c", "--config", metavar="NAME", help="a section of the configuration file, see below")
+    # Only the configuration file can tell these.
+    parser.set_defaults(password=None, disk_timeout=DISK_TIMEOUT)
     parser.add_argument("--engine-url", metavar="URL", help="the engine, for example https://engine.example.com")
     parser.add_argument("--username", metavar="USER", help="a user of the engine, for example admin@internal")
     parser.add_argument("--password-file", metavar="FILE", help="the password of that user, in a file")
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument("--cafile", help="certificates to verify engine and hosts with, instead of those of the system")
     trust.add_argument("--insecure", action="store_true", help="trust any engine and host that answers")
-    parser.add_argument("-d", "--description", help="of the new disk (default: Uploaded by ovirt-img)")
+    parser.add_argument(
+        "-d", "--description", default="Uploaded by ovirt-img", help="of new disks (default: %(default)s)"
+    )
     parser.add_argument("--buffer-size", type=buffer_size, help="64k to 16m; has no effect, buffers are small")
 
 

@@ -10,7 +10,9 @@ DISK_ID = "0d4b4dcd-6f41-4a4e-a6a2-6f9f0a3f9c11"
 
 
 def parse(*words):
-    return arguments.parse(arguments.make_parser({"upload-disk": print, "download-disk": print}), words)
+    parser = arguments.make_parser({"upload-disk": print, "download-disk": print})
+    engine = {"OVIRT_IMG_ENGINE_URL": "https://engine", "OVIRT_IMG_USERNAME": "me"}
+    return arguments.parse(parser, words, {"XDG_CONFIG_HOME": "/gone", **engine})
 
 
 @pytest.mark.parametrize("text", [DISK_ID, DISK_ID.replace("-", ""), DISK_ID.upper()])
@@ -51,4 +53,3 @@ def test_help(name, capsys):
         parse(name, "--help")
     said = capsys.readouterr().out
     assert "ovirt-img.conf" in said
-    assert "OVIRT_IMG_FINGERPRINT" not in said

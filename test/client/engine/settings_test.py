@@ -6,6 +6,7 @@ import pytest
 
 from docs import pages
 from ovirt_imageio.client import options as arguments
+from ovirt_imageio.client.defaults import config_path
 from ovirt_imageio.client.engine import settings
 
 DISK_ID = "0d4b4dcd-6f41-4a4e-a6a2-6f9f0a3f9c11"
@@ -31,9 +32,8 @@ def parse(tmp_path):
 
     def parse(*words, **environ):
         parser = arguments.make_parser({"download-disk": print})
-        options = arguments.parse(parser, ["download-disk", *words, DISK_ID, "copy"])
-        settings.complete(options, {"XDG_CONFIG_HOME": str(tmp_path), **environ})
-        return options
+        variables = {"XDG_CONFIG_HOME": str(tmp_path), **environ}
+        return arguments.parse(parser, ["download-disk", *words, DISK_ID, "copy"], variables)
 
     return parse
 
@@ -73,7 +73,7 @@ def test_section_of_the_docs(parse, tmp_path):
 
 def test_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert settings.config_path({"XDG_CONFIG_HOME": ""}) == tmp_path / ".config" / "ovirt-img.conf"
+    assert config_path({"XDG_CONFIG_HOME": ""}) == tmp_path / ".config" / "ovirt-img.conf"
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,14 @@ def test_home(monkeypatch, tmp_path):
         ((), None, "required: --engine-url, --username"),
         (("-c", "lab"), ("username = admin@internal\n", ""), "required: --username"),
         (("-c", "prod", *NAMED), None, "section 'prod': expected a section of"),
-        (("-c", "lab"), ("= No", "= maybe"), "Invalid secure 'maybe': expected yes or no"),
+        (("-c", "lab"), ("= No", "= maybe"), "[lab] secure = 'maybe' in {path}, line 6: expected yes or no"),
         (("-c", "lab"), ("= 300", "= soon"), "Invalid disk_timeout 'soon'"),
-        (("-c", "lab"), ("= info", "= loud"), "Invalid log_level 'loud'"),
-        (("-c", "lab"), ("[lab]", ""), "expected an INI file"),
+        (
+            ("-c", "lab"),
+            ("= info", "= loud"),
+            "log_level = 'loud' in {path}, line 9: expected one of debug, info",
+        ),
+        (("-c", "lab"), ("[lab]", ""), "line 2 in {path}: expected an INI file"),
         (("--engine-url", "https://me:s3cr3t@engine", "--username", "me"), None, "without user and password"),
         (("--engine-url", "s3cr3t@engine", "--username", "me"), None, "expected like https://"),
     ],
@@ -96,7 +100,7 @@ def test_mistake(parse, tmp_path, words, change, message, capsys):
         parse(*words)
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert message in said
+    assert message.replace("{path}", str(tmp_path / "ovirt-img.conf")) in said
     assert "s3cr3t" not in said
     assert "100%secret" not in said
 
