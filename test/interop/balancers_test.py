@@ -11,7 +11,7 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,13 +101,14 @@ def front(request, host, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def run(name: str, host: Daemon, folder: Path) -> Iterator[Front]:
-    """Run the program of an example."""
+def run(name: str, host: Daemon, folder: Path, changes: Mapping[str, str] = {}) -> Iterator[Front]:
+    """Run the program of an example, with changes to its text."""
     tls = certificates.certificate()
     (folder / "images.pem").write_text(Path(tls.cert_file).read_text() + Path(tls.key_file).read_text())
     with ports.reserved() as port:
         text = examples()[name]
         for told, real in {
+            **changes,
             "bind :443": f"bind 127.0.0.1:{port}",
             "listen 443": f"listen 127.0.0.1:{port}",
             "images.example.com": "localhost",
@@ -248,6 +249,22 @@ def test_chunked_upload(front, disk, ticket):
     fields = ["transfer-encoding: chunked", "connection: close"]
     assert front.ask(head("PUT", ticket, *fields), 2 * chunk + b"0\r\n\r\n")[0] == "HTTP/1.1 200 OK"
     assert disk.read_bytes()[: 2 * MiB] == b"x" * 2 * MiB
+
+
+@pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")
+@pytest.mark.parametrize("changes, status", [({"timeout server 10m": "timeout server 1s"}, 504), ({}, 200)])
+def test_the_trap(host, tmp_path, changes, status):
+    """Storage that takes two seconds for a write: a balancer that gives up after one fails what is well."""
+    sock = tmp_path / "sock"
+    command = ["nbdkit", "--foreground", f"--unix={sock}", "--filter=delay", "memory", "size=1M", "wdelay=2"]
+    with run("haproxy-http", host, tmp_path, changes) as front, subprocess.Popen(command) as process:
+        try:
+            wait_until(sock.exists)
+            ticket = host.add_ticket(url=f"nbd:unix:{sock}", size=MiB).rpartition("/")[2]
+            line, _ = front.ask(head("PUT", ticket, "content-length: 512", "connection: close"), bytes(512))
+            assert line.split()[1] == str(status)
+        finally:
+            process.terminate()
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
