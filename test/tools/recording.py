@@ -34,8 +34,8 @@ PROGRAMS = {"ovirt-imageio": "ovirt_imageio.service.cli", "ovirt-img": "ovirt_im
 COLUMNS = 112
 DEADLINE = 120
 
-# Seconds: for a key, and after a command.
-KEY, RETURN = 0.03, 0.4
+# Seconds: for a key, after a command, and for the reader, before the other terminal begins and at the end.
+KEY, RETURN, READING = 0.03, 0.4, 2.5
 
 # Cells of the picture, in its units.
 WIDTH, HEIGHT, MARGIN, BAR = 7.6, 17, 14, 26
@@ -98,21 +98,22 @@ class Terminal:
 
     pid = 0
 
-    def __init__(self, title: str, clock: Callable[[], float]) -> None:
+    def __init__(self, title: str, clock: Callable[[], float], pace: float) -> None:
         self.title = title
         self.screen = Screen()
         # For each row what was there, and since when.
         self.history: list[list[tuple[float, str]]] = []
         self._clock = clock
+        self._pace = pace
         self._show(PROMPT)
 
     def run(self, keys: Iterable[str], folder: Path, environ: dict[str, str]) -> None:
         """Type a command, key by key, and start it."""
         for key in keys:
-            time.sleep(KEY)
+            time.sleep(KEY * self._pace)
             self._show(key)
         command = "".join(keys)
-        time.sleep(RETURN)
+        time.sleep(RETURN * self._pace)
         self._show("\r\n")
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:
@@ -153,28 +154,25 @@ class Terminal:
                 self.history[row].append((now, line))
 
 
-def record(size: int, reading: float, folder: Path) -> str:
-    """Serve an image with `size` MiB of data, download it, and return the picture of that.
-
-    A reader has `reading` seconds before the other terminal begins, and at the end.
-    """
+def record(size: int, pace: float, folder: Path) -> str:
+    """Serve an image with `size` MiB of data, download it, and return the picture of that; pauses are times `pace`."""
     environ = prepare(folder, size)
     began = time.monotonic()
 
     def clock() -> float:
         return time.monotonic() - began
 
-    server, client = Terminal("On one machine", clock), Terminal("On another one", clock)
+    server, client = Terminal("On one machine", clock, pace), Terminal("On another one", clock, pace)
     server.run("ovirt-imageio serve fedora.qcow2 --read-only", folder, environ)
     try:
         wait(lambda: "Ctrl-C stops" in "".join(server.screen.lines), server)
-        pause(server, reading)
+        pause(server, READING * pace)
         # It is pasted.
         client.run([download_command(server.screen.lines)], folder, environ)
         wait(lambda: not client.read(0.02), server)
         os.waitpid(client.pid, 0)
         client.say(PROMPT)
-        pause(server, reading)
+        pause(server, READING * pace)
         return draw([server, client])
     finally:
         server.end()
@@ -273,10 +271,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="recording")
     parser.add_argument("output", nargs="?", type=Path, default=OUTPUT)
     parser.add_argument("--size", type=int, default=1024, help="of the data, in MiB")
-    parser.add_argument("--reading", type=float, default=2.5, help="seconds for the reader")
+    parser.add_argument("--pace", type=float, default=1, help="of the pauses: 0 for none")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="recording-") as folder:
-        picture = record(options.size, options.reading, Path(folder))
+        picture = record(options.size, options.pace, Path(folder))
     options.output.write_text(picture)
     return 0
 

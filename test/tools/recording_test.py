@@ -59,7 +59,7 @@ def test_picture_of_the_readme():
 @pytest.mark.skipif(not all(map(shutil.which, ("qemu-img", "qemu-io", "openssl"))), reason="needs qemu and openssl")
 def test_recording(tmp_path):
     path = tmp_path / "picture.svg"
-    assert recording.main([str(path), "--size", "16", "--reading", "0.1"]) == 0
+    assert recording.main([str(path), "--size", "16", "--pace", "0"]) == 0
     lines = texts(path.read_text())
     assert "$ ovirt-imageio serve fedora.qcow2 --read-only" in lines
     assert any("download completed" in line for line in lines)
