@@ -153,6 +153,9 @@ class Books:
         """Account for an operation that ended; return its backend if no other one should use that."""
         self._progress.finish(running)
         self.links.running.discard(running)
+        if running.operation.is_answering:
+            # A client that was attached may have written until now.
+            self._writes += running.operation.is_change
         if running.cut_reason is None:
             self._lease.touch(now)
             if error is not None:

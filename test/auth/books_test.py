@@ -389,3 +389,12 @@ def test_a_content_tag_for_each_state_of_the_disk(desk):
     assert desk.books.content_tag == tag
     desk.begin("write")
     assert desk.books.content_tag != tag
+
+
+def test_a_client_that_was_attached_has_changed_the_disk_until_it_left(desk):
+    """After the last look at the tag it may have written once more."""
+    running = desk.begin("write")
+    running.operation.is_answering = True
+    tag = desk.books.content_tag
+    desk.end(running)
+    assert desk.books.content_tag != tag
