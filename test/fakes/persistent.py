@@ -8,9 +8,7 @@ import os
 import ssl
 import threading
 from pathlib import Path
-from typing import Optional
-
-from real.daemon import Daemon
+from typing import Any, Optional, Protocol
 
 __all__ = ["CUT", "PersistentClient", "ask"]
 
@@ -18,11 +16,19 @@ __all__ = ["CUT", "PersistentClient", "ask"]
 CUT = (http.client.HTTPException, ConnectionError, ssl.SSLError)
 
 
+class Server(Protocol):
+    """What has an address that stays, whatever happens to its process."""
+
+    def connect(self) -> http.client.HTTPConnection: ...
+
+    def add_ticket(self, *, url: str, size: int, **fields: Any) -> str: ...
+
+
 def ask(
-    daemon: Daemon, method: str, url: str, body: Optional[bytes] = None, **headers: str
+    server: Server, method: str, url: str, body: Optional[bytes] = None, **headers: str
 ) -> tuple[int, bytes, Optional[str]]:
     """Send a request over a new connection; return status, body and tag."""
-    with contextlib.closing(daemon.connect()) as connection:
+    with contextlib.closing(server.connect()) as connection:
         connection.request(method, "/images/" + url.rpartition("/")[2], body, headers)
         response = connection.getresponse()
         return response.status, response.read(), response.headers["etag"]
@@ -31,17 +37,17 @@ def ask(
 class PersistentClient(threading.Thread):
     """Writes other data, and reads it, until it is told to end.
 
-    daemon: one whose address stays, whatever happens to its process. What went wrong is in `faults`: a connection that
-    was refused, an answer that is final, a byte that is wrong.
+    What went wrong is in `faults`: a connection that was refused, an answer that is final, a byte that is wrong.
     """
 
-    def __init__(self, daemon: Daemon, path: Path, size: int, is_over: threading.Event) -> None:
+    def __init__(self, server: Server, path: Path, size: int, is_over: threading.Event) -> None:
         super().__init__(name=f"client of {path.name}")
         path.write_bytes(bytes(size))
-        self.url = daemon.add_ticket(url=f"file://{path}", size=size)
+        self.path = path
+        self.url = server.add_ticket(url=f"file://{path}", size=size)
         self.rounds = self.cuts = 0
         self.faults: list[str] = []
-        self._daemon, self._size, self._is_over = daemon, size, is_over
+        self._server, self._size, self._is_over = server, size, is_over
 
     def run(self) -> None:
         while not self._is_over.is_set() and not self.faults:
@@ -56,7 +62,7 @@ class PersistentClient(threading.Thread):
         """Send a request until it is not cut; return status and body."""
         while True:
             try:
-                status, found, _ = ask(self._daemon, method, self.url, body)
+                status, found, _ = ask(self._server, method, self.url, body)
             except ConnectionRefusedError:
                 return 0, b"refused"
             except CUT:
