@@ -116,8 +116,8 @@ class Servers:
             # Without what can be enabled.
             "bare": routes.images(self.store, metrics),
         }
-        limits = Limits(io_timeout=0.1, linger_timeout=0.1)
-        full = Limits(connections=0, linger_timeout=0.1)
+        limits = Limits(io_timeout=0.1, linger_timeout=DEADLINE)
+        full = Limits(connections=0, linger_timeout=DEADLINE)
         self.ports = {
             name: stack.enter_context(toy.serving(app, limits=limits)).port for name, app in applications.items()
         }
