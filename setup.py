@@ -27,8 +27,8 @@ def description() -> str:
 ABILITIES = {
     # journald and readiness notification
     "systemd": ["systemd-python>=234"],
-    # sessions by signed token
-    "tokens": ["cryptography>=36"],
+    # sessions by signed token, and signed tickets
+    "tokens": ["cryptography>=36", "pyjwt>=2.6"],
     # the profile resource of the control service
     "profile": ["yappi>=1.3"],
     # the QR code of serve

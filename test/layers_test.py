@@ -64,6 +64,7 @@ PURE = {
     "auth.observer",
     "auth.record",
     "auth.ticket",
+    "backends.allowed",
     "backends.writes",
     "client.backup.manifest",
     "client.records",
@@ -72,6 +73,7 @@ PURE = {
     "geometry.blocks",
     "geometry.byteranges",
     "geometry.extent",
+    "geometry.qcow2",
     "geometry.ranges",
     "nbd.address",
     "nbd.errors",
@@ -112,9 +114,11 @@ PURE_LIBRARY = {
     "math",
     "operator",
     "os.strerror",
+    "posixpath",
     "re",
     "string",
     "struct",
+    "sys.byteorder",
     "types",
     "typing",
     "urllib.parse",
@@ -136,6 +140,7 @@ WALL_CLOCK = {
     "service.metrics",
     # A token says until what time of day it is good.
     "sessions.sessions",
+    "sessions.signed",
 }
 
 # What reads it always, and what reads it when it has fewer arguments than this.

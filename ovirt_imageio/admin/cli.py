@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from ovirt_imageio import units
-from ovirt_imageio.admin import api, document
+from ovirt_imageio.admin import api, document, signing
 from ovirt_imageio.admin.document import Mistake
 from ovirt_imageio.admin.table import table
 from ovirt_imageio.admin.top import top
@@ -45,8 +45,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 2
     try:
         output.take_interrupts()
-        with api.Client(api.load_config(args.conf_dir)) as client:
-            args.command(client, args)
+        if args.is_offline:
+            args.command(args)
+        else:
+            with api.Client(api.load_config(args.conf_dir)) as client:
+                args.command(client, args)
         sys.stdout.flush()
     except (api.Error, Mistake, ValueError) as e:
         output.complain(PROGRAM, e)
@@ -76,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_conf_dir(parser, api.DEFAULT_CONF_DIR)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.set_defaults(command=None)
+    parser.set_defaults(command=None, is_offline=False)
     add_commands(parser.add_subparsers(title="commands", metavar="COMMAND"), common)
     return parser
 
@@ -112,6 +115,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     sub = add("top", show_top, "Watch all transfers; q quits.")
     sub.add_argument("--interval", type=interval, default=1, metavar="SECONDS", help="refresh so often (default 1)")
     sub.add_argument("--rounds", type=natural, metavar="N", help="quit after N rounds")
+    add_arguments_of_sign(add("sign-ticket", sign_ticket, "Make a signed ticket for daemons that know the public key."))
     sub = add("start-profile", start_profile, "Start the profiler of the daemon.")
     sub.add_argument("--clock", choices=("cpu", "wall"), default="cpu", help="what to measure (default cpu)")
     add("stop-profile", stop_profile, "Stop the profiler; the daemon writes [profile] filename.")
@@ -143,6 +147,33 @@ def add_arguments_of_add(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help=f"expire when nothing happens for this time (default {units.duration(defaults.timeout)})",
     )
+
+
+def add_arguments_of_sign(parser: argparse.ArgumentParser) -> None:
+    """Add what sign-ticket takes."""
+    defaults = document.DiskChoice()
+    # The machine of an issuer needs neither a daemon nor its configuration.
+    parser.set_defaults(is_offline=True)
+    parser.add_argument("--key", metavar="FILE", required=True, help="the private key, PEM: Ed25519, P-256 or RSA")
+    parser.add_argument("--kid", metavar="ID", help="which key it is, for daemons that know several")
+    parser.add_argument("--audience", metavar="NAME", required=True, help="[signed_tickets] audience of the daemons")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--file", metavar="PATH", help="a file or block device, as the daemons see it")
+    what.add_argument("--url", metavar="URL", help="the disk at a file:, nbd: or https: URL")
+    parser.add_argument("--read", action="store_true", help="allow downloads only, not uploads")
+    parser.add_argument("--size", type=kinds.size, help="the size of the disk, such as 10g (default that of the file)")
+    parser.add_argument(
+        "--lifetime", type=kinds.duration, metavar="TIME", default=3600, help="end after this time (default 1h)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=kinds.duration,
+        metavar="TIME",
+        default=defaults.timeout,
+        help=f"close a disk that is not used for this time (default {units.duration(defaults.timeout)})",
+    )
+    parser.add_argument("--jti", metavar="ID", help="the name of the ticket; one that is in use is renewed")
+    parser.add_argument("--server", metavar="URL", help="print a URL on this server, such as https://host:54322")
 
 
 def natural(text: str) -> int:
@@ -181,6 +212,13 @@ def add_ticket(client: api.Client, args: argparse.Namespace) -> None:
     hint = document.hint(wanted)
     if hint:
         output.complain(PROGRAM, hint)
+
+
+def sign_ticket(args: argparse.Namespace) -> None:
+    """Print a signed ticket, or a URL that holds it. Asks no service."""
+    disk = document.DiskChoice(args.file, args.url, args.size, args.read, args.timeout)
+    jti, token = signing.sign(signing.Wish(disk, args.audience, args.lifetime, args.jti), args.key, args.kid)
+    print(signing.presigned(args.server, jti, token) if args.server else token)
 
 
 def find(client: api.Client, args: argparse.Namespace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ HTTP.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from typing import Any, Optional
 
@@ -55,7 +56,7 @@ class Books:
         # True while tick() is called.
         self._is_attended = False
         self._born = now
-        self._lease = Lease.begin(ticket.timeout, now)
+        self._lease = Lease.begin(ticket.timeout, now, ticket.lifetime)
         self._cutter = Cutter(self.links, ticket.transfer_id)
         self._progress = Progress(observer, is_upload=ticket.can("write"))
         # A client that saw the disk with one tag may go on with what it has while the tag is the same.
@@ -200,8 +201,10 @@ class Books:
         self.observe(now)
         if self._state is State.CANCELING:
             self._cutter.cut_canceled_again(now, self._cancel_reason())
-        elif self._lease.is_expired(now):
+        elif self._lease.is_abandoned(now):
             self._cutter.cut_expired()
+        elif self._lease.is_expired(now):
+            self._cutter.cut_ended()
         self._is_attended = self._state is State.CANCELING or self.links.is_busy
         return self._is_attended
 
@@ -211,6 +214,8 @@ class Books:
         self.observe(now)
         if changes.timeout is not None:
             self._lease.extend(changes.timeout, now)
+        if changes.lifetime is not None:
+            self._lease.limit(changes.lifetime, now)
         if changes.inactivity_timeout is not None:
             # Connections learn it with their next request.
             self.inactivity_timeout = changes.inactivity_timeout or self.ticket.inactivity_timeout
@@ -249,6 +254,7 @@ class Books:
             ticket=self.ticket,
             inactivity_timeout=self.inactivity_timeout,
             remaining=self._lease.expires - since,
+            lifetime=None if math.isinf(self._lease.ends) else self._lease.ends - since,
             idle=now - self._lease.accessed,
             age=now - self._born,
             tag=self._tag,
@@ -262,7 +268,12 @@ class Books:
     def resume(self, record: Record, now: float) -> None:
         """Go on where another process left off."""
         self._born = now - record.age
-        self._lease = Lease(self.ticket.timeout, now + record.remaining, now - record.idle)
+        self._lease = Lease(
+            self.ticket.timeout,
+            now + record.remaining,
+            now - record.idle,
+            math.inf if record.lifetime is None else now + record.lifetime,
+        )
         self.inactivity_timeout = record.inactivity_timeout
         self._tag, self._writes = record.tag, record.writes
         self._progress.resume(record.ranges, record.last_error)
@@ -282,7 +293,7 @@ class Books:
     @property
     def expires(self) -> float:
         """When the ticket expires, unless something happens until then."""
-        return self._lease.expires
+        return min(self._lease.expires, self._lease.ends)
 
     @property
     def content_tag(self) -> str:

@@ -3,6 +3,7 @@
     canceled    reads at once; changes when their grace ends; what has everything of its client never
     stopped     the same, as the service stops: the client is told to try again
     expired     whatever stood still until its ticket expired
+    ended       clients that are attached when the lifetime of the ticket is over
     stalled     what has stood still for the longest, when one connection more wants to use the ticket
 
 Whatever is cut is asked first, and can tell its client; the second time its connection and its backend are interrupted.
@@ -32,6 +33,7 @@ STALLED_SECONDS = 10.0
 CANCELED = "its ticket was canceled"
 STOPPED = "the service stops"
 EXPIRED = "it stood still until its ticket expired"
+ENDED = "its ticket has ended"
 STALLED = "it stood still, and its ticket has no more connections to spare"
 
 
@@ -75,6 +77,13 @@ class Cutter:
         for running in self._links.running:
             self._cut(running, EXPIRED)
         self._cut_openings(EXPIRED)
+
+    def cut_ended(self) -> None:
+        """Cut what never ends by itself: the lifetime of the ticket is over. What moves still may come to its end."""
+        for running in self._links.running:
+            if running.operation.is_endless:
+                self._cut(running, ENDED)
+        self._cut_openings(ENDED)
 
     def make_room(self, now: float, limit: int) -> None:
         """Cut one of `limit` connections, for another one to take its place.

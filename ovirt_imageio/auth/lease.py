@@ -11,9 +11,11 @@ Pure: no clock (`now` is an argument), no lock, no thread, no backend.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Optional
 
 from ovirt_imageio.auth.ticket import MAX_SECONDS
 
@@ -59,11 +61,13 @@ class Lease:
     timeout: int
     expires: float
     accessed: float
+    # When it ends, whatever happens until then.
+    ends: float = math.inf
 
     @classmethod
-    def begin(cls, timeout: int, now: float) -> Lease:
-        """Return the lease of a ticket that is added now."""
-        return cls(timeout, now + timeout, now)
+    def begin(cls, timeout: int, now: float, lifetime: Optional[int] = None) -> Lease:
+        """Return the lease of a ticket that is added now, and lives for `lifetime` seconds at most."""
+        return cls(timeout, now + timeout, now, math.inf if lifetime is None else now + lifetime)
 
     def touch(self, now: float) -> None:
         """Note activity. It never shortens a life that was extended beyond the timeout."""
@@ -74,10 +78,19 @@ class Lease:
         """Expire `seconds` from now, be that later or earlier; revives what has expired."""
         self.expires = now + seconds
 
+    def limit(self, seconds: int, now: float) -> None:
+        """End `seconds` from now, whatever happens until then."""
+        self.ends = now + seconds
+
     def is_expired(self, now: float) -> bool:
-        """True if the time is over."""
+        """True if the time is over: nothing may begin."""
+        return min(self.expires, self.ends) <= now
+
+    def is_abandoned(self, now: float) -> bool:
+        """True if nothing happened for so long that what runs on it is cut."""
         return self.expires <= now
 
     def describe(self, now: float) -> dict[str, int]:
         """Return how long it lasts, as the control service shows it."""
-        return {"expires": min(int(self.expires), MAX_SECONDS), "remaining": max(0, int(self.expires - now))}
+        expires = min(self.expires, self.ends)
+        return {"expires": min(int(expires), MAX_SECONDS), "remaining": max(0, int(expires - now))}

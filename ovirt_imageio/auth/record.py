@@ -53,6 +53,8 @@ class Record:
     last_error: Optional[str] = None
     # May acknowledged writes be lost, of which no flush has told the client?
     has_loss: bool = False
+    # Seconds until it ends, whatever happens; None if activity alone decides.
+    lifetime: Optional[float] = None
 
     def describe(self) -> dict[str, Any]:
         """Return it as a JSON object. The ticket in it is a secret."""
@@ -79,6 +81,7 @@ def parse(document: object, check_url: Optional[Callable[[str], None]] = None) -
         ranges=_ranges(fields),
         last_error=_last_error(fields),
         has_loss=fields.boolean("has_loss"),
+        lifetime=None if fields.get("lifetime", None) is None else fields.seconds("lifetime"),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -30,7 +30,7 @@ MAX_ID_LENGTH = 255
 MAX_FILENAME_LENGTH = 1024
 MAX_URL_LENGTH = 8192
 
-CHANGEABLE = ("timeout", "inactivity_timeout")
+CHANGEABLE = ("timeout", "inactivity_timeout", "lifetime")
 
 # What could forge a log line or a header, or cannot be encoded: control characters, line separators, lone surrogates.
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -54,6 +54,8 @@ class Ticket:
     filename: Optional[str]
     sparse: bool
     dirty: bool
+    # Seconds until nothing may begin any more, whatever happens on it; None: activity alone decides.
+    lifetime: Optional[int] = None
 
     def can(self, operation: str) -> bool:
         """True if the ticket permits to "read" or "write". What may be written may be read, too."""
@@ -62,9 +64,7 @@ class Ticket:
     def describe(self) -> dict[str, Any]:
         """Return what was asked for, as the control service shows it."""
         document = {**vars(self), "ops": list(self.ops)}
-        if self.filename is None:
-            del document["filename"]
-        return document
+        return {name: value for name, value in document.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Changes:
 
     timeout: Optional[int] = None
     inactivity_timeout: Optional[int] = None
+    lifetime: Optional[int] = None
 
 
 def parse(
@@ -101,6 +102,7 @@ def parse(
         filename=fields.text("filename", MAX_FILENAME_LENGTH, "") or None,
         sparse=fields.boolean("sparse"),
         dirty=fields.boolean("dirty"),
+        lifetime=fields.integer("lifetime", MAX_SECONDS) if "lifetime" in fields else None,
     )
 
 
@@ -112,7 +114,7 @@ def parse_changes(document: object) -> Changes:
     fields = Fields(document)
     seconds = {name: fields.integer(name, MAX_SECONDS) for name in CHANGEABLE if name in fields}
     if not seconds:
-        raise errors.InvalidTicket("timeout", _MISSING, "seconds to live from now on, or inactivity_timeout")
+        raise errors.InvalidTicket("timeout", _MISSING, f"one of {', '.join(CHANGEABLE)}, in seconds")
     return Changes(**seconds)
 
 
@@ -145,6 +147,9 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
     def get(self, name: str, default: Any = _MISSING) -> Any:
         return self._values.get(name, default)
 
@@ -159,6 +164,13 @@ class Fields:
         value = self.get(name)
         if type(value) not in (int, float) or not -MAX_SECONDS <= value <= MAX_SECONDS:
             raise self.error(name, value, f"a number from -{MAX_SECONDS} to {MAX_SECONDS}")
+        return float(value)
+
+    def number(self, name: str, largest: float) -> float:
+        """Return a number, whole or not, that is not negative."""
+        value = self.get(name)
+        if type(value) not in (int, float) or not 0 <= value <= largest:
+            raise self.error(name, value, f"a number from 0 to {largest}")
         return float(value)
 
     def boolean(self, name: str) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any, Optional
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 # Seconds until a server must have answered the call, and until it must have moved a byte.
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
+
+# What can stand in a header: three texts of base64.
+TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 
 # How often a lost connection is made again, without success in between: some ten seconds.
 RETRIES = 5
@@ -67,6 +71,7 @@ class Remote:
         if not transfer_url:
             raise errors.InvalidValue("url", transfer_url, "https://HOST:PORT/images/TICKET")
         self._urls = [plain_url(url) for url in (transfer_url, proxy_url) if url]
+        self._token = token_of(transfer_url)
         is_secret = any(url.startswith("https:") for url in self._urls)
         self._context = make_context(cafile, secure, fingerprint) if is_secret else None
         self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
@@ -150,16 +155,24 @@ class Remote:
     def _try(self, url: str, line: Lifeline) -> Image:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
         with naming(url):
-            return Image(url, context=self._context, tunnel=tunnel, line=line, **self._timeouts)
+            return Image(url, context=self._context, tunnel=tunnel, line=line, token=self._token, **self._timeouts)
 
 
 def plain_url(url: str) -> str:
-    """Return a URL without the query that some transfer URLs have, which is not for us, and with all brackets."""
+    """Return a URL without the query that some transfer URLs have, and with all brackets."""
     try:
         parts = urlsplit(bracketed(url))
     except ValueError:
         raise errors.InvalidValue("url", without_secrets(url), "https://HOST:PORT/images/TICKET") from None
     return urlunsplit(parts._replace(query="", fragment=""))
+
+
+def token_of(url: str) -> Optional[str]:
+    """Return the signed ticket in a URL, None if there is none."""
+    shown = dict(parse_qsl(urlsplit(bracketed(url)).query)).get("ticket")
+    if shown is not None and not TOKEN.fullmatch(shown):
+        raise errors.InvalidValue("ticket", "(not shown)", "a signed ticket: three texts with dots between them")
+    return shown
 
 
 def make_context(cafile: Optional[str], secure: bool, fingerprint: Optional[str] = None) -> ssl.SSLContext:

@@ -218,6 +218,23 @@ class Sessions:
 
 
 @dataclass(frozen=True)
+class SignedTickets:
+    """Tickets that are their own proof: signed by the holder of a key that is named here."""
+
+    enable: bool = switch(False)
+    # One key for all, or a folder with a file KID.pem for each.
+    key_file: str = file_name()
+    keys_dir: str = file_name()
+    # Whom a ticket must be for.
+    audience: str = text("")
+    # Patterns of the URLs that a ticket may name, with blanks or line breaks between them. Nothing by default.
+    allow: str = text("")
+    allowed_skew_seconds: int = integer(0, high=LONGEST)
+    # What is revoked: a jti on each line.
+    deny_file: str = file_name()
+
+
+@dataclass(frozen=True)
 class Profile:
     """The profiler."""
 
@@ -272,6 +289,7 @@ class Config:
     metrics: Numbers = Numbers()
     sessions: Sessions = Sessions()
     page: Page = Page()
+    signed_tickets: SignedTickets = SignedTickets()
     profile: Profile = Profile()
     # The sections of the logging library, as they are.
     logging: Mapping[str, Mapping[str, Value]] = field(default_factory=lambda: LOGGING)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from sys import byteorder
 from typing import NamedTuple, Union
 
 from ovirt_imageio.geometry.blocks import pieces, round_up
@@ -251,6 +251,6 @@ def padded(data: bytes) -> bytes:
 
 def big_endian(entries: array[int]) -> bytes:
     """Return the entries as the format has them."""
-    if sys.byteorder == "little":
+    if byteorder == "little":
         entries.byteswap()
     return entries.tobytes()

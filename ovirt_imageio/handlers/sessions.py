@@ -6,10 +6,10 @@
     DELETE /sessions/ID                                             end it; to know the id is enough
 
 A request for an image carries `Session-Id: ID`, the query `session_id=ID`, which a browser can put into a link, or the
-token itself in `Authorization`. `Guarded` wraps a resource of images, so that it sees only which ticket may be used:
+token itself in `Authorization`:
 
     routes = [
-        ("/images/(.*)", Guarded(Images(store), sessions)),
+        ("/images/(.*)", Guarded(Images(store), [door(sessions)])),
         ("/sessions/?", Opening(sessions)),
         ("/sessions/(.+)", Closing(sessions)),
     ]
@@ -18,35 +18,12 @@ token itself in `Authorization`. `Guarded` wraps a resource of images, so that i
 
 from __future__ import annotations
 
-from typing import Callable
-
-from ovirt_imageio.handlers import parse
-from ovirt_imageio.httpd import cors
+from ovirt_imageio.handlers.doors import POLICY, Door
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
 from ovirt_imageio.sessions.sessions import Sessions
 
-__all__ = ["POLICY", "Closing", "Guarded", "Opening"]
-
-# Explicit lists: "*" covers neither Authorization in what a page may send (Fetch standard, 3.2.3), nor does a page see
-# Session-Id unless it is exposed.
-POLICY = cors.Policy(
-    request_headers=(
-        "Authorization",
-        "Cache-Control",
-        "Content-Length",
-        "Content-Range",
-        "Content-Type",
-        "If-Range",
-        "Pragma",
-        "Range",
-        "Session-Id",
-    ),
-    exposed=(*cors.EXPOSED, "Session-Id"),
-    max_age=300,
-)
-
-Verb = Callable[..., None]
+__all__ = ["Closing", "Opening", "door"]
 
 
 class Opening:
@@ -85,27 +62,11 @@ class Closing:
         response.send(204)
 
 
-class Guarded:
-    """A resource of images, with all its verbs, for tickets of the control service and for those of sessions."""
+def door(sessions: Sessions) -> Door:
+    """Return the door for those that show a session or a token."""
 
-    cors = POLICY
-
-    def __init__(self, resource: object, sessions: Sessions) -> None:
-        self._resource = resource
-        self._sessions = sessions
-
-    def __getattr__(self, name: str) -> Verb:
-        """Return a verb of the resource, for the ticket that a session stands for."""
-        verb = getattr(self._resource, name)
-
-        def guarded(request: Request, response: Response, ticket_id: str, *groups: str) -> None:
-            verb(request, response, self._resolve(request, ticket_id), *groups)
-
-        return guarded
-
-    def _resolve(self, request: Request, ticket_id: str) -> str:
-        if ticket_id in ("", "*") or parse.is_preflight(request):
-            # A browser shows no credentials before it knows that it may; the resource answers such a question itself.
-            return ticket_id
+    def resolve(request: Request, ticket_id: str) -> str:
         session_id = request.headers.get("session-id") or request.query.get("session_id")
-        return self._sessions.resolve(ticket_id, session_id, request.headers.get("authorization"))
+        return sessions.resolve(ticket_id, session_id, request.headers.get("authorization"))
+
+    return resolve

@@ -13,6 +13,7 @@ from ovirt_imageio.auth.store import Store
 from ovirt_imageio.handlers import parse
 from ovirt_imageio.httpd.request import Request
 from ovirt_imageio.httpd.response import Response
+from ovirt_imageio.sessions.signed import SignedTickets
 
 __all__ = ["TicketList", "Tickets"]
 
@@ -28,9 +29,10 @@ class Tickets:
     Threads: any number at once; all state is in the store.
     """
 
-    def __init__(self, store: Store, remove_timeout: float) -> None:
+    def __init__(self, store: Store, remove_timeout: float, signed: Optional[SignedTickets] = None) -> None:
         self._store = store
         self._remove_timeout = remove_timeout
+        self._signed = signed
 
     def get(self, request: Request, response: Response, ticket_id: str) -> None:
         """Tell the state; with ?wait=SECONDS as soon as it differs from that of ?since=VERSION."""
@@ -38,7 +40,7 @@ class Tickets:
         seconds = min(parse.natural(request, "wait", default=0), LONGEST_WAIT)
         since: Optional[int] = parse.natural(request, "since", default=None)
         # A service that stops does not wait for clients that only watch.
-        info = self._store.wait(ticket_id, seconds, since, lambda: request.connection.is_stopping)
+        info = self._store.wait(self._stored(ticket_id), seconds, since, lambda: request.connection.is_stopping)
         log.debug("GET transfer=%s", info["transfer_id"])
         response.send_json(info)
 
@@ -51,16 +53,37 @@ class Tickets:
     def patch(self, request: Request, response: Response, ticket_id: str) -> None:
         """Change what the body names."""
         check(ticket_id)
-        self._store.extend(ticket_id, parse.json_object(request))
+        self._store.extend(self._stored(ticket_id), parse.json_object(request))
         response.send()
 
     def delete(self, request: Request, response: Response, ticket_id: str) -> None:
-        """Remove the ticket; without an id, all of them."""
+        """Remove the ticket; without an id, all of them. A signed one is refused from then on."""
+        if self._signed is not None:
+            stored = self._stored(ticket_id)
+            # First: a client that asks again must not bring it back. What is no ticket here may come yet.
+            if not self._signed.revoke(ticket_id) and ticket_id and not self._has(ticket_id):
+                self._signed.deny(ticket_id)
+            self._remove(stored)
+        else:
+            self._remove(ticket_id)
+        response.send(204)
+
+    def _remove(self, ticket_id: str) -> None:
         if ticket_id:
             self._store.remove(ticket_id, self._remove_timeout)
         else:
             self._store.clear(self._remove_timeout)
-        response.send(204)
+
+    def _has(self, ticket_id: str) -> bool:
+        try:
+            self._store.info(ticket_id)
+        except errors.NotFound:
+            return False
+        return True
+
+    def _stored(self, ticket_id: str) -> str:
+        """Return the id in the store of the ticket that the path names: a signed one has another one there."""
+        return (self._signed and self._signed.ticket_of(ticket_id)) or ticket_id
 
 
 class TicketList:

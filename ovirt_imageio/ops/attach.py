@@ -34,6 +34,7 @@ class Attach(Operation):
 
     name = "nbd"
     is_answering = True
+    is_endless = True
 
     def __init__(self, backend: Backend, channel: Channel, offer: Offer) -> None:
         super().__init__(backend, 0, offer.size)

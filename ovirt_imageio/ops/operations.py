@@ -38,6 +38,8 @@ class Operation(abc.ABC):
     is_answering: ClassVar[bool] = False
     # May it change the disk?
     is_change: bool = False
+    # Does it go on for as long as its client likes?
+    is_endless: ClassVar[bool] = False
 
     def __init__(self, backend: Backend, offset: int = 0, length: int = 0) -> None:
         self._backend = backend

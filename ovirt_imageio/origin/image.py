@@ -72,12 +72,19 @@ class Image:
         read_timeout: float = 60,
         tunnel: Optional[tuple[str, int]] = None,
         line: Optional[Lifeline] = None,
+        token: Optional[str] = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         line = line or Lifeline()
         self._clock = clock
         self.resource = ImageResource(
-            url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout, tunnel=tunnel, line=line
+            url,
+            context=context,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            tunnel=tunnel,
+            line=line,
+            token=token,
         )
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)

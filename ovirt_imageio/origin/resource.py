@@ -53,6 +53,7 @@ class ImageResource:
         read_timeout: float,
         tunnel: Optional[tuple[str, int]],
         line: Lifeline,
+        token: Optional[str] = None,
     ) -> None:
         check_url(url)
         url = bracketed(url)
@@ -61,7 +62,13 @@ class ImageResource:
         # What the origin told.
         self.abilities = abilities.Abilities()
         self.origin = Origin(
-            url, context=context, connect_timeout=connect_timeout, read_timeout=read_timeout, tunnel=tunnel, line=line
+            url,
+            context=context,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            tunnel=tunnel,
+            line=line,
+            token=token,
         )
 
     # --- Opening -----------------------------------------------------------------------------------------------------

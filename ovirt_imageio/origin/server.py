@@ -51,6 +51,7 @@ class Origin:
         read_timeout: float = 60,
         tunnel: Optional[tuple[str, int]] = None,
         line: Optional[Lifeline] = None,
+        token: Optional[str] = None,
     ) -> None:
         parts = urlsplit(url)
         self._context = (context or tls.client_context()) if parts.scheme == "https" else None
@@ -65,6 +66,8 @@ class Origin:
         self._read_timeout = read_timeout
         # The proxy of the network on the way to an https server.
         self._tunnel = tunnel if self._context else None
+        # A signed ticket, which each request shows.
+        self._token = token
         # The value of that header in each request, when set.
         self.traceparent: Optional[str] = None
         # When set, the way to the server on this very host.
@@ -252,6 +255,8 @@ class Origin:
         """Return the head of a request whose body has `length` bytes; None if it has no body."""
         lines = [f"{method} {self._path}{suffix} HTTP/1.1", f"host: {self._netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        if self._token is not None:
+            lines.append(f"authorization: Bearer {self._token}")
         if self.traceparent is not None:
             lines.append(f"traceparent: {self.traceparent}")
         if length is not None:

@@ -35,7 +35,9 @@ from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.service import page, places, routes, trust
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
+from ovirt_imageio.sessions.denials import DenyFile
 from ovirt_imageio.sessions.sessions import Sessions
+from ovirt_imageio.sessions.signed import SignedTickets
 
 __all__ = ["Listeners"]
 
@@ -78,12 +80,15 @@ class Listeners:
         # Clients of the remote listener that are on this host are told about the local one.
         offered = places.path_of(where["local"]) if "local" in where else None
         view = page.load() if config.page.enable else None
-        local = routes.images(self.store, metrics, offered, view)
+        self._signed = signed = open_signed(config, self.store) if config.signed_tickets.enable else None
+        local = routes.images(self.store, metrics, offered, view, signed)
         remote = local
         self._sessions = open_sessions(config, options, self.store) if config.sessions.enable else None
         if self._sessions is not None:
-            remote = routes.with_sessions(self.store, metrics, offered, self._sessions, view)
-        control = routes.control(self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout)
+            remote = routes.with_sessions(self.store, metrics, offered, self._sessions, view, signed)
+        control = routes.control(
+            self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout, signed
+        )
         with contextlib.ExitStack() as scope:
             bind = functools.partial(open_server, scope, limits=limits(config), observer=metrics)
             self.remote = bind("remote.service", where["remote"], remote, tls=self._tls)
@@ -138,7 +143,11 @@ class Listeners:
     def record(self) -> dict[str, Any]:
         """Return what another process needs to go on with the tickets, as a JSON object; called after stop()."""
         tickets = [record.describe() for record in self.store.record(self._stopped or time.monotonic())]
-        return {"tickets": tickets, "sessions": [] if self._sessions is None else self._sessions.record()}
+        return {
+            "tickets": tickets,
+            "sessions": [] if self._sessions is None else self._sessions.record(),
+            "signed": {} if self._signed is None else self._signed.record(),
+        }
 
     def resume(self, document: Mapping[str, Any]) -> None:
         """Go on with the tickets of another process; called before start(). Raises errors.InvalidValue."""
@@ -148,6 +157,8 @@ class Listeners:
         self.store.resume(document["tickets"])
         if self._sessions is not None:
             self._sessions.resume(document["sessions"])
+        if self._signed is not None:
+            self._signed.resume(document.get("signed", {}))
 
     def reload_certificate(self) -> None:
         """Use the certificate that is in the files now, from the next connection on. Raises errors.ConfigError."""
@@ -233,6 +244,13 @@ def open_store(config: Config, options: Options, observer: TicketObserver) -> St
 def open_sessions(config: Config, options: Options, store: Store) -> Sessions:
     """Return the sessions of a proxy. Raises errors.ConfigError if the engine's certificates cannot be used."""
     return Sessions(store, trust.open_engine(config).verify, functools.partial(http.look, options=options))
+
+
+def open_signed(config: Config, store: Store) -> SignedTickets:
+    """Return the signed tickets. Raises errors.ConfigError."""
+    path = config.signed_tickets.deny_file
+    verify = trust.open_verifier(config).verify
+    return SignedTickets(store, verify, DenyFile(path)) if path else SignedTickets(store, verify)
 
 
 def open_server(

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from typing import Optional
 
+from ovirt_imageio import errors
+from ovirt_imageio.backends.allowed import Allowed
 from ovirt_imageio.config import Config
+from ovirt_imageio.net import jws
 from ovirt_imageio.net.tls import ServerContext, kept_client_context
 from ovirt_imageio.sessions.engine import Engine
+from ovirt_imageio.sessions.keyring import KeyRing
+from ovirt_imageio.sessions.signed import Verifier
 
-__all__ = ["check_authorities", "files", "open_engine", "server_context"]
+__all__ = ["check_authorities", "files", "open_engine", "open_verifier", "server_context"]
 
 
 def server_context(config: Config) -> Optional[ServerContext]:
@@ -31,6 +36,21 @@ def open_engine(config: Config) -> Engine:
     )
 
 
+def open_verifier(config: Config) -> Verifier:
+    """Return what decides which signed tickets are good. Raises errors.ConfigError."""
+    section = "signed_tickets"
+    settings = config.signed_tickets
+    jws.check_support(section)
+    if not settings.audience:
+        raise errors.ConfigError("audience", "", "a name that tickets must have as their aud", section=section)
+    try:
+        allowed = Allowed(settings.allow.split())
+    except errors.InvalidValue as e:
+        raise errors.ConfigError("allow", str(e.value), e.expected, section=section) from e
+    ring = KeyRing(settings.key_file, settings.keys_dir)
+    return Verifier(ring.find, settings.audience, allowed.permits, settings.allowed_skew_seconds)
+
+
 def check_authorities(config: Config) -> None:
     """Raise errors.ConfigError if this user cannot use the authorities of other daemons now."""
     section, path = config.origin_ca
@@ -48,4 +68,8 @@ def files(config: Config) -> list[tuple[str, str, str]]:
     if sessions.enable:
         found.append(("sessions", "engine_cert_file", sessions.engine_cert_file))
         found.append(("sessions", "engine_ca_cert_file", sessions.engine_ca_cert_file))
+    signed = config.signed_tickets
+    if signed.enable:
+        for key in ("key_file", "keys_dir", "deny_file"):
+            found.append(("signed_tickets", key, getattr(signed, key)))
     return [file for file in found if file[2]]

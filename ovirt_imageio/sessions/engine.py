@@ -12,7 +12,7 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.sessions.token import Access, Verifier
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Stamp", "stamp_of"]
 
 log = logging.getLogger("sessions")
 

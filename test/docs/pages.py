@@ -21,7 +21,7 @@ from tools.source import ROOT
 __all__ = ["LANGUAGES", "NOTES", "Block", "blocks", "names", "read", "stray_lines"]
 
 # What can be run or checked, and what is only to be read.
-LANGUAGES = {"sh", "python", "json", "ini", "http", "text", "mermaid", "haproxy", "nginx"}
+LANGUAGES = {"sh", "python", "json", "ini", "http", "text", "mermaid", "haproxy", "nginx", "go"}
 
 NOTES = {"drawing", "not run", "output", "signatures", "until"}
 

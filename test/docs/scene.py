@@ -67,10 +67,11 @@ class Scene:
     def __enter__(self) -> Scene:
         self.folder.mkdir()
         self._bin.mkdir()
-        for name, module in PROGRAMS.items():
-            arguments = " ".join([module, *(self._ctl if name == "ovirt-imageioctl" else ())])
+        for name in PROGRAMS:
+            arguments = " ".join(self._ctl if name == "ovirt-imageioctl" else ())
             launcher = self._bin / name
-            launcher.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m {arguments} "$@"\n')
+            program = f"{sys.executable} {ROOT}/daemon/{name}"
+            launcher.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {program} {arguments} "$@"\n')
             launcher.chmod(0o755)
         told, self._tell = os.pipe()
         self._done, done = os.pipe()

@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 from docs.scene import Scene
 from fakes import ports
+from fakes.signing import key_pair
 from fakes.waiting import wait_until
+from real import daemon as real_daemon
 from real.daemon import Daemon
 
 from ovirt_imageio.qemu import img
@@ -55,7 +57,11 @@ def plain(folder: Path, daemon: Daemon) -> Iterator[Scene]:
                 "--listen '[::]'": "--listen localhost",
             }
             names = {"url": url, "transfer_url": url}
-            with Scene(folder, replacements, ctl=["-c", str(daemon.folder / "etc")], **names) as scene:
+            # Its port is any: what is configured as such tells no URL.
+            etc = folder / "etc"
+            shutil.copytree(daemon.folder / "etc", etc)
+            (etc / "conf.d" / "99-port.conf").write_text(f"[remote]\nport = {daemon.port}\n")
+            with Scene(folder, replacements, ctl=["-c", str(etc)], **names) as scene:
                 shutil.copy(daemon.ca_file, scene.folder / "ca.pem")
                 make_image(scene.folder / "disk.qcow2")
                 scene.define(disk=url, url=url)
@@ -149,6 +155,28 @@ def proxy(folder: Path, daemon: Daemon) -> Iterator[Scene]:
 
 
 @contextlib.contextmanager
+def signed(folder: Path, daemon: Daemon) -> Iterator[Scene]:
+    """A daemon that knows keys; and a disk."""
+    pytest.importorskip("jwt")
+    images, keys = folder / "images", folder / "keys"
+    images.mkdir()
+    keys.mkdir()
+    (images / "disk.raw").write_bytes(b"x" * SIZE)
+    (keys / "other.pem").write_bytes(key_pair()[1])
+    section = f"[signed_tickets]\nenable = true\nkeys_dir = {keys}\naudience = imageio.example\n"
+    text = f"{section}allow = file://{images}/*\n[local]\nenable = false\n"
+    with real_daemon.running(folder / "signed", text) as host:
+        replacements = {
+            "/etc/ovirt-imageio/keys": str(keys),
+            "/var/lib/images": str(images),
+            "host:54322": f"localhost:{host.port}",
+        }
+        with Scene(folder, replacements, ctl=["-c", str(host.folder / "etc")]) as scene:
+            shutil.copy(host.ca_file, scene.folder / "ca.pem")
+            yield scene
+
+
+@contextlib.contextmanager
 def backup(folder: Path, daemon: Daemon) -> Iterator[Scene]:
     """A program that plays the guest, and a folder with a short name, as sockets are in it."""
     if not shutil.which("qemu-system-x86_64"):
@@ -164,6 +192,7 @@ SCENES: dict[str, Callable[[Path, Daemon], AbstractContextManager[Scene]]] = {
     "docs/client.md": client,
     "docs/proxy.md": proxy,
     "docs/serve.md": served,
+    "docs/signed-tickets.md": signed,
     "docs/storage.md": storage,
     "docs/tickets.md": tickets,
 }

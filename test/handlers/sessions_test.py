@@ -11,9 +11,10 @@ from fakes.waiting import DEADLINE
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.handlers.doors import POLICY, Guarded
 from ovirt_imageio.handlers.extents import Extents
 from ovirt_imageio.handlers.images import Images
-from ovirt_imageio.handlers.sessions import POLICY, Closing, Guarded, Opening
+from ovirt_imageio.handlers.sessions import Closing, Opening, door
 from ovirt_imageio.handlers.status import translate
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import UnixAddress
@@ -43,8 +44,8 @@ class Proxy:
         sessions = Sessions(self.store, verify, lambda url: Description(10, True, False, "disk.raw"), time.time)
         application = Application(
             [
-                ("/images/([^/]*)/extents", Guarded(Extents(self.store), sessions)),
-                ("/images/([^/]*)", Guarded(Images(self.store), sessions)),
+                ("/images/([^/]*)/extents", Guarded(Extents(self.store), [door(sessions)])),
+                ("/images/([^/]*)", Guarded(Images(self.store), [door(sessions)])),
                 ("/sessions/?", Opening(sessions)),
                 ("/sessions/(.+)", Closing(sessions)),
             ],

@@ -1,0 +1,147 @@
+"""Which disks a ticket of somebody else may name: patterns of URLs, matched against one spelling of each URL.
+
+    file:///var/lib/images/*.raw   https://*.hosts.example:54322/images/*   nbd:unix:/run/vms/**/disk.sock
+
+`*` and `?` stand for anything but a slash, `**` for anything. Nothing is allowed unless a pattern allows it.
+
+Pure: opens and resolves nothing. So a name that a name server leads to another host, or a link in an allowed folder
+that leads to a file elsewhere, is not seen here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+import urllib.parse
+from collections.abc import Iterable
+
+from ovirt_imageio import errors
+from ovirt_imageio.nbd import address
+from ovirt_imageio.origin.url import check_url, without_secrets
+
+__all__ = ["Allowed", "canonical"]
+
+SCHEMES = ("file", "http", "https", "nbd", "nbds")
+
+WILDCARDS = re.compile(r"\*\*|\*|\?")
+MEANING = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Other spellings of addresses: 2130706433, 0x7f.1 and 127.1 all mean 127.0.0.1 to many programs.
+NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+class Allowed:
+    """Patterns of URLs.
+
+    Raises errors.InvalidValue for one that is no pattern of a URL that can be served.
+
+    Threads: any number at once.
+
+    >>> Allowed(["file:///images/*"]).permits("file:///images/disk.raw")
+    True
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = [(pattern, compile_pattern(pattern)) for pattern in patterns]
+
+    def permits(self, url: str) -> bool:
+        """Return True if a pattern allows the URL. Raises errors.InvalidValue for a URL that is spelled oddly."""
+        spelled = canonical(url)
+        host = host_of(spelled)
+        # A wildcard does not reach what only this host, or this network, should be asked for.
+        prefix = spelled[: spelled.index(host) + len(host)] if host and is_special(host.strip("[]")) else ""
+        return any(text.lower().startswith(prefix) and match.fullmatch(spelled) for text, match in self._patterns)
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Return what matches the URLs that a pattern allows."""
+    scheme = pattern.partition(":")[0]
+    if scheme not in SCHEMES or not pattern[len(scheme) + 1 :].strip("/"):
+        expected = f"a pattern that begins with {', '.join(f'{name}:' for name in SCHEMES)} and goes on"
+        raise errors.InvalidValue("pattern", pattern, expected)
+    parts, position = [], 0
+    for found in WILDCARDS.finditer(pattern):
+        parts += [re.escape(pattern[position : found.start()]), MEANING[found[0]]]
+        position = found.end()
+    return re.compile("".join([*parts, re.escape(pattern[position:])]), re.DOTALL)
+
+
+def canonical(url: str) -> str:
+    """Return the one spelling of the URL of a disk that patterns are matched against.
+
+    Raises errors.InvalidValue for a URL that is none, or that hides where it leads.
+
+    >>> canonical("nbd+unix:///vda?socket=/run/disk.sock")
+    'nbd:unix:/run/disk.sock:exportname=vda'
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "file":
+        return f"file://{plain_path(url, file_path(url))}"
+    if scheme.startswith("nbd"):
+        return nbd_url(url)
+    check_url(url)
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port
+    place = "" if port is None or port == DEFAULT_PORTS[parts.scheme] else f":{port}"
+    host = parts.hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    if "%" in parts.path:
+        raise odd(url)
+    return f"{parts.scheme}://{shown}{place}{plain_path(url, parts.path)}"
+
+
+def file_path(url: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        raise odd(url) from None
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or "\0" in url:
+        raise odd(url)
+    return parts.path
+
+
+def nbd_url(url: str) -> str:
+    location = address.parse(url)
+    if location.certificates is not None or location.hostname is not None:
+        # They name files of this host, and whom to trust.
+        raise errors.InvalidValue("url", url, "an NBD URL that names no certificates")
+    where = location.address
+    if isinstance(where, address.UnixAddress):
+        if ":" in where.path:
+            raise odd(url)
+        plain_path(url, where.path)
+    else:
+        where = address.TCPAddress(where.host.lower(), where.port)
+    text = where.url(location.export)
+    return text.replace("nbd:", "nbds:", 1) if location.is_secure else text
+
+
+def plain_path(url: str, path: str) -> str:
+    """Return the path if it says where it leads: from the root, without `..`, doubled slashes, or one at the end."""
+    if not path.startswith("/") or path.startswith("//") or posixpath.normpath(path) != path:
+        raise odd(url)
+    return path
+
+
+def host_of(spelled: str) -> str:
+    """Return the host that a URL in the one spelling names, "" if it names none; an IPv6 address has brackets."""
+    found = re.match(r"https?://(\[[^]]*\]|[^/:]*)|nbds?:(?!unix:)(\[[^]]*\]|[^:]*)", spelled)
+    return (found[1] or found[2]) if found else ""
+
+
+def is_special(host: str) -> bool:
+    """True for what is this host, a link-local address, or an address in another spelling."""
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return NUMERIC.fullmatch(name.rpartition(".")[2]) is not None or name.rpartition(".")[2] == "localhost"
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved
+
+
+def odd(url: str) -> errors.InvalidValue:
+    return errors.InvalidValue("url", without_secrets(url), "a URL whose path says where it leads")

@@ -1,0 +1,314 @@
+"""Signed tickets: what a token must say, and what becomes of it in the store."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.signing import key_pair
+
+from ovirt_imageio import errors
+from ovirt_imageio.auth.store import Store
+from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.net.jws import Key, PrivateKey
+from ovirt_imageio.sessions import signed
+from ovirt_imageio.sessions.signed import SignedTickets, Verifier
+
+NOW = 1_800_000_000
+SIGNER = PrivateKey(key_pair()[0])
+KEY = Key(key_pair()[1])
+
+TICKET = {"url": "file:///images/a.raw", "size": 100, "ops": ["read"]}
+
+
+def token(jti="backup-1", exp=NOW + 600, aud="imageio", **fields):
+    payload = {"jti": jti, "exp": exp, "aud": aud, **TICKET, **fields}
+    return SIGNER.sign({name: value for name, value in payload.items() if value is not None})
+
+
+class House:
+    """A store, and the signed tickets that install into it; both clocks go together."""
+
+    def __init__(self, **options):
+        self.steady, self.wall = FakeClock(1000), FakeClock(NOW)
+        self.store = Store(lambda ticket, line: MemoryBackend(bytes(100)), self.steady)
+        self.keys = {None: KEY}
+        self.skew = options.pop("skew", 0)
+        self.tickets = self.make(**options)
+
+    def make(self, **options):
+        verifier = Verifier(self.find_key, "imageio", lambda url: url.startswith("file:///images/"), self.skew)
+        self.verify = verifier.verify
+        return SignedTickets(self.store, verifier.verify, clock=self.wall, **options)
+
+    def find_key(self, kid):
+        if kid not in self.keys:
+            raise errors.NotAuthenticated("unknown")
+        return self.keys[kid]
+
+    def wait(self, seconds):
+        self.steady.advance(seconds)
+        self.wall.advance(seconds)
+
+    def can_use(self, jti="backup-1", shown=None):
+        try:
+            self.store.authorize(self.tickets.resolve(jti, shown or token()), "read")
+        except errors.AuthorizationError:
+            return False
+        return True
+
+
+@pytest.fixture
+def house():
+    return House()
+
+
+# --- What a token must say ---
+
+
+def test_a_ticket(house):
+    ticket_id = house.tickets.resolve("backup-1", token(filename="a.raw", transfer_id="night"))
+    info = house.store.info(ticket_id)
+    assert (info["url"], info["size"], info["ops"]) == (TICKET["url"], 100, ["read"])
+    assert (info["filename"], info["transfer_id"], info["lifetime"]) == ("a.raw", "night", 600)
+    # Its id in the store is a secret: the jti is none.
+    assert ticket_id != "backup-1"
+    assert len(ticket_id) == 36
+
+
+def test_it_is_the_same_ticket_for_each_request(house):
+    assert house.tickets.resolve("backup-1", token()) == house.tickets.resolve("backup-1", token())
+
+
+def test_it_has_a_name_for_logs(house):
+    assert house.store.info(house.tickets.resolve("backup-1", token()))["transfer_id"] == "signed/backup-1"
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"jti": None}, "jti"),
+        ({"jti": ""}, "jti"),
+        ({"jti": "a/b"}, "jti"),
+        ({"jti": 5}, "jti"),
+        ({"jti": "x" * 129}, "jti"),
+        ({"uuid": "other"}, "uuid is not its jti"),
+        ({"aud": None}, "somebody else"),
+        ({"aud": "other"}, "somebody else"),
+        ({"aud": ["other"]}, "somebody else"),
+        ({"aud": {"imageio": 1}}, "somebody else"),
+        ({"exp": None}, "exp is not a time"),
+        ({"exp": True}, "exp is not a time"),
+        ({"exp": "5"}, "exp is not a time"),
+        ({"exp": -1}, "exp is not a time"),
+        ({"exp": 1e300}, "exp is not a time"),
+        ({"nbf": "now"}, "nbf is not a time"),
+        ({"url": None}, "url is not one"),
+        ({"url": 5}, "url is not one"),
+        ({"url": "file:///etc/passwd"}, "url is not one"),
+    ],
+)
+def test_claims_that_are_refused(house, fields, words):
+    with pytest.raises(errors.NotAuthenticated) as caught:
+        house.verify(token(**fields))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("audience", ["imageio", ["other", "imageio"]])
+def test_audiences(house, audience):
+    assert house.can_use(shown=token(aud=audience))
+
+
+@pytest.mark.parametrize("fields", [{"size": -1}, {"ops": ["erase"]}, {"ops": None}, {"timeout": "1h"}])
+def test_what_is_no_ticket(house, fields):
+    with pytest.raises(errors.InvalidTicket):
+        house.tickets.resolve("backup-1", token(**fields))
+    assert len(house.tickets) == 0
+
+
+def test_a_token_for_another_ticket(house):
+    with pytest.raises(errors.NoSuchTicket):
+        house.tickets.resolve("backup-2", token())
+
+
+# --- Times ---
+
+
+def test_expired_and_not_yet_valid(house):
+    with pytest.raises(errors.NotAuthenticated, match="has expired"):
+        house.tickets.resolve("backup-1", token(exp=NOW))
+    with pytest.raises(errors.NotAuthenticated, match="not valid yet"):
+        house.tickets.resolve("backup-1", token(nbf=NOW + 1))
+    assert house.can_use(shown=token(nbf=NOW, exp=NOW + 1))
+
+
+def test_clocks_that_differ():
+    house = House(skew=30)
+    assert house.can_use(shown=token(exp=NOW - 29, nbf=NOW - 100))
+    assert house.can_use("early", token("early", nbf=NOW + 30))
+    assert not house.can_use("late", token("late", exp=NOW - 30))
+    assert not house.can_use("future", token("future", nbf=NOW + 31))
+
+
+def test_it_ends_with_its_token(house):
+    ticket_id = house.tickets.resolve("backup-1", token(exp=NOW + 600, timeout=50))
+    house.wait(599)
+    assert house.can_use(shown=token(exp=NOW + 600, timeout=50))
+    house.wait(1)
+    assert not house.can_use(shown=token(exp=NOW + 600, timeout=50))
+    with pytest.raises(errors.NoSuchTicket):
+        house.store.authorize(ticket_id, "read")
+
+
+def test_a_good_token_revives_a_ticket_that_was_not_used(house):
+    """Its timeout closes the disk; the token is the proof."""
+    shown = token(timeout=50)
+    ticket_id = house.tickets.resolve("backup-1", shown)
+    house.wait(100)
+    with pytest.raises(errors.NoSuchTicket):
+        house.store.authorize(ticket_id, "read")
+    assert house.can_use(shown=shown)
+
+
+def test_a_ticket_that_the_store_forgot(house):
+    first = house.tickets.resolve("backup-1", token())
+    house.store.remove(first, 0)
+    assert house.can_use()
+
+
+def test_a_newer_token_renews(house):
+    ticket_id = house.tickets.resolve("backup-1", token())
+    house.wait(500)
+    assert house.tickets.resolve("backup-1", token(exp=NOW + 2000)) == ticket_id
+    assert house.store.info(ticket_id)["remaining"] <= 300
+    house.wait(1000)
+    assert house.can_use(shown=token(exp=NOW + 2000))
+    # The older one has ended, as it says.
+    assert not house.can_use(shown=token())
+
+
+def test_an_older_token_does_not_shorten(house):
+    house.tickets.resolve("backup-1", token(exp=NOW + 2000))
+    ticket_id = house.tickets.resolve("backup-1", token(exp=NOW + 10))
+    house.wait(100)
+    house.store.authorize(ticket_id, "read")
+
+
+def test_a_token_of_the_same_jti_for_something_else(house):
+    house.tickets.resolve("backup-1", token())
+    with pytest.raises(errors.NotAuthenticated, match="another ticket with its jti"):
+        house.tickets.resolve("backup-1", token(ops=["read", "write"], exp=NOW + 2000))
+
+
+# --- Revocation ---
+
+
+def test_revoked(house):
+    ticket_id = house.tickets.resolve("backup-1", token())
+    assert house.tickets.revoke("backup-1")
+    house.store.remove(ticket_id, 0)
+    assert not house.can_use()
+    assert not house.can_use(shown=token(exp=NOW + 599))
+
+
+def test_revoked_by_its_id_in_the_store(house):
+    assert house.tickets.revoke(house.tickets.resolve("backup-1", token()))
+    assert not house.can_use()
+
+
+def test_all_revoked(house):
+    for jti in ("a", "b"):
+        house.tickets.resolve(jti, token(jti))
+    assert house.tickets.revoke("")
+    assert not house.can_use("a", token("a"))
+    assert house.can_use("c", token("c"))
+
+
+def test_denied_before_it_is_seen(house):
+    assert not house.tickets.revoke("backup-1")
+    house.tickets.deny("backup-1")
+    assert not house.can_use()
+
+
+def test_denials_are_bounded(house, monkeypatch):
+    monkeypatch.setattr(signed, "DENIALS_LIMIT", 2)
+    house.tickets.deny("a")
+    house.tickets.deny("b")
+    with pytest.raises(errors.BackendUnavailable, match="deny_file"):
+        house.tickets.deny("c")
+
+
+def test_a_denial_ends_with_the_token(house):
+    house.tickets.resolve("backup-1", token())
+    house.tickets.revoke("backup-1")
+    house.wait(600)
+    house.tickets.purge()
+    assert house.can_use(shown=token(exp=NOW + 2000))
+
+
+def test_denied_by_a_file():
+    denied = set()
+    house = House(is_denied=denied.__contains__)
+    ticket_id = house.tickets.resolve("backup-1", token())
+    denied.add("backup-1")
+    assert not house.can_use()
+    with pytest.raises(errors.NotFound):
+        house.store.info(ticket_id)
+
+
+# --- Keys, limits, restarts ---
+
+
+def test_a_key_that_was_taken_away(house):
+    shown = token()
+    assert house.can_use(shown=shown)
+    del house.keys[None]
+    assert not house.can_use(shown=shown)
+    house.keys[None] = Key(key_pair(number=1)[1])
+    assert not house.can_use(shown=shown)
+
+
+def test_a_signature_is_verified_once(house):
+    shown = token()
+    house.tickets.resolve("backup-1", shown)
+
+    class Counting(Key):
+        count = 0
+
+        def verify(self, token):
+            self.count += 1
+            return super().verify(token)
+
+    house.keys[None] = counting = Counting(key_pair()[1])
+    for _ in range(5):
+        house.tickets.resolve("backup-1", shown)
+    assert counting.count == 1
+
+
+def test_tickets_are_bounded(house, monkeypatch):
+    monkeypatch.setattr(signed, "TICKETS_LIMIT", 2)
+    for jti in ("a", "b"):
+        house.tickets.resolve(jti, token(jti, exp=NOW + 10))
+    with pytest.raises(errors.BackendUnavailable, match="too many"):
+        house.tickets.resolve("c", token("c"))
+    house.wait(10)
+    assert house.can_use("c", token("c"))
+
+
+def test_another_process_goes_on(house):
+    ticket_id = house.tickets.resolve("backup-1", token())
+    house.tickets.resolve("gone", token("gone"))
+    house.tickets.revoke("gone")
+    record = json.loads(json.dumps(house.tickets.record()))
+    other = house.make()
+    other.resume(record)
+    assert other.resolve("backup-1", token()) == ticket_id
+    with pytest.raises(errors.NoSuchTicket):
+        other.resolve("gone", token("gone"))
+
+
+@pytest.mark.parametrize("document", [[], {"entries": []}, {"entries": {"x": {}}}, {"denied": {"x": "soon"}}])
+def test_a_record_that_is_damaged(house, document):
+    with pytest.raises(errors.InvalidTicket):
+        house.tickets.resume(document)
