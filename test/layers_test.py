@@ -139,6 +139,7 @@ WALL_CLOCK = {
     # When the process started, as Prometheus wants it.
     "service.metrics",
     # A token says until what time of day it is good.
+    "admin.signing",
     "sessions.sessions",
     "sessions.signed",
 }
