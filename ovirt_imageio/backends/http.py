@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
-from ovirt_imageio.backends.nbd import translated
+from ovirt_imageio.backends.nbdconnection import translated
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import gate

@@ -9,20 +9,19 @@ import dataclasses
 import errno
 import functools
 import logging
-import threading
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Callable, Optional, Union
+from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.nbdconnection import NBDConnection, RequestScope, translated
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.nbd import address, gate, status
 from ovirt_imageio.nbd.client import Client
-from ovirt_imageio.nbd.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, connect
-from ovirt_imageio.nbd.errors import ConnectionDead, RequestFailed, TimedOut
+from ovirt_imageio.nbd.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT
+from ovirt_imageio.nbd.errors import ConnectionDead
 from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.handshake import Agreement, Export
 from ovirt_imageio.nbd.inbox import Channel
@@ -32,7 +31,7 @@ from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION, Mode
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
 
-__all__ = ["NBDBackend", "check_url", "open_backend", "translated"]
+__all__ = ["NBDBackend", "check_url", "open_backend"]
 
 log = logging.getLogger(__name__)
 
@@ -84,19 +83,19 @@ class NBDBackend(Backend):
         ca_file: Optional[str] = None,
         line: Optional[Lifeline] = None,
     ) -> None:
-        self._location = address.parse(url)
         self._writable = writable
         self._sparse = sparse
         self._dirty = dirty
-        self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "reply_timeout": reply_timeout}
-        self._ca_file = ca_file
-        # A thread that waits for a connection holds it.
-        self._line = line or Lifeline()
         self._is_closed = False
         self.writes = UnflushedWrites()
-        # Held to change or interrupt the connection.
-        self._lock = threading.Lock()
-        self._client: Optional[Client] = None
+        self._connection = NBDConnection(
+            address.parse(url),
+            line or Lifeline(),
+            dirty=dirty,
+            ca_file=ca_file,
+            connect_timeout=connect_timeout,
+            reply_timeout=reply_timeout,
+        )
         self._streamer = Streamer()
         with self._request("open") as nbd:
             export = nbd.export
@@ -111,10 +110,11 @@ class NBDBackend(Backend):
 
     def size(self) -> int:
         """Return the size of the export."""
-        if self._is_closed or self._client is None:
+        client = self._connection.client
+        if self._is_closed or client is None:
             raise errors.ClosedBackend(self.name)
         # It is that of the last connection: asking for a new one would not make it truer.
-        return self._client.export.size
+        return client.export.size
 
     def readinto(self, offset: int, view: memoryview) -> int:
         """Fill view with the bytes at offset."""
@@ -214,13 +214,7 @@ class NBDBackend(Backend):
             self.writes.note_break()
             raise translated("serve", e) from e
         finally:
-            self._forget_lent()
-
-    def _forget_lent(self) -> None:
-        """Forget a connection that we closed ourselves: that is not one that broke."""
-        with self._lock:
-            if self._client is not None and not self._client.is_alive:
-                self._client = None
+            self._connection.forget_closed()
 
     def _connect_like(self, offer: Offer, agreement: Agreement) -> Optional[Client]:
         """Return a connection on which the server speaks as was agreed; None if it cannot.
@@ -237,12 +231,12 @@ class NBDBackend(Backend):
                 # What was written over it must not count as lost with it.
                 old.flush()
                 self.writes.note_flush()
-            nbd = self._reconnect(old, agreement)
+            nbd = self._connection.replace(agreement)
         if gate.speaks_like(nbd.export, agreement):
             return nbd
         log.debug("The NBD server speaks in another way, translating: %s", nbd.export)
         nbd.close()
-        self._forget_lent()
+        self._connection.forget_closed()
         return None
 
     def lend(self, agreement: Agreement) -> Client:
@@ -250,15 +244,8 @@ class NBDBackend(Backend):
 
         It is closed, and interrupted, with the backend.
         """
-        with self._request("open") as old:
-            return self._reconnect(old, agreement)
-
-    def _reconnect(self, old: Client, agreement: Agreement) -> Client:
-        """Return a connection for many small requests, in the place of one; the server speaks as was agreed."""
-        old.close()
-        nbd = self._connect(like=agreement)
-        nbd.warm_up()
-        return nbd
+        with self._request("open"):
+            return self._connection.replace(agreement)
 
     # --- Streaming ---------------------------------------------------------------------------------------------------
 
@@ -292,7 +279,7 @@ class NBDBackend(Backend):
         """Return what gives a connection in a with block, and turns what goes wrong with it into errors of ours."""
         if self._is_closed:
             raise errors.ClosedBackend(self.name)
-        return RequestScope(operation, self._connected, self.writes)
+        return self._connection.request(operation, self.writes)
 
     def _check_change(self, nbd: Client, operation: str, offset: int, length: int) -> None:
         """Raise unless this connection may be used to change a range of the disk."""
@@ -301,39 +288,14 @@ class NBDBackend(Backend):
         if not 0 <= offset <= offset + length <= nbd.export.size:
             raise errors.RangeNotSatisfiable(offset, length, nbd.export.size)
 
-    def _connected(self) -> Client:
-        """Return the connection, a new one if the last one broke."""
-        if self._client is not None and self._client.probe():
-            return self._client
-        if self._client is not None:
-            log.warning("The connection to the NBD server broke, connecting again")
-            self.writes.note_break()
-        return self._connect()
-
-    def _connect(self, like: Optional[Agreement] = None) -> Client:
-        nbd = connect(
-            self._location, dirty=self._dirty, like=like, ca_file=self._ca_file, line=self._line, **self._timeouts
-        )
-        with self._lock:
-            self._client = nbd
-            if self._line.is_cut:
-                nbd.interrupt()
-        log.debug("Connected to NBD export %s", nbd.export)
-        return nbd
-
     def interrupt(self) -> None:
         """Make whatever waits for the server fail, now and later. Threads: any."""
-        self._line.cut()
-        with self._lock:
-            if self._client is not None:
-                self._client.interrupt()
+        self._connection.interrupt()
 
     def close(self) -> None:
         """Say good-bye to the server; harmless when repeated."""
-        if self._client is not None and not self._is_closed:
-            if not self._client.probe():
-                self.writes.note_break()
-            self._client.close()
+        if not self._is_closed:
+            self._connection.close(self.writes)
         self._is_closed = True
         self._streamer.close()
 
@@ -347,41 +309,3 @@ def aligned(export: Export, offset: int, length: int) -> tuple[int, int]:
     head = offset % block
     end = min(blocks.round_up(offset + length, block), export.size)
     return head, end - offset + head if length else 0
-
-
-class RequestScope:
-    """A with block that has a connection; errors of the NBD client in it become ours.
-
-    A class, and no generator: small requests are many.
-    """
-
-    __slots__ = ("_connect", "_operation", "_writes")
-
-    def __init__(self, operation: str, connect: Callable[[], Client], writes: UnflushedWrites) -> None:
-        self._operation = operation
-        self._connect = connect
-        self._writes = writes
-
-    def __enter__(self) -> Client:
-        try:
-            return self._connect()
-        except ConnectionDead as e:
-            raise translated(self._operation, e) from e
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        if isinstance(error, ConnectionDead):
-            self._writes.note_break()
-        if isinstance(error, (RequestFailed, ConnectionDead)):
-            raise translated(self._operation, error) from error
-
-
-def translated(operation: str, error: Union[RequestFailed, ConnectionDead]) -> errors.Error:
-    """Return our error for one of the NBD client."""
-    if isinstance(error, RequestFailed):
-        kind = errors.NoSpace if error.errno == errno.ENOSPC else errors.StorageError
-        return kind(operation, error.reason, error.errno)
-    if isinstance(error, TimedOut):
-        return errors.BackendTimeout(operation, str(error), errno.ETIMEDOUT)
-    return errors.StorageError(operation, str(error), errno.ENOTCONN)

@@ -545,7 +545,7 @@ def test_connection_that_broke_while_the_client_left(breaking):
     first, second = connect(), connect()
     write(transfer, first)
     with Use(transfer, "read", first) as disk:
-        disk.backend._client.interrupt()
+        disk.backend._connection.client.interrupt()
     first.close()
     assert_lost(transfer, second)
 

@@ -407,7 +407,7 @@ def test_interrupt_while_the_server_hangs(was_connected):
         if was_connected:
             backend = stack.enter_context(contextlib.closing(NBDBackend(peer.url, line=line)))
             # Else the first request would only learn that the server is gone.
-            wait_until(lambda: not backend._client.probe())
+            wait_until(lambda: not backend._connection.client.probe())
         cut = line.cut if backend is None else backend.interrupt
         thread = threading.Thread(target=lambda: is_waiting.wait(DEADLINE) and cut())
         thread.start()
@@ -418,20 +418,6 @@ def test_interrupt_while_the_server_hangs(was_connected):
         if backend is not None:
             with pytest.raises(errors.StorageError, match="not wanted any more"):
                 read(backend)
-
-
-def test_interrupted_just_when_it_is_connected(monkeypatch):
-    """The connection came about, but no other thread could have interrupted it yet."""
-    connect = nbd.connect
-
-    def connect_and_cut(*args, line, **kwargs):
-        client = connect(*args, line=line, **kwargs)
-        line.cut()
-        return client
-
-    monkeypatch.setattr(nbd, "connect", connect_and_cut)
-    with opened(serving(bytearray(1000))) as backend, pytest.raises(errors.StorageError):
-        read(backend)
 
 
 def test_interrupt():

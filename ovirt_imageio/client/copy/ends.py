@@ -16,7 +16,8 @@ from typing import Callable, Generic, TypeVar, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
-from ovirt_imageio.backends.nbd import NBDBackend, translated
+from ovirt_imageio.backends.nbd import NBDBackend
+from ovirt_imageio.backends.nbdconnection import translated
 from ovirt_imageio.nbd.batches import AGREEMENT, MAX_LENGTH, Batches
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.connect import speak
