@@ -194,14 +194,36 @@ def test_a_second_signal_forgets_the_tickets(manager, image):
     assert "tickets" not in manager.kept
 
 
+def test_sockets_of_a_socket_unit_are_used_and_not_kept_twice(tmp_path, image):
+    daemon.write_config(tmp_path, SETTINGS)
+    (tmp_path / "daemon.log").touch()
+    with socket.create_server(("localhost", 0)) as sock, Manager(tmp_path, opened={"remote": [sock]}) as manager:
+        own = started(manager)
+        url = add(own, image)
+        assert own.port == sock.getsockname()[1]
+        manager.restart()
+        assert ask(own, "GET", url)[0] == 200
+        assert {name.split("-")[1] for name in manager.kept} == {"local", "control"}
+
+
+def test_a_manager_that_keeps_nothing(tmp_path, image):
+    """As with a unit of one's own: a restart is a stop and a start."""
+    daemon.write_config(tmp_path, SETTINGS)
+    (tmp_path / "daemon.log").touch()
+    with Manager(tmp_path, limit=0) as manager:
+        own = started(manager)
+        add(own, image)
+        manager.restart()
+        assert current(manager).control("GET", f"/tickets/{SECRET}")[0] == 404
+
+
 @pytest.mark.parametrize(
     "make, told",
     [
         (lambda: handover.seal({"format": 2, "tickets": [{"uuid": SECRET}]}), "'format 2': expected format 1"),
         (lambda: os.open("/dev/zero", os.O_RDONLY), "expected sealed memory"),
-        (lambda: handover.seal({"tickets": SECRET}), "expected a list"),
     ],
-    ids=["another version", "no memory", "no tickets"],
+    ids=["another version", "no memory"],
 )
 def test_what_is_not_ours_is_told_and_forgotten(manager, make, told):
     manager.kept["tickets"] = [make()]
