@@ -17,9 +17,9 @@ def unseal():
     """Return a function that reads a descriptor and closes it."""
     used = []
 
-    def unseal(descriptor):
+    def unseal(descriptor, now=None):
         used.append(descriptor)
-        return handover.unseal(descriptor)
+        return handover.unseal(descriptor, now)
 
     yield unseal
     for descriptor in used:
@@ -35,7 +35,7 @@ def sealed(data, seals=handover.SEALS):
 
 def test_there_and_back(unseal):
     document = {"tickets": [{"uuid": SECRET, "filename": "\u05d0"}], "sessions": []}
-    assert unseal(handover.seal(document)) == {"format": 1, **document}
+    assert unseal(handover.seal(document, 7.0), 8.0) == {"format": 1, "left": 7.0, **document}
 
 
 def test_nobody_can_change_it(unseal):
@@ -59,6 +59,9 @@ def test_nobody_can_change_it(unseal):
         (json.dumps({"format": SECRET}).encode(), "'no format': expected format 1"),
         (b'{"format": true}', "'no format': expected format 1"),
         (b'{"format": 2}', "'format 2': expected format 1"),
+        (b'{"format": 1}', "'left -1 seconds ago': expected at most 600"),
+        (b'{"format": 1, "left": "x"}', "expected at most 600"),
+        (b'{"format": 1, "left": NaN}', "expected at most 600"),
     ],
 )
 def test_garbage(unseal, data, told):
@@ -67,6 +70,12 @@ def test_garbage(unseal, data, told):
     assert told in str(caught.value)
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("now", [99.0, 701.0])
+def test_left_too_long_ago_or_in_the_future(unseal, now):
+    with pytest.raises(errors.InvalidValue, match="seconds ago"):
+        unseal(handover.seal({}, 100.0), now)
 
 
 def test_not_sealed(unseal):
