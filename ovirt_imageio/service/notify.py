@@ -16,8 +16,12 @@ __all__ = ["Notifier"]
 
 log = logging.getLogger("server")
 
-# sd_notify_barrier(3) is called with this by systemd's own programs.
-BARRIER_SECONDS = 5.0
+# What is only said is lost when the manager is so busy that it cannot be told within a second.
+BRIEFLY = 1.0
+
+# When it has to take or give something, we wait: without an answer tickets are lost. Together with the drain, that is
+# less than TimeoutStopSec= of the unit.
+PATIENTLY = 20.0
 
 
 class Notifier:
@@ -65,18 +69,18 @@ class Notifier:
 
         They are gone when the service is stopped, and not only restarted.
         """
-        return self._send(f"FDSTORE=1\nFDNAME={name}", descriptors)
+        return self._send(f"FDSTORE=1\nFDNAME={name}", descriptors, PATIENTLY)
 
     def forget(self, name: str) -> bool:
         """Let the manager keep the descriptors of this name no longer; return False if it was not told."""
-        return self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        return self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", (), PATIENTLY)
 
-    def wait(self, seconds: float = BARRIER_SECONDS) -> bool:
+    def wait(self, seconds: float = PATIENTLY) -> bool:
         """Wait until the manager has done what it was told; return False if that takes too long."""
         reader, writer = os.pipe()
         try:
             # When it comes to this message it closes the pipe, and ours is the other end.
-            is_told = self._send("BARRIER=1", [writer])
+            is_told = self._send("BARRIER=1", [writer], seconds)
         finally:
             os.close(writer)
         try:
@@ -86,13 +90,12 @@ class Notifier:
         finally:
             os.close(reader)
 
-    def _send(self, message: str, descriptors: Sequence[int] = ()) -> bool:
+    def _send(self, message: str, descriptors: Sequence[int] = (), seconds: float = BRIEFLY) -> bool:
         if not self._address:
             return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                # The manager may be busy, but we have better things to do than to wait for it.
-                sender.settimeout(1.0)
+                sender.settimeout(seconds)
                 # Not by an argument of send_fds(), which Python 3.9 to 3.11 ignore.
                 sender.connect(self._address)
                 socket.send_fds(sender, [message.encode()], list(descriptors))
