@@ -60,6 +60,8 @@ DEVELOPMENT = {
         "pyyaml>=6",
         "openapi-spec-validator>=0.7",
         "schemathesis>=4.3",
+        # data/kubernetes, against the schemas of each version.
+        "kubernetes-validate>=1.31",
         # The page: Firefox is driven over a WebSocket, and axe tells what a screen reader would stumble over.
         "websockets>=13",
         "axe-core-python>=0.1",

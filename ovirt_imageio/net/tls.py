@@ -45,6 +45,8 @@ class ServerContext:
         self._enable_tls1_1 = enable_tls1_1
         # When the certificate that is used expires, in seconds since the epoch; None: it cannot be told.
         self.expires: Optional[int] = None
+        # What the files were like when they were read, or tried, last.
+        self._seen = self._look()
         self._context = self._load()
 
     def __call__(self) -> ssl.SSLContext:
@@ -53,7 +55,28 @@ class ServerContext:
 
     def reload(self) -> None:
         """Read the files again; when they are not good, the former certificate stays, and ConfigError is raised."""
+        self._seen = self._look()
         self._context = self._load()
+
+    def follow(self) -> bool:
+        """Reload if the files have changed; return whether they had. What was not good is tried once."""
+        found = self._look()
+        # One that is not there may be about to be replaced, or be out of reach since we gave up our rights.
+        if found == self._seen or None in found:
+            return False
+        self.reload()
+        return True
+
+    def _look(self) -> list[Optional[tuple[int, int]]]:
+        """Return what tells whether a file was changed, or replaced; None for one that is not there."""
+        found: list[Optional[tuple[int, int]]] = []
+        for path in (self._cert_file, self._key_file):
+            try:
+                status = os.stat(path)
+                found.append((status.st_mtime_ns, status.st_ino))
+            except OSError:
+                found.append(None)
+        return found
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -165,6 +165,10 @@ class Listeners:
         if self._tls:
             self._tls.reload()
 
+    def follow_certificate(self) -> bool:
+        """Do it if the files have changed; return whether they had. Raises errors.ConfigError."""
+        return self._tls is not None and self._tls.follow()
+
     @property
     def expires(self) -> Optional[int]:
         """When the certificate expires, in seconds since the epoch; None if there is none, or it cannot be told."""

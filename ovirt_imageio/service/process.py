@@ -121,6 +121,8 @@ def serve(listeners: Listeners, signals: Signals, notifier: Notifier, reload: Ca
         elif number is not None:
             log.info("Stopping signal=%d", number)
             return
+        else:
+            follow_certificate(listeners)
         # Describing takes the locks that serving takes: a deadlock there keeps the manager from hearing of us.
         notifier.status(listeners.describe())
         notifier.alive()
@@ -143,6 +145,16 @@ def reload_all(listeners: Listeners, reload: Callable[[], Config]) -> None:
         is_good = False
     if is_good:
         log.info("Reloaded")
+
+
+def follow_certificate(listeners: Listeners) -> None:
+    """Use a certificate that was renewed, though nobody asks for it: in a container nobody can."""
+    try:
+        if listeners.follow_certificate():
+            log.info("The certificate was renewed")
+            warn_of_expiry(listeners.expires, time.time())
+    except errors.Error as error:
+        log.error("Cannot use the certificate that was renewed, keeping the old one: %s", error)
 
 
 def warn_of_expiry(expires: Optional[int], now: float) -> None:

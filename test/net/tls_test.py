@@ -118,6 +118,32 @@ def test_certificate_and_key_in_one_file(made, tmp_path):
     assert tls.client_context(made.ca_file, cert_file=both)
 
 
+def test_follow(made, tmp_path):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    write(cert, made.cert_file)
+    write(key, made.key_file)
+    server = tls.ServerContext(str(cert), str(key))
+    before = server()
+    assert not server.follow()
+    assert server() is before
+    write(tmp_path / "new", made.cert_file)
+    os.replace(tmp_path / "new", cert)
+    assert server.follow()
+    assert server() is not before
+    # Not whole yet: then it is told once, and the next change is tried.
+    before = server()
+    key.write_text("half")
+    with pytest.raises(errors.ConfigError):
+        server.follow()
+    assert not server.follow()
+    assert server() is before
+    # While it is replaced, or out of reach, nothing is told.
+    key.unlink()
+    assert not server.follow()
+    write(key, made.key_file)
+    assert server.follow()
+
+
 def test_reload(made, tmp_path):
     cert = tmp_path / "cert.pem"
     key = tmp_path / "key.pem"

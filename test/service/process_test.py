@@ -32,6 +32,16 @@ class Listeners:
     def reload_certificate(self):
         self.calls.append("reload")
 
+    # What happens when it looks whether the certificate was renewed.
+    renewals = ()
+
+    def follow_certificate(self):
+        self.calls.append("follow")
+        what = self.renewals.pop(0) if self.renewals else False
+        if isinstance(what, Exception):
+            raise what
+        return what
+
     expires = None
 
     def describe(self):
@@ -101,8 +111,19 @@ def test_drain_tells_what_it_waits_for():
 def test_serve_until_asked_to_stop():
     listeners, notifier = Listeners(), Notifier()
     process.serve(listeners, Signals(None, signal.SIGHUP, signal.SIGTERM, None), notifier, Config)
-    assert listeners.calls == ["reload"]
+    assert listeners.calls == ["follow", "reload"]
     assert notifier.told == ["Fine", "alive"] * 2
+
+
+def test_a_certificate_that_was_renewed(caplog):
+    """Without a signal: in a container nobody sends one. A bad one is told, and the next one tried."""
+    caplog.set_level("INFO")
+    listeners = Listeners()
+    listeners.renewals = [False, errors.ConfigError("cert_file", "x", "a certificate"), True]
+    process.serve(listeners, Signals(None, None, None, signal.SIGTERM), Notifier(), Config)
+    assert listeners.calls == ["follow"] * 3
+    assert "Cannot use the certificate that was renewed, keeping the old one" in caplog.text
+    assert "The certificate was renewed" in caplog.text
 
 
 def test_failed_reload(caplog):
