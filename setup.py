@@ -25,8 +25,6 @@ def description() -> str:
 
 # The library and the daemon run on Python alone; each of these adds one ability.
 ABILITIES = {
-    # journald and readiness notification
-    "systemd": ["systemd-python>=234"],
     # sessions by signed token, and signed tickets
     "tokens": ["cryptography>=36", "pyjwt>=2.6"],
     # the profile resource of the control service
@@ -38,8 +36,8 @@ ABILITIES = {
     "engine": ["ovirt-engine-sdk-python>=4.4"],
 }
 
-# The one place that names what development needs. "test" goes to every Python, "check" only to .venv; systemd-python
-# is the only one that needs a compiler.
+# The one place that names what development needs. "test" goes to every Python, "check" only to .venv; a compiler is
+# needed only where there is no wheel of yappi.
 # Formatter, linter and type checker are pinned: each developer must get the same answer.
 DEVELOPMENT = {
     "test": [
@@ -65,7 +63,6 @@ DEVELOPMENT = {
         # The page: Firefox is driven over a WebSocket, and axe tells what a screen reader would stumble over.
         "websockets>=13",
         "axe-core-python>=0.1",
-        *ABILITIES["systemd"],
         *ABILITIES["profile"],
         *ABILITIES["qr"],
     ],

@@ -15,8 +15,11 @@ from typing import Any
 
 from ovirt_imageio.config import Config
 from ovirt_imageio.errors import ConfigError
+from ovirt_imageio.service.journal import JournalHandler, is_behind
 
 __all__ = ["log_files", "set_levels", "start", "writes_to_stderr"]
+
+STDERR = 2
 
 Sections = Mapping[str, Mapping[str, Any]]
 
@@ -30,9 +33,22 @@ def start(sections: Sections, environ: Mapping[str, str] = os.environ) -> None:
     except Exception as error:  # The values are Python expressions: everything may happen.
         expected = f"log handlers that can be started ({type(error).__name__}: {error})"
         raise ConfigError("keys", sections["handlers"]["keys"], expected, "handlers") from error
+    if is_behind(STDERR, environ):
+        replace_streams(sections)
     # systemd sets this when what we print goes to the journal.
     if "JOURNAL_STREAM" in environ and is_default(sections):
-        add_journal()
+        logging.getLogger().addHandler(JournalHandler())
+
+
+def replace_streams(sections: Sections) -> None:
+    """Send what goes to standard error, and thereby to the journal, to the journal itself: lines get their fields."""
+    for logger in configured_loggers(sections):
+        for handler in logger.handlers[:]:
+            if is_stderr(handler):
+                direct = JournalHandler()
+                direct.setLevel(handler.level)
+                logger.addHandler(direct)
+                logger.removeHandler(handler)
 
 
 def is_default(sections: Sections) -> bool:
@@ -43,27 +59,31 @@ def is_default(sections: Sections) -> bool:
     )
 
 
-def add_journal() -> None:
-    """Log to the journal as well, if systemd-python is installed."""
-    try:
-        from systemd import journal
-    except ImportError:
-        return
-    logging.getLogger().addHandler(journal.JournalHandler(SYSLOG_IDENTIFIER="ovirt-imageio"))
-
-
 def set_levels(sections: Sections) -> None:
     """Change the level of every configured logger; handlers stay as they are."""
-    for name in map(str.strip, str(sections["loggers"]["keys"]).split(",")):
-        section = sections[f"logger_{name}"]
-        if "level" in section:
-            logging.getLogger(None if name == "root" else section.get("qualname")).setLevel(section["level"])
+    for name, logger in zip(names_of_loggers(sections), configured_loggers(sections)):
+        level = sections[f"logger_{name}"].get("level")
+        if level is not None:
+            logger.setLevel(level)
+
+
+def names_of_loggers(sections: Sections) -> list[str]:
+    return [name.strip() for name in str(sections["loggers"]["keys"]).split(",")]
+
+
+def configured_loggers(sections: Sections) -> list[logging.Logger]:
+    names = names_of_loggers(sections)
+    return [logging.getLogger(None if name == "root" else sections[f"logger_{name}"].get("qualname")) for name in names]
 
 
 def writes_to_stderr() -> bool:
-    """Return True if the log is seen on our standard error."""
+    """Return True if the log is seen where our standard error is."""
     handlers = logging.getLogger().handlers
-    return any(isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr for handler in handlers)
+    return any(is_stderr(handler) or isinstance(handler, JournalHandler) for handler in handlers)
+
+
+def is_stderr(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
 
 
 def log_files() -> list[str]:

@@ -1,8 +1,7 @@
 """Logging starts as configured."""
 
 import logging
-import sys
-import types
+import os
 
 import pytest
 
@@ -72,20 +71,14 @@ def test_broken_handler(sections, args):
 
 @pytest.fixture
 def journal(monkeypatch):
-    """A systemd-python whose journal is a list."""
+    """The lines that a journal would get."""
     lines = []
 
-    class JournalHandler(logging.Handler):
-        def __init__(self, **fields):
-            super().__init__()
-            assert fields == {"SYSLOG_IDENTIFIER": "ovirt-imageio"}
-
+    class Journal(logging.Handler):
         def emit(self, record):
-            lines.append(record.getMessage())
+            lines.append(self.format(record))
 
-    systemd = types.ModuleType("systemd")
-    systemd.journal = types.SimpleNamespace(JournalHandler=JournalHandler)
-    monkeypatch.setitem(sys.modules, "systemd", systemd)
+    monkeypatch.setattr(logs, "JournalHandler", Journal)
     return lines
 
 
@@ -100,10 +93,21 @@ def test_journal(sections, journal, monkeypatch):
     assert journal == ["ready"]
 
 
-def test_journal_without_systemd_python(sections, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "systemd", None)
-    under_systemd(sections, monkeypatch)
-    assert "ready" in (tmp_path / "daemon.log").read_text()
+def test_standard_error_that_is_the_journal(sections, journal, monkeypatch):
+    """Lines go there by themselves, once, without the time that the journal knows."""
+    status = os.fstat(2)
+    sections["handlers"]["keys"] = sections["logger_root"]["handlers"] = "stderr"
+    logs.start(sections, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+    logging.getLogger("server").info("ready")
+    assert journal == ["ready"]
+
+
+def test_standard_error_that_is_not_the_journal(sections, journal):
+    sections["handlers"]["keys"] = sections["logger_root"]["handlers"] = "stderr"
+    logs.start(sections, {"JOURNAL_STREAM": "8:1"})
+    logging.getLogger("server").info("ready")
+    assert journal == []
+    assert logs.writes_to_stderr()
 
 
 def test_configured_log_keeps_out_of_the_journal(sections, journal):
