@@ -6,5 +6,41 @@ There they are root, the packages are installed, and nothing is configured. Nowh
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine.service import UNIT, Service, output_of
+
+from docs import pages
 
 collect_ignore_glob = [] if "IMAGEIO_MACHINE" in os.environ else ["*_test.py"]
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def page() -> list[str]:
+    """What an administrator pastes from docs/install.md, but for the first block: packages did that. It is done."""
+    found = pages.blocks("docs/install.md", pages.read("docs/install.md"))
+    steps = [block.text for block in found if block.language == "sh" and not block.note]
+    output_of("bash", "-euxc", "\n".join(steps[1:]), cwd="/root", timeout=600)
+    return steps
+
+
+@pytest.fixture
+def running(page: list[str]) -> Iterator[Service]:
+    """The service as the page configured it, running; it may have run for a while."""
+    service = Service()
+    service.systemctl("start", UNIT)
+    yield service
+    service.restore()
+
+
+@pytest.fixture
+def service(page: list[str]) -> Iterator[Service]:
+    """The service as the page configured it, not running yet."""
+    service = Service()
+    service.stop()
+    yield service
+    service.restore()

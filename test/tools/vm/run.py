@@ -69,7 +69,8 @@ def run(made: image.Image, folder: Path, arguments: Sequence[str], limit: float 
         with scratch.open("wb") as file:
             file.truncate(SCRATCH)
         try:
-            status = subprocess.run(guest.arguments(made, job, folder, scratch=scratch), timeout=limit).returncode
+            command = guest.arguments(made, job, folder, scratch=scratch, keyboard=arguments[0] == "bash")
+            status = subprocess.run(command, timeout=limit).returncode
             reason = f"qemu ended with status {status}"
         except subprocess.TimeoutExpired:
             reason = f"it had {limit:g} s"
