@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from fakes.origin import DiskOrigin
 
 from ovirt_imageio.client import cli
+from ovirt_imageio.client.backup import folder as folders
+from ovirt_imageio.client.backup.manifest import DiskCopy, Machine, Manifest, Point
+from ovirt_imageio.qemu import img
 
 SIZE = 1024**2
 
 pytestmark = pytest.mark.storage
 
 
+IDS = [f"{digit * 8}-{digit * 4}-{digit * 4}-{digit * 4}-{digit * 12}" for digit in "ab"]
+POINTS = ["20261129T205401Z", "20261130T205401Z", "20261201T205401Z"]
+
+
 @pytest.fixture
-def folder(engine, login, tmp_path, capsys):
+def folder(tmp_path):
     """A folder with three points: two disks, an increment of one, and one of both. Its `contents` are in that order."""
-    ids = [engine.add_qcow2(SIZE, name) for name in ("system", "my data")]
-    engine.add_machine("web", *ids)
-    path = tmp_path / "backups"
-    contents = []
-    for number, arguments in enumerate([[], ["--incremental", "--disk", "system"], ["--incremental"]]):
-        for disk_id in ids:
-            engine.write(disk_id, f"write -P {number + 1} {number * 128}k 64k")
-        contents.append([expected(number)] * 2)
-        assert cli.main(["backup-vm", *login, "-q", *arguments, "web", str(path)]) == 0
-    capsys.readouterr()
-    made = Folder(path, ids, contents)
-    engine.asked.clear()
-    return made
+    place = folders.Folder(str(tmp_path / "backups"))
+    manifest = Manifest(Machine(IDS[0], "web"))
+    with place.locked():
+        for number, disks in enumerate([IDS, IDS[:1], IDS]):
+            with place.partial(POINTS[number], "backup") as path:
+                copies = [make_image(path, manifest, disk_id, number) for disk_id in disks]
+                manifest = place.add(manifest, Point(POINTS[number], IDS[0], False, tuple(copies)), path)
+    return Folder(tmp_path / "backups", IDS, [[expected(number)] * 2 for number in range(3)])
+
+
+def make_image(path, manifest, disk_id, number):
+    """Make the image of a disk at a point, on top of the last one; return what there is to tell of it."""
+    image = path / f"{disk_id}.qcow2"
+    below = [point.name for point in manifest.points if point.disk(disk_id)]
+    backing = {"backing_file": f"../{below[-1]}/{image.name}", "backing_format": "qcow2"} if below else {}
+    img.create(str(image), "qcow2", SIZE, **backing)
+    commands = [part for n in range(number + 1) for part in ("-c", f"write -P {n + 1} {n * 128}k 64k")]
+    subprocess.run(["qemu-io", "-f", "qcow2", *commands, image], check=True, stdout=subprocess.DEVNULL)
+    name = dict(zip(IDS, ["system", "my data"]))[disk_id]
+    size, sha256 = image.stat().st_size, folders.digest(image)
+    return DiskCopy(disk_id, name, SIZE, "qcow2", True, below[-1] if below else None, size, sha256)
 
 
 class Folder:
