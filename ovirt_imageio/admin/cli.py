@@ -38,6 +38,7 @@ exit codes:
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program; return its exit code."""
     output.open_missing()
+    output.show_any_text()
     parser = build_parser()
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -110,6 +111,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     sub = add("del-ticket", del_ticket, "Remove a ticket, after what runs on it has ended.")
     sub.add_argument("ticket", metavar="TICKET", nargs="?")
     sub.add_argument("--all", action="store_true", help="remove all tickets")
+    sub.add_argument("--dry-run", action="store_true", help="list what would be removed, and remove nothing")
     sub = add("list", list_tickets, "List all tickets, without their secret ids.")
     sub.add_argument("--json", action="store_true", help="everything that is known, as JSON")
     sub = add("top", show_top, "Watch all transfers; q quits.")
@@ -251,7 +253,11 @@ def del_ticket(client: api.Client, args: argparse.Namespace) -> None:
     """Remove a ticket, or all of them."""
     if (args.ticket is None) != args.all:
         args.parser.error("name one TICKET, or use --all")
-    if args.all:
+    if args.dry_run:
+        wanted = None if args.all else find(client, args)["uuid"]
+        infos = [info for info in client.list_tickets() if wanted is None or wanted.startswith(info["uuid_prefix"])]
+        print("\n".join(table(infos, output.width(sys.stdout))))
+    elif args.all:
         client.del_all_tickets()
     else:
         client.del_ticket(find(client, args)["uuid"])

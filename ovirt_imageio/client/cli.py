@@ -37,6 +37,7 @@ class Terminated(BaseException):
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program; return the exit status."""
     output.open_missing()
+    output.show_any_text()
     parser = make_parser(COMMANDS)
     words = sys.argv[1:] if arguments is None else arguments
     options = parse(parser, words, os.environ, lambda text: output.complain(PROGRAM, text))

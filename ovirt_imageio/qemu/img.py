@@ -5,13 +5,16 @@ Knows the command line of qemu-img and what it prints; knows nothing of what ser
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 from typing import Any, Optional
 
 from ovirt_imageio import errors
 
-__all__ = ["convert", "create", "info", "measure"]
+__all__ = ["convert", "create", "info", "measure", "require"]
 
 
 def create(
@@ -60,13 +63,24 @@ def measure(path: str, target: str, format: Optional[str] = None) -> dict[str, A
     return parse(operation, run(operation, ["measure", "-U", "--output", "json", *known, "-O", target, "--", path]))
 
 
+def require() -> None:
+    """Raise errors.BackendUnavailable if there is no qemu-img: for what needs it late."""
+    if shutil.which("qemu-img") is None:
+        raise missing("use images", FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+
+def missing(operation: str, error: OSError) -> errors.BackendUnavailable:
+    """Return the error for a qemu-img that cannot be run."""
+    reason = f"cannot run qemu-img: {error.strerror}; install it (qemu-utils or qemu-img)"
+    return errors.BackendUnavailable(operation, reason, error.errno)
+
+
 def run(operation: str, arguments: list[str]) -> bytes:
     """Run qemu-img; return what it prints."""
     try:
         done = subprocess.run(["qemu-img", *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as error:
-        reason = f"cannot run qemu-img: {error.strerror}; install it (qemu-utils or qemu-img)"
-        raise errors.BackendUnavailable(operation, reason, error.errno) from None
+        raise missing(operation, error) from None
     if done.returncode != 0:
         reason = errors.printable(done.stderr.decode(errors="replace").replace("qemu-img: ", ""))
         raise errors.BackendUnavailable(operation, reason or f"qemu-img ended with status {done.returncode}")

@@ -49,6 +49,7 @@ signals:
 def main(words: Optional[Sequence[str]] = None) -> int:
     """Run the daemon; return the exit status."""
     output.open_missing()
+    output.show_any_text()
     options = parse(sys.argv[1:] if words is None else words)
     try:
         return int(options.run(options))

@@ -6,10 +6,12 @@ Knows streams; knows nothing of what is written.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import IO, Optional
 
 from ovirt_imageio.errors import BackendUnavailable, printable, visible
@@ -19,9 +21,11 @@ __all__ = [
     "LogFormatter",
     "complain",
     "drop_stdout",
+    "has_colors",
     "open_missing",
     "reason",
     "say",
+    "show_any_text",
     "size",
     "take_interrupts",
     "width",
@@ -62,6 +66,12 @@ def open_missing() -> None:
             os.set_inheritable(os.open(os.devnull, flags), True)
             stream = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115  (for the whole program)
             setattr(sys, name, stream)
+
+
+def show_any_text() -> None:
+    """Let standard output take what the language of the system has no letters for, as escapes: standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def reason(error: OSError) -> str:
@@ -111,6 +121,11 @@ def width(stream: IO[str]) -> Optional[int]:
     """Return the columns of the terminal that a stream writes to, None if that is not a terminal."""
     found = size(stream)
     return found and found[0]
+
+
+def has_colors(stream: IO[str], environ: Mapping[str, str]) -> bool:
+    """May what is written have colors? On a terminal, unless the user wants none: https://no-color.org."""
+    return width(stream) is not None and not environ.get("NO_COLOR")
 
 
 def drop_stdout() -> None:

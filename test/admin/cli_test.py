@@ -97,6 +97,14 @@ def test_ambiguous_ticket(server, ctl):
     assert len(server.store.list()) == 2
 
 
+def test_dry_run_removes_nothing(server, ctl):
+    server.store.add(TICKET)
+    for what in (TICKET["uuid"], "--all"):
+        code, shown, error = ctl("del-ticket", "--dry-run", what)
+        assert (code, error, len(server.store.list())) == (0, "", 1)
+        assert len(shown.splitlines()) == 2
+
+
 def test_del_all(server, ctl):
     server.store.add(TICKET)
     server.store.add({**TICKET, "uuid": "another"})

@@ -80,3 +80,10 @@ def test_measure(tmp_path):
 def test_output_that_is_not_an_object(answer):
     with pytest.raises(errors.BackendUnavailable, match=r"look at the image: .* not a JSON object"):
         img.parse("look at the image", answer)
+
+
+def test_require(monkeypatch):
+    img.require()
+    monkeypatch.setenv("PATH", "/gone")
+    with pytest.raises(errors.BackendUnavailable, match=r"cannot run qemu-img: No such file.*; install it"):
+        img.require()

@@ -153,3 +153,13 @@ def test_interrupts(before, after):
         f"assert signal.getsignal(signal.SIGINT) is signal.{after}"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=DEADLINE).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "environ", "expected"),
+    [(True, {}, True), (True, {"NO_COLOR": ""}, True), (True, {"NO_COLOR": "1"}, False), (False, {}, False)],
+)
+def test_colors(tmp_path, is_terminal, environ, expected):
+    user, program = pty.openpty()
+    with open(user, "rb"), open(program, "w") as terminal, (tmp_path / "file").open("w") as file:
+        assert output.has_colors(terminal if is_terminal else file, environ) is expected

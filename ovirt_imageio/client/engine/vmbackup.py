@@ -31,6 +31,7 @@ from ovirt_imageio.client.engine.connection import Engine, EngineError, held_int
 from ovirt_imageio.client.engine.machines import MachineDisk
 from ovirt_imageio.client.progress import PartProgress, ProgressCounter
 from ovirt_imageio.errors import InvalidValue
+from ovirt_imageio.qemu import img
 
 __all__ = ["backup_vm", "describe"]
 
@@ -61,6 +62,7 @@ class Job:
 def backup_vm(options: argparse.Namespace, progress: ProgressCounter, now: Callable[[], float] = time.time) -> Record:
     """Back up a virtual machine; return what there is to tell of it."""
     load_sdk()
+    img.require()
     folder = Folder(options.folder)
     with contextlib.nullcontext() if options.estimate else folder.locked():
         # Before a password is typed.

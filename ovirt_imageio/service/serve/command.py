@@ -217,7 +217,9 @@ def show(
     output.say(greeting.greet(offers, known, is_public=where.is_public, read_only=options.read_only, tools=tools))
     if options.qr:
         for offer in offers:
-            output.say(f"{offer.image.name}:\n{qr.draw(offer.page, has_colors=output.width(sys.stdout) is not None)}\n")
+            output.say(
+                f"{offer.image.name}:\n{qr.draw(offer.page, has_colors=output.has_colors(sys.stdout, os.environ))}\n"
+            )
 
 
 def watch(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 
 import pytest
 from fakes.origin import DiskOrigin
@@ -127,6 +129,19 @@ def test_list(folder, capsys):
     assert shown[0] == f"{folder.points[0]}  full"
     assert shown[1].startswith(f"    {folder.ids[0]}  full ")
     assert shown[1].endswith("of 1.00 MiB  system")
+
+
+def test_language_without_the_letters(folder, tmp_path):
+    """In a language of the system that has no letter of a name, the name is shown with escapes."""
+    manifest = tmp_path / "backups" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("my data", "Daten für Ü\N{SNOWMAN}"))
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "LC_ALL": "C"}
+    # As on systems without a C.UTF-8.
+    environ |= {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "ovirt_imageio.client.cli", "restore", "--list", folder.path]
+    done = subprocess.run(command, env=environ, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.splitlines()[2].endswith(b"  Daten f\\xfcr \\xdc\\u2603")
 
 
 def test_dry_run(engine, folder, restore, capsys):
