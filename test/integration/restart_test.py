@@ -21,6 +21,9 @@ MiB = 1024**2
 SIZE = 2 * MiB
 SECRET = "f00dfeed-0000-4000-8000-c0ffeec0ffee"
 
+# Each starts two daemons.
+pytestmark = pytest.mark.slow
+
 # What stands still is cut soon.
 SETTINGS = "[daemon]\ndrain_timeout = 1\n"
 
