@@ -198,7 +198,7 @@ def add_nbd(parser: argparse.ArgumentParser) -> None:
     place.add_argument("--socket", metavar="PATH", help="a Unix socket to make (default: one in a private folder)")
     place.add_argument("--listen", metavar="HOST:PORT", type=loopback, help="a port of localhost, 0 for any")
     parser.add_argument("--read-only", action="store_true", help="permit no writes, though the ticket does")
-    parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
+    add_retries(parser)
     parser.add_argument("url", metavar="URL")
     parser.usage = "%(prog)s [options] URL [-- COMMAND ... {} ...]"
     parser.epilog = f"COMMAND runs with the NBD URI in place of {{}}; without one the URI is printed.\n\n{EPILOG}"
@@ -260,8 +260,6 @@ def add_transfer(parser: argparse.ArgumentParser) -> None:
     add_server(parser)
     add_shown(parser)
     parser.add_argument("--verify", action="store_true", help="compare checksums at the end")
-    parser.add_argument("--bandwidth", type=size, help="bytes per second at most, for example 100m")
-    parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
 
 
 def add_resume(parser: argparse.ArgumentParser) -> None:
@@ -286,11 +284,18 @@ def add_output(parser: Any) -> None:
 
 
 def add_shown(parser: argparse.ArgumentParser) -> None:
-    """Add how a copy shows its progress, and how many connections it makes."""
+    """Add how a copy shows its progress, and how hard it tries."""
     shown = parser.add_mutually_exclusive_group()
     add_output(shown)
     shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     parser.add_argument("--max-workers", type=workers, default=MAX_WORKERS, help="connections, 1 to 8")
+    parser.add_argument("--bandwidth", type=size, help="bytes per second at most, for example 100m")
+    add_retries(parser)
+
+
+def add_retries(parser: argparse.ArgumentParser) -> None:
+    """Add how often a connection is made again."""
+    parser.add_argument("--retries", type=int, default=RETRIES, help="of a lost connection (default %(default)s)")
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:

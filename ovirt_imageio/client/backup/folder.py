@@ -48,7 +48,10 @@ class Folder:
     def locked(self) -> Iterator[None]:
         """Be the only program that writes, in a with block; a new folder is made. Raises what it is that hinders us."""
         with writing(f"write to {self.path}"):
-            self.path.mkdir(exist_ok=True)
+            if not self.path.is_dir():
+                # Whoever may read a disk reads all secrets on it.
+                self.path.mkdir(mode=0o700)
+                flush(self.path.absolute().parent)
             self._check_strangers()
             lock = open(self.path / LOCK, "a")  # noqa: SIM115  (closed below)
         with lock:
@@ -142,6 +145,8 @@ class Folder:
                 flush(place / image_name(disk.id))
             flush(place)
             os.rename(place, self.path / point.name)
+            # The manifest must not be there before what it tells of.
+            flush(self.path)
             added = manifest.with_point(point)
             replace(self.path / MANIFEST, added.to_text())
         return added

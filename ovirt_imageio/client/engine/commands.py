@@ -123,5 +123,7 @@ def copy_arguments(options: argparse.Namespace, transfer: Transfer, progress: Pr
         "secure": not options.insecure,
         "proxy_url": transfer.proxy_url,
         "max_workers": options.max_workers,
+        "bandwidth": options.bandwidth,
+        "retries": options.retries,
         "progress": progress,
     }

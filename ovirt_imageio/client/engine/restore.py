@@ -96,6 +96,8 @@ def upload(
         secure=not options.insecure,
         progress=progress,
         max_workers=options.max_workers,
+        bandwidth=options.bandwidth,
+        retries=options.retries,
         format="qcow2",
         verify=options.verify,
     )

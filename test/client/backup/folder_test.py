@@ -55,6 +55,7 @@ def test_new_folder(folder):
     assert folder.read() is None
     assert folder.leftovers(None) == []
     with folder.locked():
+        assert folder.path.stat().st_mode & 0o777 == 0o700
         assert folder.read() is None
 
 
