@@ -182,9 +182,10 @@ class Store:
         transfer.wait_change(since, seconds, is_over)
         return transfer.info()
 
-    def list(self) -> list[dict[str, Any]]:
-        """Return the state of all tickets, with a prefix in place of each secret id, oldest first."""
-        return [_without_secret(transfer.info()) for transfer in self._snapshot()]
+    def list(self, offset: int = 0, limit: Optional[int] = None) -> list[dict[str, Any]]:
+        """Return the state of all tickets, with a prefix in place of each secret id, oldest first; or of a page."""
+        end = None if limit is None else offset + limit
+        return [_without_secret(transfer.info()) for transfer in self._snapshot()[offset:end]]
 
     def find(self, text: str) -> Found:
         """Return the states, with their ids, of the tickets that text may mean to a person.

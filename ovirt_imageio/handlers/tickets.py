@@ -96,11 +96,16 @@ class TicketList:
         self._store = store
 
     def get(self, request: Request, response: Response) -> None:
-        """Tell the state of all tickets, without their ids; with ?match=TEXT, and their ids, of those that it means."""
+        """Tell the state of all tickets, without their ids, or of `limit` of them after the first `offset`.
+
+        With ?match=TEXT, and their ids, of those that it means.
+        """
         text = request.query.get("match")
         if text == "":
             raise errors.InvalidValue("match", text, "the beginning of an id or transfer id")
-        response.send_json(self._store.list() if text is None else self._store.find(text))
+        offset = parse.natural(request, "offset", default=0)
+        limit: Optional[int] = parse.natural(request, "limit", default=None)
+        response.send_json(self._store.list(offset, limit) if text is None else self._store.find(text))
 
 
 def check(ticket_id: str) -> None:

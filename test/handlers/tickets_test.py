@@ -149,6 +149,21 @@ def test_find(client):
     assert (answer.status, "Invalid match" in answer.text) == (400, True)
 
 
+def test_pages_of_the_list(client):
+    names = [f"t-{number}" for number in range(5)]
+    for name in names:
+        client.put(f"/tickets/{name}", body(uuid=name, transfer_id=name))
+
+    def page(query):
+        return [info["transfer_id"] for info in client.get(f"/tickets?{query}").json]
+
+    assert page("limit=2") == names[:2]
+    assert page("limit=2&offset=3") == names[3:]
+    assert page("offset=4") == names[4:]
+    assert page("limit=2&offset=9") == page("limit=0") == []
+    assert client.get("/tickets?limit=-1").status == 400
+
+
 def test_list(client):
     assert client.get("/tickets").json == []
     client.put(f"/tickets/{UUID}", body(url=ENGINE_URL, transfer_id="t-1"))
