@@ -27,7 +27,7 @@ from ovirt_imageio.origin import answers
 from ovirt_imageio.origin.abilities import Abilities
 from ovirt_imageio.origin.listing import read_extents
 from ovirt_imageio.origin.resource import ImageResource
-from ovirt_imageio.origin.upload import STEP, Body, Refused, Zeroes
+from ovirt_imageio.origin.upload import STEP, CountedBody, Refused, Zeroes
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 
 __all__ = ["Description", "Image"]
@@ -206,7 +206,7 @@ class Image:
         is_chunked: bool = False,
     ) -> int:
         """Send what is in the buffer, and what the source has, with one PUT; return how many bytes."""
-        body = Body(progress)
+        body = CountedBody(progress)
         with body, self.resource.upload(offset, None if is_chunked else length) as upload:
             try:
                 body.send(upload, source, buffer, length)

@@ -96,7 +96,7 @@ class Pipeline:
         peer = self._begin(WRITE)
         with self._refusals(peer):
             peer.send(self._write_head(offset, length))
-            send(Body(peer))
+            send(BodySink(peer))
 
     def zero(self, offset: int, length: int) -> None:
         """Zero a range, with PATCH; for those that cannot, the image has another way."""
@@ -170,7 +170,7 @@ class Pipeline:
             raise peer.lost(e.strerror or str(e)) from e
 
 
-class Body:
+class BodySink:
     """The body of a PUT as a sink."""
 
     def __init__(self, peer: Peer) -> None:

@@ -16,7 +16,7 @@ from ovirt_imageio.origin.connection import Data, Lost, Peer
 from ovirt_imageio.origin.reply import Release, Reply
 from ovirt_imageio.relay.ends import Progress, Source, fill
 
-__all__ = ["STEP", "Body", "Refused", "Upload", "Zeroes"]
+__all__ = ["STEP", "CountedBody", "Refused", "Upload", "Zeroes"]
 
 # Bytes that pass through us: whole TLS records are gathered, and it still fits in the processor's cache.
 STEP = 256 * 1024
@@ -85,7 +85,7 @@ class Upload:
             raise Refused()
 
 
-class Body:
+class CountedBody:
     """Counts a body while it is sent; leaving the context takes back what is not known to be `stored`."""
 
     def __init__(self, progress: Progress) -> None:
@@ -93,7 +93,7 @@ class Body:
         self.stored = 0
         self._progress = progress
 
-    def __enter__(self) -> Body:
+    def __enter__(self) -> CountedBody:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -16,14 +16,14 @@ __all__ = ["Progress", "Sink", "Source", "fill"]
 Progress = Callable[[int], None]
 
 
-class Readable(Protocol):
+class HasReadinto(Protocol):
     """What views can be filled from, as Python's files are."""
 
     def readinto(self, view: memoryview, /) -> int:
         """Read up to len(view) bytes, at least one; return how many, 0 at the end."""
 
 
-class Source(Readable, Protocol):
+class Source(HasReadinto, Protocol):
     """Where bytes come from: the body of a request, a file, a test."""
 
     @property
@@ -48,7 +48,7 @@ class Sink(Protocol):
         """Tell that `count` bytes were put into the socket."""
 
 
-def fill(source: Readable, view: memoryview) -> int:
+def fill(source: HasReadinto, view: memoryview) -> int:
     """Read from the source until view is full or the source ends; return the number of bytes read."""
     done = 0
     while done < len(view):

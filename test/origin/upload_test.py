@@ -12,7 +12,7 @@ from backends.contract import MIB, Bytes, Progress
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio.origin.connection import Lost, Peer
-from ovirt_imageio.origin.upload import STEP, Body, Refused, Upload, Zeroes
+from ovirt_imageio.origin.upload import STEP, CountedBody, Refused, Upload, Zeroes
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -145,8 +145,8 @@ def test_cut(plain):
 # --- What counts ---
 
 
-def send(pair: Pair, source: Bytes, length: int, progress: Progress, *, stored: bool = False) -> Body:
-    body = Body(progress)
+def send(pair: Pair, source: Bytes, length: int, progress: Progress, *, stored: bool = False) -> CountedBody:
+    body = CountedBody(progress)
     with body:
         body.send(pair.upload, source, memoryview(bytearray(b"first")), length)
         if stored:
