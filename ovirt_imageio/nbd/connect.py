@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import socket
 import ssl
 import time
 from collections.abc import Generator
@@ -50,15 +51,8 @@ def connect(
     cut `line` until the connection stands.
     """
     line = line or Lifeline()
-    address = location.address
-    target = address.path if isinstance(address, UnixAddress) else (address.host, address.port)
-    try:
-        sock = connections.connect(target, connect_timeout, line)
-    except TimeoutError as e:
-        raise TimedOut(f"the NBD server did not accept a connection within {connect_timeout:g} seconds") from e
-    except OSError as e:
-        raise Disconnected(f"cannot connect to the NBD server: {e.strerror or e}") from e
     with contextlib.ExitStack() as stack:
+        sock = dial(location, connect_timeout, line)
         stack.callback(sock.close)
         try:
             stream = ServerStream(sock, connect_timeout)
@@ -73,6 +67,18 @@ def connect(
         stream.set_timeout(reply_timeout)
         stack.pop_all()
     return Client(stream, export)
+
+
+def dial(location: Location, timeout: float, line: Lifeline) -> socket.socket:
+    """Return a socket that is connected to the server. Raises errors.ConnectionDead."""
+    address = location.address
+    target = address.path if isinstance(address, UnixAddress) else (address.host, address.port)
+    try:
+        return connections.connect(target, timeout, line)
+    except TimeoutError as e:
+        raise TimedOut(f"the NBD server did not accept a connection within {timeout:g} seconds") from e
+    except OSError as e:
+        raise Disconnected(f"cannot connect to the NBD server: {e.strerror or e}") from e
 
 
 def speak(
