@@ -16,9 +16,10 @@ from typing import NoReturn, Optional
 
 from ovirt_imageio import client
 from ovirt_imageio.client.commands import COMMANDS, SIGNAL_STATUS, tell
-from ovirt_imageio.client.options import PROGRAM, make_parser, parse
+from ovirt_imageio.client.options import PROGRAM, STREAM, make_parser, parse
 from ovirt_imageio.errors import printable
 from ovirt_imageio.terminal import output
+from ovirt_imageio.terminal.arguments import WrongArguments
 
 __all__ = ["main"]
 
@@ -36,10 +37,28 @@ class Terminated(BaseException):
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program; return the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
     output.open_missing()
     output.show_any_text()
+    try:
+        return start(words)
+    except WrongArguments as wrong:
+        if wants_json(words):
+            command = next((word for word in words if word in COMMANDS), None)
+            record = argparse.Namespace(command=command, output="json", filename=STREAM if STREAM in words else None)
+            tell(record, "error", message=printable(wrong.message), status=2)
+        raise
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Do arguments that cannot be parsed ask for records?"""
+    pairs = zip(words, words[1:])
+    return any(pair in (("-o", "json"), ("--output", "json")) for pair in pairs) or "--output=json" in words
+
+
+def start(words: Sequence[str]) -> int:
+    """Parse the arguments, and carry out the command; return the exit status."""
     parser = make_parser(COMMANDS)
-    words = sys.argv[1:] if arguments is None else arguments
     options = parse(parser, words, os.environ, lambda text: output.complain(PROGRAM, text))
     if options.command is None:
         parser.print_help()

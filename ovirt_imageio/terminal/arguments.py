@@ -13,10 +13,18 @@ from typing import Any, NoReturn
 
 from ovirt_imageio import units
 
-__all__ = ["Parser", "duration", "size"]
+__all__ = ["Parser", "WrongArguments", "duration", "size"]
 
 # What argparse says of a word that is not one of those it knows; Python 3.13 no longer quotes these.
 CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)", re.DOTALL)
+
+
+class WrongArguments(SystemExit):
+    """The arguments are wrong, and that was told; ends the program with status 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +43,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and end with status 2."""
-        super().error(message + suggestion(message))
+        message += suggestion(message)
+        try:
+            super().error(message)
+        except SystemExit:
+            raise WrongArguments(message) from None
 
 
 def nearest_option(parser: argparse.ArgumentParser, words: Sequence[str]) -> str:

@@ -53,6 +53,27 @@ def test_looking(image, run):
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "command", "message"),
+    [
+        (["uplod", "-o", "json"], None, "did you mean 'upload'?"),
+        (["upload", "--output=json", "file"], "upload", "the following arguments are required: URL"),
+        (["download", "--output", "json", "--retrys", "1", "u", "f"], "download", "did you mean --retries?"),
+        (["download", "-o", "json", "--verify", "u", "-"], "download", "--verify does not work with a stream"),
+        (["backup", "-o", "json", "--incremental", "u", "f"], "backup", "--incremental and --backing BASE go together"),
+    ],
+)
+def test_wrong_arguments(capsys, words, command, message):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    shown = capsys.readouterr()
+    # A disk that goes to standard output has it for itself.
+    record = json.loads(shown.err.splitlines()[-1] if "-" in words else shown.out)
+    assert (record["type"], record["command"], record["status"]) == ("error", command, 2)
+    assert message in record["message"]
+    assert message in shown.err
+
+
 def test_extents_of_nothing(run):
     with DiskOrigin(b"") as origin:
         status, found = run("extents", origin.url)
