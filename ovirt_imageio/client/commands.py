@@ -254,7 +254,9 @@ def extents(options: argparse.Namespace) -> None:
 def attach(options: argparse.Namespace) -> int:
     """Offer URL to programs here that speak NBD, for the time of COMMAND or until Ctrl-C."""
     command = options.program
-    if command and not any(PLACE in word for word in command):
+    # A place that the user has chosen is known without that.
+    is_known = options.socket or options.listen
+    if command and not is_known and not any(PLACE in word for word in command):
         options.parser.error(f"COMMAND needs {PLACE} where the NBD URI of the disk shall stand")
     remote = Remote(options.url, retries=options.retries, **server_arguments(options))
     address = options.listen or (os.path.abspath(options.socket) if options.socket else None)

@@ -386,6 +386,13 @@ def test_nbd_cannot_run_a_program(capfd, program, status, text):
     assert text in capfd.readouterr().err
 
 
+def test_nbd_at_a_place_that_the_command_knows(tmp_path):
+    path = tmp_path / "sock"
+    program = f"import socket; socket.socket(socket.AF_UNIX).connect({str(path)!r})"
+    with DiskOrigin(DATA) as origin:
+        assert cli.main(["nbd", "--socket", str(path), origin.url, "--", sys.executable, "-c", program]) == 0
+
+
 @pytest.mark.parametrize(
     "arguments,text",
     [

@@ -64,7 +64,7 @@ def plain(folder: Path, daemon: Daemon) -> Iterator[Scene]:
             with Scene(folder, replacements, ctl=["-c", str(etc)], **names) as scene:
                 shutil.copy(daemon.ca_file, scene.folder / "ca.pem")
                 make_image(scene.folder / "disk.qcow2")
-                scene.define(disk=url, url=url)
+                scene.define(disk=url, url=url, other_url=url)
                 yield scene
 
 

@@ -15,7 +15,7 @@ from typing import Any, Optional
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
-__all__ = ["StorageDaemon", "nbdinfo", "nbdkit", "tls_folder", "uri"]
+__all__ = ["Monitor", "StorageDaemon", "nbdinfo", "nbdkit", "tls_folder", "uri"]
 
 # How long a program may take to end by itself.
 PATIENCE = 2
@@ -60,28 +60,23 @@ def tls_folder(client: Optional[certificates.Certificate] = None) -> Iterator[st
         yield name
 
 
-class StorageDaemon:
-    """qemu-storage-daemon: the block layer of a running guest, without the guest.
+class Monitor:
+    """The monitor of a qemu that listens at a path; it may keep us waiting for `timeout` seconds.
 
-    with StorageDaemon(folder) as qsd:
-        qsd.run("blockdev-add", driver="qcow2", ...)
+    with Monitor(path) as monitor:
+        monitor.run("blockdev-add", driver="qcow2", ...)
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, path: str, timeout: float = DEADLINE) -> None:
+        self._path = path
+        self._timeout = timeout
         self._scope = contextlib.ExitStack()
 
-    def __enter__(self) -> StorageDaemon:
+    def __enter__(self) -> Monitor:
         with contextlib.ExitStack() as scope:
-            path = str(self._folder / "qmp")
-            command = ["qemu-storage-daemon", "--chardev", f"socket,id=qmp,path={path},server=on,wait=off"]
-            command += ["--monitor", "chardev=qmp", f"--pidfile={self._folder / 'pid'}"]
-            process = scope.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE))
-            scope.callback(stop, process)
-            wait_for_file(process, self._folder / "pid")
             sock = scope.enter_context(socket.socket(socket.AF_UNIX))
-            sock.settimeout(DEADLINE)
-            sock.connect(path)
+            sock.settimeout(self._timeout)
+            sock.connect(self._path)
             self._stream = scope.enter_context(sock.makefile("rw"))
             self._receive()
             self.run("qmp_capabilities")
@@ -112,6 +107,30 @@ class StorageDaemon:
 
     def _receive(self) -> Any:
         return json.loads(self._stream.readline())
+
+
+class StorageDaemon(Monitor):
+    """qemu-storage-daemon: the block layer of a running guest, without the guest.
+
+    with StorageDaemon(folder) as qsd:
+        qsd.run("blockdev-add", driver="qcow2", ...)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder / "qmp"))
+        self._folder = folder
+
+    def __enter__(self) -> StorageDaemon:
+        with contextlib.ExitStack() as scope:
+            command = ["qemu-storage-daemon", "--chardev", f"socket,id=qmp,path={self._path},server=on,wait=off"]
+            command += ["--monitor", "chardev=qmp", f"--pidfile={self._folder / 'pid'}"]
+            process = scope.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE))
+            scope.callback(stop, process)
+            wait_for_file(process, self._folder / "pid")
+            super().__enter__()
+            scope.push(self._scope.pop_all())
+            self._scope = scope.pop_all()
+        return self
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
