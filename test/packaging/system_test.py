@@ -14,7 +14,7 @@ import pytest
 from tools import source
 
 from ovirt_imageio import config
-from ovirt_imageio.service import activation, cli
+from ovirt_imageio.service import activation, cli, notify
 
 DATA = source.ROOT / "data"
 DEFAULTS = config.Config()
@@ -113,7 +113,7 @@ def test_reload_reaches_a_daemon_that_is_another_user():
 
 
 def test_systemd_waits_longer_than_we_drain():
-    assert int(Unit()["Service"]["TimeoutStopSec"]) > DEFAULTS.daemon.drain_timeout
+    assert int(Unit()["Service"]["TimeoutStopSec"]) > DEFAULTS.daemon.drain_timeout + notify.PATIENTLY
 
 
 @pytest.mark.storage
