@@ -245,7 +245,7 @@ def test_folder(serve, tmp_path):
     img.create(str(images / "b.qcow2"), "qcow2", MiB)
     serving = serve(str(images))
     for name, content in (("a.img", b"a" * 4096), ("b.qcow2", bytes(MiB))):
-        url = serving.find(rf"\n  {name} .*\n    (https:\S+)\n")
+        url = serving.find(rf"\n  {name} .*\n    \S+/view#\S+ .*\n    (https:\S+)\n")
         with urllib.request.urlopen(url, context=serving.tls) as response:
             assert response.read() == content
     assert serving.stop() == 0

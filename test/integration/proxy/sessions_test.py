@@ -104,7 +104,7 @@ def test_every_bad_token(tmp_path):
     """None opens a session, none is an internal error, and no host is asked about any of them."""
     with run_proxy(tmp_path / "proxy", engine=token_test.ENGINE, authority=token_test.AUTHORITY) as proxy:
         with contextlib.closing(Client(proxy)) as client:
-            for name, text in token_test.BAD.items():
+            for name, (text, _) in token_test.BAD.items():
                 if not text.isascii() or "\n" in text or len(text) > 60_000:
                     continue  # These are no headers.
                 client.close()  # A refusal ends the connection.
