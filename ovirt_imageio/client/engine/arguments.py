@@ -47,7 +47,7 @@ def add_backup_vm(parser: argparse.ArgumentParser) -> None:
     add_engine(parser)
     parser.add_argument("--incremental", action="store_true", help="only what changed since the last backup in DIR")
     parser.add_argument(
-        "--full-if-lost", action="store_true", help="make a full backup if the engine has lost the last checkpoint"
+        "--full-if-lost", action="store_true", help="make a full one if there is no checkpoint, or the engine lost it"
     )
     parser.add_argument("--disk", metavar="ID|NAME", action="append", default=[], help="only this disk; repeatable")
     parser.add_argument(

@@ -29,6 +29,7 @@ from ovirt_imageio.client.engine import commands, machines, settings
 from ovirt_imageio.client.engine.backups import Backup, end_backup, has_checkpoint
 from ovirt_imageio.client.engine.connection import Engine, EngineError, held_interrupts, load_sdk
 from ovirt_imageio.client.engine.machines import MachineDisk
+from ovirt_imageio.client.engine.transfers import Transfer
 from ovirt_imageio.client.progress import PartProgress, ProgressCounter
 from ovirt_imageio.errors import InvalidValue
 from ovirt_imageio.qemu import img
@@ -67,8 +68,7 @@ def backup_vm(options: argparse.Namespace, progress: ProgressCounter, now: Calla
     with contextlib.nullcontext() if options.estimate else folder.locked():
         # Before a password is typed.
         manifest = folder.read()
-        if options.incremental and find_since(manifest) is None:
-            raise InvalidValue("folder", options.folder, "a backup with a checkpoint in it: begin with a full one")
+        check_since(manifest, options)
         with Engine(settings.login(options)) as engine:
             job = find_job(engine, manifest, options)
             if options.estimate:
@@ -86,6 +86,13 @@ def backup_vm(options: argparse.Namespace, progress: ProgressCounter, now: Calla
         "checkpoint": point.checkpoint,
         "disks": [describe(disk) for disk in point.disks],
     }
+
+
+def check_since(manifest: Optional[Manifest], options: argparse.Namespace) -> None:
+    """Raise InvalidValue if a backup shall be incremental that has nothing to go on from."""
+    if options.incremental and find_since(manifest) is None and not options.full_if_lost:
+        expected = "a backup with a checkpoint in it: begin with a full one, or use --full-if-lost"
+        raise InvalidValue("folder", options.folder, expected)
 
 
 def find_since(manifest: Optional[Manifest]) -> Optional[Point]:
@@ -179,10 +186,10 @@ def run(
         place = undo.enter_context(folder.partial(name, backup.id))
         backup.wait_ready()
         changed = backup.incremental_disks() if since else set()
+        copier = Copier(engine, backup.id, place, options, progress)
         copies = []
         for number, disk in enumerate(job.disks, 1):
-            phase = f"downloading disk {number} of {len(job.disks)}"
-            copies.append(copy(engine, backup, disk, job.base(disk, changed), place, options, progress, phase))
+            copies.append(copier.copy(disk, job.base(disk, changed), f"disk {number} of {len(job.disks)}"))
         point = Point(name, backup.checkpoint, options.quiesce, tuple(copies))
         progress.phase = "ending backup"
         with held_interrupts():
@@ -202,37 +209,43 @@ def end(backup: Backup, point: Point, folder: Folder) -> None:
         raise EngineError(f"{error}. The copy is complete, as {folder.path / point.name}") from error
 
 
-def copy(
-    engine: Engine,
-    backup: Backup,
-    disk: MachineDisk,
-    base: Optional[str],
-    place: Path,
-    options: argparse.Namespace,
-    progress: ProgressCounter,
-    phase: str,
-) -> DiskCopy:
-    """Copy what a backup shows of a disk, or what changed of it since a point."""
-    path = place / image_name(disk.id)
-    with contextlib.ExitStack() as undo:
-        transfer = commands.start_transfer(engine, disk.id, undo, progress, is_upload=False, backup_id=backup.id)
-        progress.phase = phase
-        arguments = commands.copy_arguments(options, transfer, progress)
-        with transfer.kept_alive():
-            api.download(
-                transfer.url,
-                path,
-                incremental=base is not None,
-                # Seen from the image, so that the folder can be moved.
-                backing_file=f"../{base}/{image_name(disk.id)}" if base else None,
-                backing_format="qcow2",
-                overwrite=False,
-                verify=options.verify,
-                **{**arguments, "progress": PartProgress(progress, disk.size)},
-            )
-        commands.finalize(transfer, undo, progress)
-    size = api.info(path)["virtual-size"]
-    return DiskCopy(disk.id, disk.name, size, disk.format, disk.sparse, base, path.stat().st_size, digest(path))
+@dataclass(frozen=True)
+class Copier:
+    """Copies the disks of a backup, one after the other, to a place."""
+
+    engine: Engine
+    backup_id: str
+    place: Path
+    options: argparse.Namespace
+    progress: ProgressCounter
+
+    def copy(self, disk: MachineDisk, base: Optional[str], name: str) -> DiskCopy:
+        """Copy what the backup shows of a disk, or what changed of it since the point `base`."""
+        path = self.place / image_name(disk.id)
+        with contextlib.ExitStack() as undo:
+            kind: dict[str, Any] = {"is_upload": False, "backup_id": self.backup_id}
+            transfer = commands.start_transfer(self.engine, disk.id, undo, self.progress, **kind)
+            self.progress.phase = f"downloading {name}"
+            with transfer.kept_alive():
+                self._download(transfer, disk, base, path)
+            commands.finalize(transfer, undo, self.progress)
+        self.progress.phase = f"computing the checksum of {name}"
+        size = api.info(path)["virtual-size"]
+        return DiskCopy(disk.id, disk.name, size, disk.format, disk.sparse, base, path.stat().st_size, digest(path))
+
+    def _download(self, transfer: Transfer, disk: MachineDisk, base: Optional[str], path: Path) -> None:
+        arguments = commands.copy_arguments(self.options, transfer, self.progress)
+        api.download(
+            transfer.url,
+            path,
+            incremental=base is not None,
+            # Seen from the image, so that the folder can be moved.
+            backing_file=f"../{base}/{image_name(disk.id)}" if base else None,
+            backing_format="qcow2",
+            overwrite=False,
+            verify=self.options.verify,
+            **{**arguments, "progress": PartProgress(self.progress, disk.size)},
+        )
 
 
 def describe(disk: DiskCopy) -> Record:

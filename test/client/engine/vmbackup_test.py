@@ -140,6 +140,7 @@ def test_without_checkpoint(engine, backup, caplog):
     assert "keeps no checkpoint" in caplog.text
     status, record = backup("--incremental")
     assert (status, record["message"].split(": ")[1]) == (1, "expected a backup with a checkpoint in it")
+    assert backup("--incremental", "--full-if-lost")[1]["mode"] == "full"
 
 
 def test_disks_that_are_no_images(engine, backup):
