@@ -60,6 +60,12 @@ def read_manifest(folder):
     return json.loads((folder / "manifest.json").read_text())
 
 
+def grow(engine, disk):
+    """Let a disk be twice as large."""
+    engine.disks[disk]["size"] = 2 * SIZE
+    subprocess.run(["qemu-img", "resize", "-q", "-f", "qcow2", engine.path(disk), str(2 * SIZE)], check=True)
+
+
 def is_at_rest(engine):
     """Is nothing left in the engine?"""
     transfers = all(item["phases"][0].startswith("finished") for item in engine.transfers.values())
@@ -70,11 +76,13 @@ def test_full_and_incremental(engine, vm, disk, folder, backup, tmp_path):
     sunday = content(engine.path(disk))
     status, full = backup()
     assert (status, full["type"], full["mode"]) == (0, "result", "full")
-    engine.write(disk, "write -P 3 1m 64k", "write -z 2m 64k")
+    grow(engine, disk)
+    engine.write(disk, "write -P 3 1m 64k", "write -z 2m 64k", f"write -P 4 {SIZE} 64k")
     monday = content(engine.path(disk))
     status, more = backup("--incremental", "--verify")
     assert (status, more["mode"], more["disks"][0]["mode"]) == (0, "incremental", "incremental")
     assert more["disks"][0]["bytes"] < full["disks"][0]["bytes"]
+    assert [record["disks"][0]["size"] for record in (full, more)] == [SIZE, 2 * SIZE]
     images = [folder / record["point"] / f"{disk}.qcow2" for record in (full, more)]
     assert [content(path) for path in images] == [sunday, monday]
     assert is_at_rest(engine)
@@ -323,8 +331,7 @@ def test_folder_is_full(engine, disk, vm, login, tmp_path, capsys):
         command = ["backup-vm", *login, "-o", "json", "web", str(folder)]
         assert cli.main(command) == 0
         free = os.statvfs(place).f_bavail * os.statvfs(place).f_frsize
-        engine.disks[disk]["size"] = 2 * SIZE
-        subprocess.run(["qemu-img", "resize", "-q", "-f", "qcow2", engine.path(disk), str(2 * SIZE)], check=True)
+        grow(engine, disk)
         # All but a tenth of it fits.
         engine.write(disk, f"write -P 7 0 {free * 10 // 9 // 65536 * 65536}")
         before = (folder / "manifest.json").read_bytes()
