@@ -2,7 +2,8 @@
 
     file:///var/lib/images/*.raw   https://*.hosts.example:54322/images/*   nbd:unix:/run/vms/**/disk.sock
 
-`*` and `?` stand for anything but a slash, `**` for anything. Nothing is allowed unless a pattern allows it.
+`*` and `?` stand for anything but a slash, `**` for anything. No wildcard reaches from the place of a server into the
+path or the export on it, but for `**` at the end of a pattern. Nothing is allowed unless a pattern allows it.
 
 Pure: opens and resolves nothing. So a name that a name server leads to another host, or a link in an allowed folder
 that leads to a file elsewhere, is not seen here.
@@ -18,7 +19,7 @@ from collections.abc import Iterable
 
 from ovirt_imageio import errors
 from ovirt_imageio.nbd import address
-from ovirt_imageio.origin.url import check_url, without_secrets
+from ovirt_imageio.origin.url import bracketed, check_url, without_secrets
 
 __all__ = ["Allowed", "canonical"]
 
@@ -28,6 +29,9 @@ WILDCARDS = re.compile(r"\*\*|\*|\?")
 MEANING = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Others are not what they seem: what resolves names reads ⓛocalhost, and dots of other scripts, as localhost.
+HOST = re.compile(r"[0-9a-z._-]+|[0-9a-f:.]+(?:%[0-9a-z._-]+)?")
 
 # Other spellings of addresses: 2130706433, 0x7f.1 and 127.1 all mean 127.0.0.1 to many programs.
 NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -53,15 +57,40 @@ class Allowed:
         host = host_of(spelled)
         # A wildcard does not reach what only this host, or this network, should be asked for.
         prefix = spelled[: spelled.index(host) + len(host)] if host and is_special(host.strip("[]")) else ""
-        return any(text.lower().startswith(prefix) and match.fullmatch(spelled) for text, match in self._patterns)
+        place, rest = halves(spelled)
+        return any(
+            text.lower().startswith(prefix) and of_place.fullmatch(place) and of_rest.fullmatch(rest)
+            for text, (of_place, of_rest) in self._patterns
+        )
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Return what matches the URLs that a pattern allows."""
+def compile_pattern(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what matches the two halves of the URLs that a pattern allows."""
     scheme = pattern.partition(":")[0]
     if scheme not in SCHEMES or not pattern[len(scheme) + 1 :].strip("/"):
         expected = f"a pattern that begins with {', '.join(f'{name}:' for name in SCHEMES)} and goes on"
         raise errors.InvalidValue("pattern", pattern, expected)
+    place, rest = halves(pattern)
+    return compile_half(place), compile_half("**" if place.endswith("**") and not rest else rest)
+
+
+def halves(text: str) -> tuple[str, str]:
+    """Return the place of a server and what is on it, of a URL in the one spelling or of a pattern.
+
+    The second half is up to the holder of a key: matched with the first one, it could stand in for a part of that.
+
+    >>> halves("nbd:host:10809:exportname=vda"), halves("https://host/images/x")
+    (('nbd:host:10809', ':exportname=vda'), ('https://host', '/images/x'))
+    """
+    if text.startswith("nbd"):
+        place, mark, export = text.partition(":exportname=")
+        return place, mark + export
+    scheme, mark, rest = text.partition("://")
+    place, slash, path = rest.partition("/")
+    return scheme + mark + place, slash + path
+
+
+def compile_half(pattern: str) -> re.Pattern[str]:
     parts, position = [], 0
     for found in WILDCARDS.finditer(pattern):
         parts += [re.escape(pattern[position : found.start()]), MEANING[found[0]]]
@@ -83,10 +112,13 @@ def canonical(url: str) -> str:
     if scheme.startswith("nbd"):
         return nbd_url(url)
     check_url(url)
-    parts = urllib.parse.urlsplit(url)
-    port = parts.port
+    parts = urllib.parse.urlsplit(bracketed(url))
+    try:
+        port = parts.port
+    except ValueError:
+        raise odd(url) from None
     place = "" if port is None or port == DEFAULT_PORTS[parts.scheme] else f":{port}"
-    host = parts.hostname or ""
+    host = checked_host(url, parts.hostname or "")
     shown = f"[{host}]" if ":" in host else host
     if "%" in parts.path:
         raise odd(url)
@@ -114,9 +146,16 @@ def nbd_url(url: str) -> str:
             raise odd(url)
         plain_path(url, where.path)
     else:
-        where = address.TCPAddress(where.host.lower(), where.port)
+        where = address.TCPAddress(checked_host(url, where.host), where.port)
     text = where.url(location.export)
     return text.replace("nbd:", "nbds:", 1) if location.is_secure else text
+
+
+def checked_host(url: str, host: str) -> str:
+    """Return the host in lower case, if it says which one it is."""
+    if not HOST.fullmatch(host.lower()):
+        raise odd(url)
+    return host.lower()
 
 
 def plain_path(url: str, path: str) -> str:
@@ -144,4 +183,4 @@ def is_special(host: str) -> bool:
 
 
 def odd(url: str) -> errors.InvalidValue:
-    return errors.InvalidValue("url", without_secrets(url), "a URL whose path says where it leads")
+    return errors.InvalidValue("url", without_secrets(url), "a URL that says where it leads")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+from urllib.parse import urlsplit
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ovirt_imageio import errors
+from ovirt_imageio.backends import registry
 from ovirt_imageio.backends.allowed import Allowed, canonical
+from ovirt_imageio.nbd import address
+from ovirt_imageio.origin.url import bracketed
 
 
 def permits(pattern, url):
@@ -28,11 +35,16 @@ def permits(pattern, url):
         ("nbd:unix:/run/*/sock", "nbd+unix:///?socket=/run/vm/sock"),
         ("nbd:unix:/run/sock:exportname=vda", "nbd+unix:///vda?socket=/run/sock"),
         ("nbds:storage:10809:exportname=*", "nbds://STORAGE/vda"),
+        ("nbd:unix:/run/vms/**", "nbd:unix:/run/vms/a/sock:exportname=vda"),
+        ("nbd:[2001:db8::*]:10809", "nbd:[2001:db8::1]:10809"),
         ("https://*.example:54322/images/*", "https://h1.example:54322/images/x"),
         ("https://host/images/*", "https://HOST:443/images/x"),
         ("https://127.0.0.1:54322/images/*", "https://127.0.0.1:54322/images/x"),
         ("https://[::1]:54322/images/*", "https://[::1]:54322/images/x"),
         ("https://10.0.0.*/images/*", "https://10.0.0.7/images/x"),
+        ("https://**", "https://host/images/x"),
+        # An engine writes addresses without brackets.
+        ("https://[2001:db8::1]:54322/images/*", "https://2001:db8::1:54322/images/x"),
     ],
 )
 def test_allowed(pattern, url):
@@ -67,6 +79,11 @@ def test_allowed(pattern, url):
         ("http://**", "http://127.0.0.1/images/x"),
         ("http://127.0.0.*/images/*", "http://127.0.0.1/images/x"),
         ("nbd:*:10809", "nbd:127.0.0.1:10809"),
+        # A path or an export does not stand in for a part of the place.
+        ("https://**.example:54322/images/*", "https://evil.test/x.example:54322/images/x"),
+        ("nbd:*.example:10809", "nbd:evil.test:22:exportname=.example:10809"),
+        ("nbd:unix:/run/vms/*/sock", "nbd:unix:/run/vms/other:exportname=x/sock"),
+        ("nbd:unix:/run/vms/*", "nbd:unix:/run/vms/sock:exportname=vda"),
     ],
 )
 def test_not_allowed(pattern, url):
@@ -95,6 +112,13 @@ def test_not_allowed(pattern, url):
         "https://host/images/../x",
         "https://host/images/%2e%2e/x",
         "https://host/images/x?y",
+        "https://server:port/images/x",
+        "https://host:65536/images/x",
+        "nbd:\u24dbocalhost:10809",
+        "nbd:127\u30020\u30020\u30021:10809",
+        "nbd:\uff11\uff12\uff17.0.0.\uff11:10809",
+        "nbd://\u24dbocalhost",
+        "nbd:[a:exportname=b]:10809",
         "gopher://host/images/x",
         "",
     ],
@@ -120,6 +144,39 @@ def test_what_is_allowed_lies_below(path):
     if is_allowed:
         assert path.count("/") == 1
         assert path[1:] not in ("", ".", "..")
+
+
+PARTS = ["nbd", "nbds", "+unix", "https", "http", "file", ":", "//", "/", "unix:", "a", ".example", "evil.test"]
+PARTS += ["10809", "/vms/", "sock", ":exportname=", "?socket=/vms/", "?", "#", "@", "[", "]", "%2f", "..", "::1", "\n"]
+PATTERNS = "file:///vms/* nbd:*.example:10809:exportname=* nbds:*.example:10809 nbd:unix:/vms/*/sock:exportname=**"
+PATTERNS += " https://*.example:10809/a/* http://**.example/a/**"
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=10).map("".join))
+@example("nbd:evil.test:10809:exportname=.example:10809")
+@example("nbd:unix:/vms/evil.test:exportname=/sock")
+@example("http://evil.test/.example/a/")
+def test_what_is_allowed_is_what_is_opened(url):
+    """The backends read URLs with parsers of their own: what they would open lies where a pattern leads."""
+    try:
+        if not permits(PATTERNS, url):
+            return
+    except errors.InvalidValue:
+        return
+    registry.check_url(url)
+    if url.startswith("file:"):
+        path = urlsplit(url).path
+        assert os.path.dirname(path) == "/vms"
+        assert os.path.normpath(path) == path
+    elif url.startswith("nbd"):
+        where = address.parse(url).address
+        if isinstance(where, address.UnixAddress):
+            assert re.fullmatch("/vms/[^/]+/sock", where.path)
+        else:
+            assert where.host.lower().endswith(".example")
+            assert where.port == 10809
+    else:
+        assert (urlsplit(bracketed(url)).hostname or "").endswith(".example")
 
 
 def test_one_spelling():
