@@ -100,15 +100,18 @@ def go_on(listeners: Listeners, keeper: Keeper) -> None:
         try:
             listeners.resume(document)
         except errors.InvalidValue as error:
-            log.error("All tickets of before the restart are forgotten: %s", error)
+            # Not the value: it may hold an id.
+            log.error("All tickets of before the restart are forgotten: %s is not %s", error.name, error.expected)
 
 
 def leave(listeners: Listeners, keeper: Keeper) -> None:
-    """Leave the tickets to the next process; if the service is not restarted, they are gone."""
+    """Leave the tickets to the next process; if the service is not restarted, they are gone.
+
+    Also when there are none: what was revoked stays so.
+    """
     document = listeners.record()
-    count = len(document["tickets"])
-    if count and keeper.hand_over(document):
-        log.info("Left tickets=%d for a restart", count)
+    if keeper.hand_over(document):
+        log.info("Left tickets=%d for a restart", len(document["tickets"]))
 
 
 def serve(listeners: Listeners, signals: Signals, notifier: Notifier, reload: Callable[[], Config]) -> None:

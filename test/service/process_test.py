@@ -199,3 +199,56 @@ def test_bad_ticket_file(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(errors.InvalidValue, match=r"Invalid ticket file .*: expected (JSON|a file that can be read)"):
         process.read_ticket(str(path))
+
+
+class Keeper:
+    """A manager that keeps one document."""
+
+    def __init__(self, document=None):
+        self.document = document
+
+    def take_tickets(self):
+        return self.document
+
+    def hand_over(self, document):
+        self.document = document
+        return True
+
+
+class Restarted(Listeners):
+    """Listeners of which nobody has added a ticket."""
+
+    def __init__(self):
+        super().__init__()
+        self.document = {"tickets": [], "signed": {"denied": {"backup-42": 1}}}
+
+    def record(self):
+        return self.document
+
+    def resume(self, document):
+        self.calls.append(document)
+
+
+def test_what_was_revoked_is_handed_over_without_a_ticket(caplog):
+    caplog.set_level(logging.INFO)
+    keeper, listeners = Keeper(), Restarted()
+    process.leave(listeners, keeper)
+    assert "Left tickets=0 for a restart" in caplog.text
+    process.go_on(listeners, keeper)
+    assert listeners.calls == [listeners.document]
+
+
+def test_nothing_was_handed_over():
+    listeners = Restarted()
+    process.go_on(listeners, Keeper())
+    assert listeners.calls == []
+
+
+def test_what_was_handed_over_is_not_what_it_should_be(caplog):
+    class Refusing(Restarted):
+        def resume(self, document):
+            raise errors.InvalidTicket("ticket_id", "f00dfeed", "a string")
+
+    process.go_on(Refusing(), Keeper({}))
+    assert "All tickets of before the restart are forgotten: ticket_id is not a string" in caplog.text
+    assert "f00dfeed" not in caplog.text
