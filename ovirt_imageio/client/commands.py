@@ -56,7 +56,7 @@ def tell(options: argparse.Namespace, kind: str, **fields: Any) -> None:
     """Tell what came of a command: programs get a record, people the lines that it deserves."""
     fields = {"command": options.command, **fields}
     if getattr(options, "output", "text") == "json":
-        # Who reads no longer does not mind.
+        # A reader that left misses nothing.
         with contextlib.suppress(OSError):
             stream = record_stream(options)
             stream.write(records.to_line(kind, fields))
@@ -72,7 +72,9 @@ def tell_copy(options: argparse.Namespace, progress: ProgressCounter, **fields: 
     way = dataclasses.asdict(route) if route else dict.fromkeys(("connection", "protocol", "proxy", "mode"))
     done = {"transferred": progress.done, "elapsed": round(progress.elapsed, 3)}
     if isinstance(progress, meter.Bar) and route:
-        print(route, file=sys.stderr)
+        # The terminal may be gone.
+        with contextlib.suppress(OSError):
+            print(route, file=sys.stderr)
     tell(options, "result", **done, **{**way, **fields})
 
 

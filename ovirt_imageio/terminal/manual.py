@@ -19,7 +19,7 @@ TITLE = re.compile(r"^([a-z][a-z ]*):$", re.MULTILINE)
 def manual(program: Command, section: int, version: str, related: tuple[str, ...] = ()) -> str:
     """Return the page, in the language of man(7)."""
     lines = [f'.TH {program.name.upper()} {section} "" "ovirt-imageio {version}" ""']
-    lines += [".SH NAME", f"{escaped(program.name)} \\- {escaped(program.about.split('. ')[0].rstrip('.').lower())}"]
+    lines += [".SH NAME", f"{escaped(program.name)} \\- {escaped(summary(program.about))}"]
     lines += [".SH SYNOPSIS", *usage(program), ".SH DESCRIPTION", escaped(program.about)]
     lines += [".SH OPTIONS", *options(program)]
     known = sections(program.epilog)
@@ -34,6 +34,12 @@ def manual(program: Command, section: int, version: str, related: tuple[str, ...
             ", ".join(f"\\fB{escaped(name)}\\fR({number})" for name, number in map(split, related)),
         ]
     return "\n".join(lines) + "\n"
+
+
+def summary(about: str) -> str:
+    """Return the first sentence, as it stands behind a name."""
+    sentence = about.split(". ")[0].rstrip(".")
+    return sentence[:1].lower() + sentence[1:]
 
 
 def split(page: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from tools import source
 
 from ovirt_imageio.client import commands, options
-from ovirt_imageio.terminal.manual import escaped, manual, sections
+from ovirt_imageio.terminal.manual import escaped, manual, sections, summary
 from ovirt_imageio.terminal.tree import describe
 
 PAGES = ("man1/ovirt-img.1", "man8/ovirt-imageio.8", "man8/ovirt-imageioctl.8")
@@ -49,6 +49,14 @@ def test_everything_is_in_it():
     assert text.count("OVIRT_IMG_FINGERPRINT ") == 1
     assert text.count("configuration file") >= 1
     assert "\\fBovirt-imageio\\fR(8)" in text
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [("Move disks over HTTPS. And more.", "move disks over HTTPS"), ("Do it.", "do it"), ("", "")],
+)
+def test_summary(about, expected):
+    assert summary(about) == expected
 
 
 def test_sections():
