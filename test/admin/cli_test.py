@@ -327,6 +327,8 @@ def test_mistyped_command(ctl):
     code, _, error = ctl("del-tiket")
     assert code == 2
     assert error.endswith("did you mean 'del-ticket'?\n")
+    code, _, error = ctl("list", "--jsn")
+    assert (code, error.splitlines()[-1].rpartition("; ")[2]) == (2, "did you mean --json?")
 
 
 def test_list_tells_the_last_error(tmp_path, ctl):

@@ -43,6 +43,16 @@ def test_wrong_arguments(capsys, arguments):
     assert "usage: ovirt-imageio" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [(["--chek-config"], "--check-config"), (["serve", "a.img", "--red-only"], "--read-only")],
+)
+def test_mistyped_option(capsys, words, near):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert capsys.readouterr().err.endswith(f"; did you mean {near}?\n")
+
+
 def test_show_config(capsys, conf_dir):
     status, out, err = outcome(capsys, "-c", conf_dir, "--show-config")
     assert (status, err) == (0, "")
