@@ -127,16 +127,20 @@ def find_mutants(source: str) -> Iterator[Mutant]:
     """Yield all mutants of a module."""
     tree = ast.parse(source)
     lines = source.splitlines()
-    original = marshal.dumps(compile(tree, "", "exec"))
-    for path, node in walk(tree, ()):
-        for change, replacement in changes(node):
-            mutated = copy.deepcopy(tree)
-            put(mutated, path, replacement)
-            ast.fix_missing_locations(mutated)
-            # What the compiler makes the same of is the same: 1 << 0, and 1 >> 0.
-            if marshal.dumps(compile(mutated, "", "exec")) != original:
-                line: int = getattr(node, "lineno", 0)
-                yield Mutant(line, lines[line - 1].strip(), change, mutated)
+    for index, statement in enumerate(tree.body):
+        # Copying and compiling all of the module for each mutant would take most of the time.
+        part = ast.Module([statement], [])
+        original = marshal.dumps(compile(part, "", "exec"))
+        for path, node in walk(part, ()):
+            for change, replacement in changes(node):
+                mutated = copy.deepcopy(part)
+                put(mutated, path, replacement)
+                ast.fix_missing_locations(mutated)
+                # What the compiler makes the same of is the same: 1 << 0, and 1 >> 0.
+                if marshal.dumps(compile(mutated, "", "exec")) != original:
+                    line: int = getattr(node, "lineno", 0)
+                    whole = ast.Module([*tree.body[:index], *mutated.body, *tree.body[index + 1 :]], [])
+                    yield Mutant(line, lines[line - 1].strip(), change, whole)
 
 
 def walk(node: ast.AST, path: tuple[Place, ...]) -> Iterator[tuple[tuple[Place, ...], ast.AST]]:
