@@ -59,11 +59,11 @@ class Tickets:
     def delete(self, request: Request, response: Response, ticket_id: str) -> None:
         """Remove the ticket; without an id, all of them. A signed one is refused from then on."""
         if self._signed is not None:
-            stored = self._stored(ticket_id)
             # First: a client that asks again must not bring it back. What is no ticket here may come yet.
-            if not self._signed.revoke(ticket_id) and ticket_id and not self._has(ticket_id):
-                self._signed.deny(ticket_id)
-            self._remove(stored)
+            revoked = self._signed.revoke(ticket_id)
+            if not revoked and ticket_id and not self._has(ticket_id):
+                revoked = self._signed.deny(ticket_id)
+            self._remove(revoked[0] if ticket_id and revoked else ticket_id)
         else:
             self._remove(ticket_id)
         response.send(204)

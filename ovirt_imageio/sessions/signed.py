@@ -131,7 +131,7 @@ class Verifier:
         audience = payload.get("aud")
         if self._audience not in (audience if isinstance(audience, list) else [audience]):
             jws.refuse("it is for somebody else (aud)")
-        expires = time_of(payload, "exp") + self._skew
+        expires = min(time_of(payload, "exp") + self._skew, LAST_SECOND)
         not_before = time_of(payload, "nbf") - self._skew if "nbf" in payload else 0
         document = {name: value for name, value in payload.items() if name not in REGISTERED}
         self._check_url(document.get("url"))
@@ -179,8 +179,9 @@ class SignedTickets:
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
-        # Until when a jti is revoked.
+        # Until when a jti is revoked, and the ticket in the store that it had, which may take a while to end.
         self._denied: dict[str, float] = {}
+        self._revoked: dict[str, str] = {}
 
     def resolve(self, jti: str, token: str) -> str:
         """Return the id of the ticket in the store that a request for jti may use.
@@ -199,56 +200,57 @@ class SignedTickets:
         if self._is_denied(jti):
             self._end(jti)
             raise errors.NoSuchTicket()
+        if not self._is_known(jti, now):
+            self.purge()
         with self._lock:
-            if self._denied.get(jti, 0) > now:
-                raise errors.NoSuchTicket()
-            entry = self._entries.get(jti)
-        if entry is None:
-            return self._install(claims, now)
-        if entry.fingerprint != claims.fingerprint:
-            jws.refuse("another ticket with its jti is in use")
-        if claims.expires > entry.expires:
-            entry = self._renew(claims, entry, now)
-        self._keep_ticket(entry, claims, now)
-        return entry.ticket_id
+            # In one step: another thread may revoke it, or let it expire, or be the first one to show it, too.
+            return self._admit(claims, now)
 
-    def revoke(self, name: str) -> bool:
+    def revoke(self, name: str) -> list[str]:
         """Refuse a jti from now on, or that of a ticket in the store; without a name, all that are in use.
 
-        Returns whether there was one. It does not cut what runs: that is up to the store.
+        Returns the ids in the store; that of a jti which was revoked before, too. It does not cut what runs: that is
+        up to the store.
         """
         with self._lock:
-            found = [jti for jti, entry in self._entries.items() if name in ("", jti, entry.ticket_id)]
-            for jti in found:
-                self._denied[jti] = self._entries.pop(jti).expires
-        for jti in found:
+            jtis = [jti for jti, entry in self._entries.items() if name in ("", jti, entry.ticket_id)]
+            found = [self._revoke(jti) for jti in jtis]
+            if not found and name in self._revoked:
+                found = [self._revoked[name]]
+        for jti in jtis:
             log.info("REVOKE signed transfer=%s", name_of(jti))
-        return bool(found)
+        return found
 
-    def deny(self, jti: str) -> None:
-        """Refuse a jti whose token may come yet. Raises errors.BackendUnavailable if too many are denied."""
+    def deny(self, jti: str) -> list[str]:
+        """Refuse a jti whose token may come yet; return the id in the store if it came meanwhile.
+
+        Raises errors.BackendUnavailable if too many are denied.
+        """
         self.purge()
         with self._lock:
+            if jti in self._entries:
+                return [self._revoke(jti)]
             if len(self._denied) >= DENIALS_LIMIT:
                 raise errors.BackendUnavailable(
                     "deny a signed ticket", "too many are denied; use [signed_tickets] deny_file"
                 )
             self._denied[jti] = self._clock() + DENIAL_SECONDS
+            return []
 
     def ticket_of(self, jti: str) -> Optional[str]:
-        """Return the id in the store of a ticket that was installed, None if there is none."""
+        """Return the id in the store of a ticket that was installed, also a revoked one; None if there is none."""
         with self._lock:
             entry = self._entries.get(jti)
-        return None if entry is None else entry.ticket_id
+            return self._revoked.get(jti) if entry is None else entry.ticket_id
 
     def purge(self) -> None:
         """Forget what expired."""
         now = self._clock()
         with self._lock:
-            expired = [jti for jti, entry in self._entries.items() if entry.expires <= now]
-            gone = [self._entries.pop(jti) for jti in expired]
+            gone = [self._entries.pop(jti) for jti in [jti for jti in self._entries if not self._lives(jti, now)]]
             for jti in [jti for jti, until in self._denied.items() if until <= now]:
                 del self._denied[jti]
+                self._revoked.pop(jti, None)
         for entry in gone:
             with contextlib.suppress(errors.NotFound):
                 if not self._store.info(entry.ticket_id)["active"]:
@@ -281,31 +283,53 @@ class SignedTickets:
 
     def _end(self, jti: str) -> None:
         """Cut what runs on a ticket that somebody else revoked."""
-        ticket_id = self.ticket_of(jti)
-        self.revoke(jti)
-        if ticket_id is not None:
-            with contextlib.suppress(errors.NotFound):
-                self._store.remove(ticket_id, 0)
+        for ticket_id in self.revoke(jti):
+            self._store.remove(ticket_id, 0)
 
-    def _install(self, claims: Claims, now: float) -> str:
-        self.purge()
-        if len(self) >= TICKETS_LIMIT:
-            raise errors.BackendUnavailable("use a signed ticket", "too many are in use")
-        entry = Entry(str(uuid.uuid4()), claims.expires, claims.fingerprint)
-        document = make_document(claims, entry.ticket_id, now)
+    def _is_known(self, jti: str, now: float) -> bool:
         with self._lock:
-            other = self._entries.get(claims.jti)
-            if other is not None:
-                return other.ticket_id  # Two requests came at once.
-            self._store.add(document)
-            self._entries[claims.jti] = entry
-        log.info("INSTALL signed transfer=%s", name_of(claims.jti))
+            return jti in self._entries and self._lives(jti, now)
+
+    def _lives(self, jti: str, now: float) -> bool:
+        assert self._lock.locked()
+        return self._entries[jti].expires > now
+
+    def _revoke(self, jti: str) -> str:
+        """Refuse a jti that is in use; return the id of its ticket in the store."""
+        assert self._lock.locked()
+        entry = self._entries.pop(jti)
+        self._denied[jti], self._revoked[jti] = entry.expires, entry.ticket_id
         return entry.ticket_id
 
+    def _admit(self, claims: Claims, now: float) -> str:
+        assert self._lock.locked()
+        jti = claims.jti
+        denied_until = self._denied.get(jti, 0)
+        if denied_until > now:
+            # A newer token than the one that was revoked is refused to its end, too.
+            self._denied[jti] = max(denied_until, claims.expires)
+            raise errors.NoSuchTicket()
+        entry = self._entries.get(jti)
+        if entry is None or not self._lives(jti, now):
+            entry = self._install(claims, now)
+        elif entry.fingerprint != claims.fingerprint:
+            jws.refuse("another ticket with its jti is in use")
+        elif entry.expires < claims.expires:
+            entry = self._renew(claims, entry, now)
+        self._keep_ticket(entry, claims, now)
+        return entry.ticket_id
+
+    def _install(self, claims: Claims, now: float) -> Entry:
+        if len(self._entries) >= TICKETS_LIMIT:
+            raise errors.BackendUnavailable("use a signed ticket", "too many are in use")
+        entry = Entry(str(uuid.uuid4()), claims.expires, claims.fingerprint)
+        self._store.add(make_document(claims, entry.ticket_id, now))
+        self._entries[claims.jti] = entry
+        log.info("INSTALL signed transfer=%s", name_of(claims.jti))
+        return entry
+
     def _renew(self, claims: Claims, entry: Entry, now: float) -> Entry:
-        renewed = dataclasses.replace(entry, expires=claims.expires)
-        with self._lock:
-            self._entries[claims.jti] = renewed
+        renewed = self._entries[claims.jti] = dataclasses.replace(entry, expires=claims.expires)
         with contextlib.suppress(errors.NotFound):
             self._store.extend(entry.ticket_id, lifetimes(claims, now))
         log.info("RENEW signed transfer=%s", name_of(claims.jti))

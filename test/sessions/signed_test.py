@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from fakes.clock import FakeClock
 from fakes.signing import key_pair
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
@@ -201,7 +203,111 @@ def test_a_token_of_the_same_jti_for_something_else(house):
         house.tickets.resolve("backup-1", token(ops=["read", "write"], exp=NOW + 2000))
 
 
+def test_a_ticket_that_ended_leaves_its_jti_to_another_one(house):
+    house.tickets.resolve("backup-1", token())
+    house.wait(600)
+    assert house.can_use(shown=token(ops=["read", "write"], exp=NOW + 2000))
+
+
+@pytest.mark.parametrize("exp", [signed.LAST_SECOND, signed.LAST_SECOND - 5])
+def test_a_token_without_an_end_does_no_harm_to_others(exp):
+    """Somebody signs for 8000 years: after a restart all tickets are there."""
+    house = House(skew=30)
+    house.tickets.resolve("long", token("long", exp=exp))
+    house.tickets.resolve("backup-1", token())
+    other = house.make()
+    other.resume(json.loads(json.dumps(house.tickets.record())))
+    assert len(other) == 2
+
+
+class Interrupted(House):
+    """Lets something else happen in the middle of resolve(): when it reads the clock for the second time."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.meanwhile = lambda: None
+        self.tickets = SignedTickets(self.store, self.verify, clock=self.now)
+
+    def now(self):
+        self.calls += 1
+        if self.calls == 2:
+            self.meanwhile()
+        return self.wall()
+
+
+def test_two_tokens_of_one_jti_at_once():
+    """One of them is refused: it must not get the disk of the other one."""
+    house = Interrupted()
+    house.meanwhile = lambda: house.tickets.resolve("backup-1", token(url="file:///images/b.raw"))
+    with pytest.raises(errors.NotAuthenticated, match="another ticket with its jti"):
+        house.tickets.resolve("backup-1", token())
+
+
+def test_one_token_twice_at_once():
+    house = Interrupted()
+    found = []
+    house.meanwhile = lambda: found.append(house.tickets.resolve("backup-1", token()))
+    assert house.tickets.resolve("backup-1", token()) == found[0]
+    assert len(house.store.list()) == 1
+
+
 # --- Revocation ---
+
+
+def test_revoked_while_it_is_shown_for_the_first_time():
+    house = Interrupted()
+    house.meanwhile = lambda: house.tickets.deny("backup-1")
+    assert not house.can_use()
+    assert house.store.list() == []
+
+
+def test_revoked_while_it_is_used():
+    """Whatever the order: nothing brings the ticket back into the store."""
+    for _ in range(15):
+        house = House()
+        house.tickets.resolve("backup-1", token())
+
+        def use(house=house):
+            while house.can_use():
+                pass
+
+        threads = [threading.Thread(target=use) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for ticket_id in house.tickets.revoke("backup-1"):
+            house.store.remove(ticket_id, 0)
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert house.store.list() == []
+
+
+def test_the_ticket_of_a_jti_that_was_revoked(house):
+    """Its removal is tried again while something runs on it."""
+    ticket_id = house.tickets.resolve("backup-1", token())
+    assert house.tickets.revoke("backup-1") == [ticket_id]
+    assert house.tickets.revoke("backup-1") == [ticket_id]
+    assert house.tickets.ticket_of("backup-1") == ticket_id
+    house.wait(600)
+    house.tickets.purge()
+    assert house.tickets.ticket_of("backup-1") is None
+
+
+def test_denied_when_its_token_came_just_now(house):
+    ticket_id = house.tickets.resolve("backup-1", token())
+    assert house.tickets.deny("backup-1") == [ticket_id]
+    assert not house.can_use()
+
+
+def test_a_newer_token_of_a_jti_that_was_revoked(house):
+    """What was shown once is refused to its end."""
+    house.tickets.resolve("backup-1", token())
+    house.tickets.revoke("backup-1")
+    newer = token(exp=NOW + 2000)
+    assert not house.can_use(shown=newer)
+    house.wait(1999)
+    house.tickets.purge()
+    assert not house.can_use(shown=newer)
 
 
 def test_revoked(house):
