@@ -72,6 +72,10 @@ vm: COMMIT = $(or $(shell git stash create),HEAD)
 vm: system-vm $(VENV)/ready deb  ## run the tests of test/machine in a guest with systemd; T=restart: some, T=shell: look around
 	@$(BIN)/python test/tools/vm/run.py $(T)
 
+.PHONY: scale
+scale: system-check system-scale $(VENV)/ready  ## kill daemons that serve a Ceph cluster behind HAProxy, while transfers run
+	$(BIN)/python test/tools/scale.py
+
 .PHONY: format
 format: $(VENV)/ready  ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format
@@ -172,7 +176,7 @@ generated-files: $(VENV)/programs $(DEVELOPMENT)/ready  ## make what it takes to
 
 ## What the others need
 
-SYSTEMS := $(addprefix system-,run develop check bench rpm deb fresh vm image)
+SYSTEMS := $(addprefix system-,run develop check soak scale bench rpm deb fresh vm image)
 
 .PHONY: has-engine-prefix $(SYSTEMS)
 has-engine-prefix:
