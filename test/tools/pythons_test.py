@@ -65,7 +65,7 @@ def test_parts_are_the_whole_suite():
     """What one part names, the other one ignores; a folder that is named is there."""
     assert pythons.PARTS["rooms"] == tuple(f"--ignore={folder}" for folder in pythons.PARTS["programs"])
     assert all((ROOT / folder).is_dir() for folder in pythons.PROGRAMS)
-    assert all((ROOT / "test" / path).exists() for path in pythons.ONCE)
+    assert all((ROOT / "test" / path).exists() for path in (*pythons.ONCE, *pythons.ALIKE))
 
 
 def test_two_cases_of_each_test():
