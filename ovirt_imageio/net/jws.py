@@ -61,11 +61,12 @@ class PrivateKey:
     """A private key, PEM, without a password. Raises errors.InvalidValue if it cannot be used."""
 
     def __init__(self, pem: bytes) -> None:
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
             self._key: Any = load_pem_private_key(pem, None)
-        except (ValueError, TypeError) as e:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as e:
             raise errors.InvalidValue("private key", "(not shown)", "PEM, without a password") from e
         self.algorithm = algorithm_of(self._key.public_key())
 
@@ -131,13 +132,14 @@ def parsed(data: bytes, part: str) -> dict[str, Any]:
 def load_public(pem: bytes) -> Any:
     """Return the public key in PEM."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         if b"-----BEGIN CERTIFICATE-----" in pem:
             return x509.load_pem_x509_certificate(pem).public_key()
         return load_pem_public_key(pem)
-    except ValueError as e:
+    except (ValueError, UnsupportedAlgorithm) as e:
         raise errors.InvalidValue("public key", "(not shown)", "a public key or a certificate, PEM") from e
 
 

@@ -67,13 +67,13 @@ class ServerContext:
         self.reload()
         return True
 
-    def _look(self) -> list[Optional[tuple[int, int]]]:
+    def _look(self) -> list[Optional[tuple[int, int, int]]]:
         """Return what tells whether a file was changed, or replaced; None for one that is not there."""
-        found: list[Optional[tuple[int, int]]] = []
+        found: list[Optional[tuple[int, int, int]]] = []
         for path in (self._cert_file, self._key_file):
             try:
                 status = os.stat(path)
-                found.append((status.st_mtime_ns, status.st_ino))
+                found.append((status.st_mtime_ns, status.st_ino, status.st_size))
             except OSError:
                 found.append(None)
         return found
@@ -182,6 +182,9 @@ def load_certificate(context: ssl.SSLContext, cert_file: str, key_file: str, sec
         why = (error.reason or str(error)).replace("_", " ").lower()
         expected = f"a certificate and key that OpenSSL accepts: {why}"
         raise errors.ConfigError("cert_file", cert_file, expected, section) from None
+    except OSError as error:
+        # Taken away, for it is being replaced, since it was checked.
+        raise unreadable("cert_file", cert_file, section, error) from None
 
 
 def check_file(name: str, path: str, section: str) -> None:
@@ -190,8 +193,12 @@ def check_file(name: str, path: str, section: str) -> None:
         with open(path, "rb"):
             pass
     except OSError as error:
-        expected = f"a file that we can read: {os.strerror(error.errno or 0).lower()}"
-        raise errors.ConfigError(name, path, expected, section) from None
+        raise unreadable(name, path, section, error) from None
+
+
+def unreadable(name: str, path: str, section: str, error: OSError) -> errors.ConfigError:
+    expected = f"a file that we can read: {os.strerror(error.errno or 0).lower()}"
+    return errors.ConfigError(name, path, expected, section)
 
 
 def is_pem(path: str, kind: bytes) -> bool:

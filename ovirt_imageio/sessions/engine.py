@@ -16,8 +16,9 @@ __all__ = ["Engine", "Stamp", "stamp_of"]
 
 log = logging.getLogger("sessions")
 
-# What tells that a file was changed: its time and its inode, for it may be replaced within one tick of the clock.
-Stamp = tuple[int, int]
+# What tells that a file was changed: its time, its inode and its size, for within one tick of the clock it may be
+# replaced, or be emptied, read by us, and filled.
+Stamp = tuple[int, int, int]
 
 
 class Engine:
@@ -73,4 +74,4 @@ def read(name: str, path: str) -> bytes:
 def stamp_of(path: str) -> Stamp:
     """Return what tells whether a file was changed."""
     found = os.stat(path)
-    return found.st_mtime_ns, found.st_ino
+    return found.st_mtime_ns, found.st_ino, found.st_size

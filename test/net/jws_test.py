@@ -146,8 +146,15 @@ def test_payloads_that_are_no_object():
         refuses(Key(public), PyJWS().encode(payload, key, algorithm="EdDSA"), "payload is not")
 
 
+# Of prime239v1, a curve that the library does not know.
+STRANGE = b"""-----BEGIN PUBLIC KEY-----
+MFUwEwYHKoZIzj0CAQYIKoZIzj0DAQQDPgAEMecl2Pqds99ia+XnXDooptjMLEFTd2cb0HF87ZyPINrujHu9Jg3FaWDgfzd+6jhYGG6uDgnVuB6IBI+E
+-----END PUBLIC KEY-----
+"""
+
+
 def test_keys_that_cannot_be_used():
-    for pem in (b"", b"x", key_pair("ed25519")[0]):
+    for pem in (b"", b"x", key_pair("ed25519")[0], STRANGE):
         with pytest.raises(errors.InvalidValue):
             Key(pem)
     for pem in (b"", key_pair("ed25519")[1]):

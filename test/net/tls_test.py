@@ -228,6 +228,13 @@ def test_damaged_certificate(made, tmp_path):
     assert refused(lambda: tls.ServerContext(str(damaged), made.key_file))[0] == "cert_file"
 
 
+def test_a_certificate_that_is_taken_away_while_it_is_loaded(made, tmp_path, monkeypatch):
+    """The daemon looks for a new one by itself: that must not end it."""
+    monkeypatch.setattr(tls, "check_file", lambda name, path, section: None)
+    gone = str(tmp_path / "gone.pem")
+    assert refused(lambda: tls.ServerContext(gone, made.key_file))[0] == "cert_file"
+
+
 def test_key_with_password(made, tmp_path):
     # No password is asked for.
     locked = str(tmp_path / "locked.key")

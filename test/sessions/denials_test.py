@@ -27,6 +27,17 @@ def test_changes(tmp_path):
     assert denied("x")
 
 
+def test_changes_within_one_tick_of_the_clock(tmp_path):
+    """An editor empties the file; we read it; the editor writes it."""
+    path = tmp_path / "denied"
+    path.touch()
+    os.utime(path, ns=(0, 0))
+    denied = DenyFile(str(path))
+    path.write_text("x\n")
+    os.utime(path, ns=(0, 0))
+    assert denied("x")
+
+
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"\xff\n")])
 def test_a_file_that_cannot_be_read_any_more(tmp_path, damage, caplog):
     path = tmp_path / "denied"
