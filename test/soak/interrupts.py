@@ -39,6 +39,8 @@ COMMANDS = {
     "download": ["download", "URL", "copy.qcow2"],
     "download raw": ["download", "-f", "raw", "URL", "copy.raw"],
     "download to a pipe": ["download", "URL", "-"],
+    "backup": ["backup", "URL", "copy.qcow2"],
+    "verify": ["verify", "image.qcow2", "URL"],
     "upload": ["upload", "image.qcow2", "URL"],
     "upload from a pipe": ["upload", "-", "URL"],
     "checksum": ["checksum", "image.qcow2"],
