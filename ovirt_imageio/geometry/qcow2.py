@@ -58,9 +58,10 @@ Part = Union[bytes, DiskRange]
 class Qcow2Layout:
     """Where the data of a disk of `size` bytes lies in an image of it.
 
-    `extents` come in order. A cluster in which something is data is in the image; the others read as zeroes.
+    Extents come in order, all at once or in batches: only clusters are kept of them, however many there are. A cluster
+    in which something is data is in the image; the others read as zeroes.
 
-    Threads: any number at once.
+    Threads: any number at once, once all extents are added.
 
     >>> from ovirt_imageio.geometry.extent import ZeroExtent
     >>> layout = Qcow2Layout(2**30, [ZeroExtent(2**20, 4096, False, False)])
@@ -68,7 +69,7 @@ class Qcow2Layout:
     (6, [DiskRange(offset=1048576, length=65536)])
     """
 
-    def __init__(self, size: int, extents: Iterable[Extent]) -> None:
+    def __init__(self, size: int, extents: Iterable[Extent] = ()) -> None:
         assert 0 <= size <= MAX_DISK, size
         self._size = size
         # Parallel arrays of runs of clusters with data: the first one, and how many there are in the runs before.
@@ -76,9 +77,15 @@ class Qcow2Layout:
         self._before = array("q")
         # The L2 tables that exist, by what part of the disk they map.
         self._tables = array("q")
-        self._data_count = self._add_runs(extents)
-
+        self._data_count = 0
+        # The cluster of the disk behind the last run.
+        self._end = 0
         self._l1_entries = -(-size // (CLUSTER * ENTRIES))
+        self.add(extents)
+
+    def add(self, extents: Iterable[Extent]) -> None:
+        """Add the extents that follow those which were added before."""
+        self._add_runs(extents)
         l1_count = -(-self._l1_entries // ENTRIES)
         blocks = refcount_blocks(1 + l1_count + len(self._tables) + self._data_count)
         # The first cluster of each part.
@@ -130,28 +137,25 @@ class Qcow2Layout:
             if part.offset < self._size:
                 yield part.offset, min(part.offset + part.length, self._size)
 
-    def _add_runs(self, extents: Iterable[Extent]) -> int:
-        """Round extents with data to clusters, join those that touch; return the number of clusters."""
-        total = 0
-        end = 0
+    def _add_runs(self, extents: Iterable[Extent]) -> None:
+        """Round extents with data to clusters, join those that touch."""
         for extent in extents:
             if not extent.data or not extent.length:
                 continue
             first = extent.start // CLUSTER
             stop = -(-(extent.start + extent.length) // CLUSTER)
-            if not self._starts or first > end:
+            if not self._starts or first > self._end:
                 self._starts.append(first)
-                self._before.append(total)
+                self._before.append(self._data_count)
             else:
                 # The cluster in which one extent ends and the next one begins is counted once.
-                first = end
+                first = self._end
             assert first <= stop, "extents are in order"
-            total += stop - first
-            end = stop
+            self._data_count += stop - first
+            self._end = stop
             known = self._tables[-1] + 1 if self._tables else 0
             self._tables.extend(range(max(known, first // ENTRIES), -(-stop // ENTRIES)))
-        assert end * CLUSTER <= round_up(self._size, CLUSTER), "extents end with the disk"
-        return total
+        assert self._end * CLUSTER <= round_up(self._size, CLUSTER), "extents end with the disk"
 
     def _data(self, offset: int, end: int) -> Iterator[DiskRange]:
         """Yield what data lies in a range of the image; the last cluster is taken as a whole one."""

@@ -12,7 +12,6 @@ from typing import Callable, Optional
 from ovirt_imageio import errors
 from ovirt_imageio.auth.use import Use
 from ovirt_imageio.geometry import byteranges
-from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.geometry.qcow2 import MAX_DISK, Qcow2Layout
 from ovirt_imageio.handlers import parse
 from ovirt_imageio.httpd.request import Request
@@ -66,9 +65,8 @@ def qcow2(disk: Use) -> Representation:
         raise errors.InvalidValue("format", "qcow2", f"raw: a disk of {size} bytes is too large for this format")
     # The tag is older than the extents: if the disk changes from now on, the tag will.
     tag = disk.content_tag
-    extents: list[Extent] = []
-    disk.run(operations.Extents(disk.backend, extents.extend, length=size))
-    layout = Qcow2Layout(size, extents)
+    layout = Qcow2Layout(size)
+    disk.run(operations.Extents(disk.backend, layout.add, length=size))
 
     def read(sink: Sink, offset: int, length: int) -> operations.Operation:
         return ReadQcow2(disk.backend, sink, layout, offset, length)

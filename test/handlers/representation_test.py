@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from fakes.imageserver import ImageServer
 from fakes.waiting import wait_until
@@ -39,6 +41,13 @@ class Huge(MemoryBackend):
 
     def size(self):
         return MAX_DISK + 1
+
+
+class Crumbs(MemoryBackend):
+    """Every other 4 bytes are data; no two extents are one."""
+
+    def extents(self, context="zero", offset=0, length=None):
+        return (ZeroExtent(start, 4, start % 8 == 0, False) for start in range(0, SIZE, 4))
 
 
 @pytest.fixture
@@ -119,6 +128,19 @@ def test_a_disk_that_is_too_large(server):
     answer = server.request("GET", "/images/huge?format=qcow2")
     assert answer.status == 400
     assert b"too large" in answer.body
+
+
+def test_a_disk_of_crumbs_takes_no_memory(server):
+    """A proxy gets as many extents as an origin likes to tell: 160,000 would take 20 MiB."""
+    server.add("crumbs", lambda: Crumbs(bytes(SIZE)), size=SIZE)
+    tracemalloc.start()
+    try:
+        answer = server.request("HEAD", "/images/crumbs?format=qcow2")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.headers["content-length"] == str(SIZE + 5 * CLUSTER)
+    assert peak < 4 * 1024**2
 
 
 def test_what_was_read_counts_as_transferred(server):
