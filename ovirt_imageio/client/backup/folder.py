@@ -24,7 +24,7 @@ from ovirt_imageio.client.backup.manifest import DiskCopy, Manifest, Point
 from ovirt_imageio.client.errors import BackupDamaged
 from ovirt_imageio.errors import BackendUnavailable, Error, InvalidValue, storage_error
 
-__all__ = ["Folder", "digest", "flush", "image_name", "writing"]
+__all__ = ["Folder", "backing_name", "digest", "flush", "image_name", "writing"]
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -49,7 +49,7 @@ class Folder:
         """Be the only program that writes, in a with block; a new folder is made. Raises what it is that hinders us."""
         with writing(f"write to {self.path}"):
             if not self.path.is_dir():
-                # Whoever may read a disk reads all secrets on it.
+                # A user that may read a disk reads all secrets on it.
                 self.path.mkdir(mode=0o700)
                 flush(self.path.absolute().parent)
             self._check_strangers()
@@ -157,8 +157,13 @@ def image_name(disk_id: str) -> str:
     return f"{disk_id}.qcow2"
 
 
+def backing_name(base: Optional[str], disk_id: str) -> Optional[str]:
+    """Return what an image of a disk calls the one at the point below it; relative, so that the folder can be moved."""
+    return None if base is None else f"../{base}/{image_name(disk_id)}"
+
+
 def replace(path: Path, text: str) -> None:
-    """Replace a file, so that whoever looks finds the old text or the new one."""
+    """Replace a file, so that a reader finds the old text or the new one."""
     new = path.with_name(f"{path.name}.new")
     try:
         with new.open("w", encoding="utf-8") as file:

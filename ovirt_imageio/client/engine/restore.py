@@ -11,15 +11,16 @@ import logging
 from typing import Any
 
 from ovirt_imageio.client import api
-from ovirt_imageio.client.backup.folder import Folder
+from ovirt_imageio.client.backup.folder import Folder, backing_name
 from ovirt_imageio.client.backup.manifest import DiskCopy, Manifest, Point
 from ovirt_imageio.client.engine import commands, settings
 from ovirt_imageio.client.engine.connection import Engine, load_sdk
 from ovirt_imageio.client.engine.plan import make_plan
 from ovirt_imageio.client.engine.vmbackup import describe
 from ovirt_imageio.client.progress import PartProgress, ProgressCounter
-from ovirt_imageio.errors import InvalidValue, printable
+from ovirt_imageio.errors import InvalidValue, UnsafeImage, printable, quoted
 from ovirt_imageio.origin.url import without_secrets
+from ovirt_imageio.qemu import img
 
 __all__ = ["list_points", "restore"]
 
@@ -65,6 +66,7 @@ def restore(options: argparse.Namespace, progress: ProgressCounter) -> Record:
     progress.phase = "checking backup"
     for disk in disks:
         folder.check(manifest, point, disk)
+        check_backing(folder, manifest, point, disk)
     record = {
         "vm": manifest.machine.name,
         "vm_id": manifest.machine.id,
@@ -82,6 +84,15 @@ def restore(options: argparse.Namespace, progress: ProgressCounter) -> Record:
         record["disks"] = [{**describe(disk), "new_id": new_id} for disk, new_id in zip(disks, made)]
     progress.phase = "restore completed"
     return record
+
+
+def check_backing(folder: Folder, manifest: Manifest, point: Point, disk: DiskCopy) -> None:
+    """Raise UnsafeImage if an image stands on anything but the one below it: on any other file of this host."""
+    for place, copy in manifest.chain(point, disk):
+        path = str(folder.image(place, copy))
+        found = img.info(path, "qcow2").get("backing-filename")
+        if found != backing_name(copy.base, copy.id):
+            raise UnsafeImage(path, f"it stands on {quoted(found)}, which is not what the manifest tells")
 
 
 def upload(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ovirt_imageio.client import api
-from ovirt_imageio.client.backup.folder import Folder, digest, image_name
+from ovirt_imageio.client.backup.folder import Folder, backing_name, digest, image_name
 from ovirt_imageio.client.backup.manifest import FULL, INCREMENTAL, DiskCopy, Machine, Manifest, Point
 from ovirt_imageio.client.engine import commands, machines, settings
 from ovirt_imageio.client.engine.backups import Backup, end_backup, has_checkpoint
@@ -239,8 +239,7 @@ class Copier:
             transfer.url,
             path,
             incremental=base is not None,
-            # Seen from the image, so that the folder can be moved.
-            backing_file=f"../{base}/{image_name(disk.id)}" if base else None,
+            backing_file=backing_name(base, disk.id),
             backing_format="qcow2",
             overwrite=False,
             verify=self.options.verify,

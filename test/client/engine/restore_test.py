@@ -165,6 +165,21 @@ def test_damaged_backup(engine, folder, restore):
     assert engine.asked == []
 
 
+@pytest.mark.parametrize("backing", ["/etc/hostname", ""])
+def test_image_that_stands_on_something_else(engine, folder, restore, tmp_path, backing):
+    """Though the manifest tells the checksum of it: a stranger may have made both."""
+    path = tmp_path / "backups" / folder.points[1] / f"{folder.ids[0]}.qcow2"
+    subprocess.run(["qemu-img", "rebase", "-u", "-b", backing, "-F", "raw", path], check=True)
+    manifest = tmp_path / "backups" / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["points"][1]["disks"][0] |= {"bytes": path.stat().st_size, "sha256": folders.digest(path)}
+    manifest.write_text(json.dumps(document))
+    status, record = restore("-s", "data", "--disk", "system")
+    assert status == 1
+    assert "which is not what the manifest tells" in record["message"]
+    assert engine.asked == []
+
+
 def test_second_disk_fails(engine, folder, restore, caplog):
     def refuse():
         if engine.asked.count("add_disk") == 2:
