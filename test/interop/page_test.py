@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes.chaos import ChaosProxy
 from real import daemon as real_daemon
+from real import faulty
 from real.browser import BROWSERS, Chromium, Page
 from real.daemon import Daemon
 from real.disks import gpt
@@ -328,6 +329,79 @@ def test_a_ticket_that_ends_amid_an_upload(page, daemon, tmp_path):
     page.run("upload.pause(), 0")
     assert "This ticket has ended" in result(page)
     forgive(page)
+
+
+def test_storage_that_fails_amid_an_upload_and_a_download(page, daemon, tmp_path):
+    """The page says so, once all that it sent was answered; then the same file goes on."""
+    if not faulty.available():
+        pytest.skip("nbdkit and its plugins are not installed, or this user may not mount")
+    source = tmp_path / "source"
+    with faulty.file(tmp_path, 16 * MIB) as disk:
+        content = make_disk(source, disk.size)
+        url = daemon.add_ticket(url=f"file://{disk.path}", size=disk.size)
+        show(page, daemon, url)
+        page.run("window.done = upload.done, 0")
+        pause_early(page)
+        page.choose("#file", source)
+        page.wait("upload.isPaused")
+        disk.fail()
+        page.run("upload.pause(), 0")
+        assert "The upload stopped; choose the same file again to go on" in result(page)
+        assert page.run("document.getElementById('going').hidden && !document.getElementById('file').disabled")
+        page.run("document.getElementById('part').requestSubmit(), 0")
+        page.wait("document.getElementById('part-result').className")
+        assert "The answer broke off" in page.text("#part-result")
+        disk.mend()
+        page.run("$('put-result').className = '', upload.done = done, 0")
+        assert "verified" in upload(page, source)
+        forgive(page)
+        # The file is mounted while the daemon has it open.
+        daemon.control("DELETE", f"/tickets/{url.rpartition('/')[2]}")
+        assert Path(disk.path).read_bytes() == content
+
+
+def test_two_files_one_after_the_other(page, daemon, tmp_path):
+    """The first one fails while it is paused: the second one is whole, and what is offered is about it."""
+    first, second, disk = tmp_path / "first", tmp_path / "second", tmp_path / "disk"
+    make_disk(first, 24 * MIB)
+    # Neither a multiple of a piece, nor of a sector.
+    size = 24 * MIB + 1234
+    second.write_bytes(b"2" * (9 * MIB + 77))
+    disk.write_bytes(bytes(size))
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=size))
+    before = page.text("#qcow2-size")
+    page.run("window.put = upload.put, window.asked = [], 0")
+    page.run("upload.put = function (...piece) { if (!this.isPaused) this.pause(); throw new Error('It failed.'); }, 0")
+    assert upload(page, first).startswith("It failed.")
+    page.run("upload.put = function (...piece) { asked.push(this.flush); return put.apply(this, piece); }, 0")
+    page.run("$('put-result').className = '', disk.max_writers = 1, 0")
+    page.choose("#file", second)
+    # Dropped, too, before the page knows what the first one is.
+    page.run("upload.choose(new File(['x'], 'dropped')), 0")
+    assert "verified" in result(page)
+    assert page.run("document.getElementById('pause').textContent") == "Pause"
+    assert page.run("asked.every(flush => flush)")
+    assert disk.read_bytes() == second.read_bytes().ljust(size, b"\0")
+    page.wait(f"document.getElementById('qcow2-size').textContent !== '{before}'")
+
+
+def test_another_ticket_before_the_first_one_answered(page, daemon, tmp_path):
+    slow, fast = tmp_path / "slow", tmp_path / "fast"
+    slow.write_bytes(bytes(MIB))
+    fast.write_bytes(bytes(2 * MIB))
+    urls = [daemon.add_ticket(url=f"file://{path}", size=2 * MIB, filename=path.name) for path in (slow, fast)]
+    show(page, daemon, urls[1])
+    page.run(
+        "window.real = describe, describe = async () => { const found = await real();"
+        " if (found.size === 1048576) await new Promise(resolve => { window.release = resolve; }); return found; }, 0"
+    )
+    page.run(f"location.hash = '{urls[0].rpartition('/')[2]}', 0")
+    page.wait("window.release")
+    page.run(f"location.hash = '{urls[1].rpartition('/')[2]}', 0")
+    page.wait("!document.getElementById('disk').hidden")
+    page.run("window.release(), new Promise(resolve => setTimeout(resolve))")
+    assert page.run("disk.size") == 2 * MIB
+    assert page.text("h1") == "fast"
 
 
 # --- What it cannot show ---
