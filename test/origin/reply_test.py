@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from fakes.waiting import DEADLINE
+from fuzz.mutations import mutated
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,6 +194,26 @@ def test_any_body_is_taken_or_refused(lines, body):
     for step in (1000, 1):
         try:
             outcomes.append(exchange(b"HTTP/1.1 200 OK\r\n" + b"".join(lines) + b"\r\n" + body, "GET", step))
+        except errors.BackendUnavailable as e:
+            outcomes.append(str(e).partition(" bytes before")[0])
+    assert outcomes[0] == outcomes[1]
+
+
+ANSWERS = [
+    b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 0-4/9\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\na: b\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 404 Not Found\r\nConnection: close\r\n\r\nhello",
+]
+
+
+@given(st.sampled_from(ANSWERS), st.sampled_from(["GET", "HEAD"]), st.data())
+def test_changed_answers(answer, method, choices):
+    """They are taken or refused, whatever the pieces are in which they come."""
+    data = mutated(answer, choices.draw)
+    outcomes = []
+    for step in (1000, 1):
+        try:
+            outcomes.append(exchange(data, method, step))
         except errors.BackendUnavailable as e:
             outcomes.append(str(e).partition(" bytes before")[0])
     assert outcomes[0] == outcomes[1]
