@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("cryptography")
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding
 from hypothesis import given
 from hypothesis import strategies as st
 from real import tokens
@@ -447,6 +447,13 @@ def test_authority_with_an_elliptic_curve():
     make_verifier(STRANGER, FOREIGN).verify(text, NOW)
     with pytest.raises(errors.NotAuthenticated, match="authority"):
         make_verifier(STRANGER, tokens.make_authority("CA2")).verify(text, NOW)
+
+
+def test_authority_with_a_key_of_another_kind():
+    """Nothing that it signed can be verified: it has the right name, and that is all."""
+    other = tokens.issue("CA1", ed25519.Ed25519PrivateKey.generate(), FOREIGN, is_authority=True)
+    with pytest.raises(errors.NotAuthenticated, match="authority"):
+        make_verifier(ca=other).verify(with_payload(), NOW)
 
 
 @pytest.mark.parametrize("signer", [STRANGER, SELF_SIGNED])
