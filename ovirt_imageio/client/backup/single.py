@@ -18,7 +18,7 @@ from ovirt_imageio.client.backup.folder import PARTIAL, digest, flush, writing
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument
 from ovirt_imageio.client.transfer import Download, TransferOptions
 
-__all__ = ["Backup"]
+__all__ = ["Backup", "publish"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from fakes.origin import DiskOrigin
 
 from ovirt_imageio import client
 from ovirt_imageio.client import cli
+from ovirt_imageio.client.backup.single import publish
 from ovirt_imageio.qemu import img
 
 SIZE = 1024**2
@@ -79,6 +80,22 @@ def test_what_a_killed_one_left_is_overwritten(tmp_path, backup):
         assert backup(origin.url, path)[0] == 0
     assert content(path) == content(raw(tmp_path, MONDAY))
     assert not (tmp_path / "monday.qcow2.partial").exists()
+
+
+def test_name_is_taken_meanwhile(tmp_path):
+    partial, path = tmp_path / "disk.partial", tmp_path / "disk"
+    partial.write_text("backup")
+    path.write_text("something else")
+    with pytest.raises(client.ImageExists):
+        publish(partial, path)
+    assert (partial.read_text(), path.read_text()) == ("backup", "something else")
+
+
+def test_file_system_without_links(tmp_path):
+    # No file system has links to folders.
+    (tmp_path / "disk.partial").mkdir()
+    publish(tmp_path / "disk.partial", tmp_path / "disk")
+    assert os.listdir(tmp_path) == ["disk"]
 
 
 def test_failure_leaves_nothing(tmp_path, backup):
