@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -336,9 +338,11 @@ def test_storage_that_fails_amid_an_upload_and_a_download(page, daemon, tmp_path
     if not faulty.available():
         pytest.skip("nbdkit and its plugins are not installed, or this user may not mount")
     source = tmp_path / "source"
-    with faulty.file(tmp_path, 16 * MIB) as disk:
+    with faulty.file(tmp_path, 16 * MIB) as disk, contextlib.ExitStack() as scope:
         content = make_disk(source, disk.size)
         url = daemon.add_ticket(url=f"file://{disk.path}", size=disk.size)
+        # The file is mounted while the daemon has it open.
+        scope.callback(daemon.control, "DELETE", f"/tickets/{url.rpartition('/')[2]}")
         show(page, daemon, url)
         page.run("window.done = upload.done, 0")
         pause_early(page)
@@ -350,14 +354,24 @@ def test_storage_that_fails_amid_an_upload_and_a_download(page, daemon, tmp_path
         assert page.run("document.getElementById('going').hidden && !document.getElementById('file').disabled")
         page.run("document.getElementById('part').requestSubmit(), 0")
         page.wait("document.getElementById('part-result').className")
-        assert "The answer broke off" in page.text("#part-result")
+        assert re.search("Storage failed|The answer broke off", page.text("#part-result"))
         disk.mend()
         page.run("$('put-result').className = '', upload.done = done, 0")
         assert "verified" in upload(page, source)
-        forgive(page)
-        # The file is mounted while the daemon has it open.
-        daemon.control("DELETE", f"/tickets/{url.rpartition('/')[2]}")
         assert Path(disk.path).read_bytes() == content
+        forgive(page)
+
+
+def test_a_download_that_breaks_off(page, daemon, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"x" * 32 * MIB)
+    url = daemon.add_ticket(url=f"file://{disk}", size=32 * MIB)
+    with ChaosProxy(("localhost", daemon.port), cuts=[2_000_000] * 8) as chaos:
+        show(page, daemon, url, chaos.port)
+        page.run("$('part-length').value = '32M', $('part').requestSubmit(), 0")
+        page.wait("document.getElementById('part-result').className")
+        assert "The answer broke off" in page.text("#part-result")
+        forgive(page)
 
 
 def test_two_files_one_after_the_other(page, daemon, tmp_path):
