@@ -11,8 +11,9 @@ import os
 import re
 import ssl
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from ovirt_imageio import errors
@@ -66,6 +67,7 @@ class Remote:
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         retries: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # Whether it is the URL of an image is seen when it is opened; an empty one would not even be tried.
         if not transfer_url:
@@ -76,6 +78,7 @@ class Remote:
         self._context = make_context(cafile, secure, fingerprint) if is_secret else None
         self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
         self._retries = retries
+        self._clock = clock
         self._lock = threading.Lock()
         self._spare: Optional[Image] = None
         # Known when connect() has returned.
@@ -155,7 +158,15 @@ class Remote:
     def _try(self, url: str, line: Lifeline) -> Image:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
         with naming(url):
-            return Image(url, context=self._context, tunnel=tunnel, line=line, token=self._token, **self._timeouts)
+            return Image(
+                url,
+                context=self._context,
+                tunnel=tunnel,
+                line=line,
+                token=self._token,
+                clock=self._clock,
+                **self._timeouts,
+            )
 
 
 def plain_url(url: str) -> str:
