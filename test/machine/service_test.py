@@ -127,11 +127,15 @@ def test_reload_under_a_transfer(running, disk):
 def test_journal_has_fields(running, disk):
     """What happened to a transfer, and to a connection, is found without searching in texts."""
     path = running.add_ticket("file:///var/lib/disks/test.raw", SIZE, transfer_id="move-7")
-    ask(running.connect(), "PUT", path, bytes(4096))
-    wait_until(lambda: any("WRITE" in entry["MESSAGE"] for entry in running.journal.entries("TRANSFER=move-7")), "it")
-    (opened,) = {entry["CONNECTION"] for entry in running.journal.entries() if entry["MESSAGE"].startswith("OPEN")}
-    lines = [entry["MESSAGE"].split()[0] for entry in running.journal.entries(f"CONNECTION={opened}")]
-    assert "OPEN" in lines
+    ask(running.connect(), "PATCH", path, b'{"op": "flush"}')
+
+    def about(field):
+        return [entry["MESSAGE"] for entry in running.journal.entries(field)]
+
+    wait_until(lambda: any("FLUSH" in line for line in about("TRANSFER=move-7")), "what happened to the transfer")
+    assert about("TRANSFER=move-7")[0].startswith("ADD")
+    opened = [entry for entry in running.journal.entries() if entry["MESSAGE"].startswith("OPEN")][-1]["CONNECTION"]
+    wait_until(lambda: any(line.startswith("CLOSE") for line in about(f"CONNECTION={opened}")), "the same of it")
     assert path.rpartition("/")[2] not in output_of("journalctl", "--output=export", f"--unit={UNIT}")
 
 
