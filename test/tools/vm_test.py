@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 from tools import source
-from tools.vm import guest, image, run
+from tools.vm import guest, image, job, kills, run
 
 RUN = source.ROOT / "test/tools/vm/run.py"
 
@@ -54,9 +54,9 @@ def test_what_runs(what, arguments):
 
 
 def test_what_the_guest_gets(tmp_path):
-    run.pack(source.ROOT, tmp_path / "job.tar", ["test/machine"])
+    job.pack(tmp_path / "job.tar", source.ROOT, job.TESTS, {"job": b"exit 3"})
     with tarfile.open(tmp_path / "job.tar") as archive:
-        assert archive.extractfile("arguments").read() == b"test/machine\0"
+        assert archive.extractfile("job").read() == b"exit 3"
         assert archive.getmember("job").mode & 0o111
         names = archive.getnames()
     assert "test/machine/conftest.py" in names
@@ -140,3 +140,12 @@ def test_initramfs_is_an_archive_that_the_kernel_reads():
     assert head[110 : 110 + len(name)] == name
     assert head[120 : 120 + len(content)] == content
     assert b"TRAILER!!!\0" in packed
+
+
+@pytest.mark.storage
+def test_guest_that_does_not_serve(tmp_path, broken_image, capsys):
+    """Pulling its plug would prove nothing."""
+    assert kills.run(broken_image, tmp_path / "kills", rounds=1) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("After 0 kills: The guest does not serve")
+    assert said.endswith(f"{tmp_path / 'kills'} has the console of the guest\n")

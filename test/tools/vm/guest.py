@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 from tools.vm.image import Image
 
@@ -64,16 +65,29 @@ def can_run(processor: Sequence[str]) -> bool:
             return False
 
 
-def arguments(image: Image, job: Path, folder: Path, *, scratch: Path, keyboard: bool = False) -> list[str]:
+def arguments(
+    image: Image,
+    job: Path,
+    folder: Path,
+    *,
+    scratch: Path,
+    keyboard: bool = False,
+    initramfs: Optional[Path] = None,
+    port: int = 0,
+) -> list[str]:
     """Return the command that runs a guest until it powers off, or cannot go on.
 
     job: becomes /dev/vdb. scratch: becomes /dev/vdc. What is written to the disk of the image is gone afterwards.
     folder: gets `console` (what the kernel and systemd print), `log` (what is printed here, too) and `results`, what
     the guest writes to its port of that name. keyboard: Ctrl-C is for the guest, and not for qemu.
+    initramfs: instead of that of the image. port: one of ours that is the port 54322 of the guest, which has no network
+    otherwise.
     """
+    network = f"user,model=virtio-net-pci,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:54322"
     return [
         *(PROGRAM, "-nodefaults", "-no-reboot", "-display", "none", "-smp", "2", "-m", "2048", *accelerator()),
-        *("-kernel", f"{image.kernel}", "-initrd", f"{image.initramfs}"),
+        *(("-nic", network) if port else ()),
+        *("-kernel", f"{image.kernel}", "-initrd", f"{initramfs or image.initramfs}"),
         *("-append", KERNEL),
         *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on"),
         *("-drive", f"file={job},format=raw,if=virtio,readonly=on"),

@@ -110,7 +110,8 @@ class Image:
 
 def find(cache: Path) -> Image:
     """Return where the image belongs that this module makes, whether it is there or not."""
-    return Image(cache / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12])
+    recipe = (SUITE, PACKAGES, LEFT_OUT, MASKED, SIZE, INIT, UNIT, TARGET)
+    return Image(cache / hashlib.sha256(repr(recipe).encode()).hexdigest()[:12])
 
 
 def make(cache: Path) -> Image:

@@ -1,12 +1,11 @@
 """Run the tests of test/machine/ in a guest, as `make vm` does: run.py [NAME]
 
-Without NAME: all of them. NAME is a file of that folder (restart), a test in it (restart::test_it), or "shell".
-What the guest did is in .cache/vm/last/: console, log, junit.xml, journal.
+Without NAME: all of them, and kills.py after them. NAME is a file of that folder (restart), a test in it
+(restart::test_it), "kills", or "shell". What the guest did is in .cache/vm/last/: console, log, junit.xml, journal.
 """
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 import sys
@@ -20,18 +19,16 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tools import source
-from tools.vm import guest, image
+from tools.vm import guest, image, job, kills
 
-__all__ = ["chosen", "main", "pack", "run"]
+__all__ = ["chosen", "main", "run"]
 
 CACHE = source.ROOT / ".cache" / "vm"
 
 # On two cores, in emulation.
 LIMIT_SECONDS = 15 * 60
 
-# What the guest gets of this checkout: the packages, the tests, and what they look at. The daemon and the library come
-# from the packages only.
-PARTS = ("conf", "data", "docs", "test", ".pytest.ini", "build/deb/*.deb")
+INSIDE = Path(__file__).with_name("inside")
 
 # What the tests may fill; the file is sparse.
 SCRATCH = 4 * 1024**3
@@ -47,7 +44,12 @@ def main(what: str = "") -> int:
     except image.CannotMake as error:
         print(error, file=sys.stderr)
         return 1
-    return run(made, CACHE / "last", chosen(what, sys.stdin))
+    status = 0
+    if what != "kills":
+        status = run(made, CACHE / "last", chosen(what, sys.stdin))
+    if what in ("", "kills"):
+        status = kills.run(made, CACHE / "kills") or status
+    return status
 
 
 def chosen(what: str, stdin: TextIO) -> list[str]:
@@ -64,12 +66,13 @@ def run(made: image.Image, folder: Path, arguments: Sequence[str], limit: float 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="vm-", dir=folder) as work:
-        job, scratch = Path(work) / "job.tar", Path(work) / "scratch"
-        pack(source.ROOT, job, arguments)
+        archive, scratch = Path(work) / "job.tar", Path(work) / "scratch"
+        files = {"job": INSIDE.read_bytes(), "arguments": "".join(f"{argument}\0" for argument in arguments).encode()}
+        job.pack(archive, source.ROOT, job.TESTS, files)
         with scratch.open("wb") as file:
             file.truncate(SCRATCH)
         try:
-            command = guest.arguments(made, job, folder, scratch=scratch, keyboard=arguments[0] == "bash")
+            command = guest.arguments(made, archive, folder, scratch=scratch, keyboard=arguments[0] == "bash")
             status = subprocess.run(command, timeout=limit).returncode
             reason = f"qemu ended with status {status}"
         except subprocess.TimeoutExpired:
@@ -80,24 +83,6 @@ def run(made: image.Image, folder: Path, arguments: Sequence[str], limit: float 
     last = (folder / "console").read_text(errors="replace").splitlines()[-30:] if (folder / "console").exists() else []
     print("\n".join([*last, f"The guest did not finish: {reason}. {folder} has its console and log"]), file=sys.stderr)
     return 1
-
-
-def pack(root: Path, path: Path, arguments: Sequence[str]) -> None:
-    """Write an archive of what the guest does, and does it with."""
-
-    def belongs(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        info.uid = info.gid = 0
-        info.uname = info.gname = "root"
-        return None if info.name.endswith(("__pycache__", ".pyc")) else info
-
-    with tarfile.open(path, "w") as archive:
-        for path in (path for part in PARTS for path in sorted(root.glob(part))):
-            archive.add(path, str(path.relative_to(root)), filter=belongs)
-        archive.add(Path(__file__).parent / "inside", "job", filter=belongs)
-        text = "".join(f"{argument}\0" for argument in arguments).encode()
-        info = tarfile.TarInfo("arguments")
-        info.size = len(text)
-        archive.addfile(info, io.BytesIO(text))
 
 
 def unpack(folder: Path) -> None:
