@@ -7,10 +7,12 @@ each, or with all of the log when tests fail.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +81,16 @@ def main() -> int:
     return status
 
 
+@contextlib.contextmanager
+def own_folder() -> Iterator[str]:
+    """Yield an option that gives a run of pytest a folder of its own.
+
+    By default each run removes folders of earlier ones, and fails now and then when another one does so, too.
+    """
+    with tempfile.TemporaryDirectory(prefix="check-", ignore_cleanup_errors=True) as folder:
+        yield f"--basetemp={folder}"
+
+
 def command_of(part: str) -> tuple[str, ...]:
     """Return what runs one part of the whole suite."""
     return (sys.executable, "-m", *SUITE, *PARTS[part])
@@ -91,8 +103,10 @@ def log_of(part: str) -> Path:
 
 def run_programs() -> int:
     """Run the tests of whole programs, and show and keep what pytest says; return its exit status."""
-    command = command_of("programs")
-    with log_of("programs").open("w") as log, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with contextlib.ExitStack() as scope:
+        log = scope.enter_context(log_of("programs").open("w"))
+        command = (*command_of("programs"), scope.enter_context(own_folder()))
+        process = scope.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -107,8 +121,8 @@ def run_programs() -> int:
 def run_rooms() -> Result:
     """Run all other tests, and keep what pytest says."""
     log = log_of("rooms")
-    with log.open("w") as output:
-        good = run(output, *command_of("rooms"))
+    with log.open("w") as output, own_folder() as option:
+        good = run(output, *command_of("rooms"), option)
     return Result(good, log.read_text())
 
 
@@ -127,7 +141,10 @@ def run_other(version: str) -> Result:
         if not is_ready:
             reason = f"{python} cannot make an environment with what the tests need, see above"
             return Result(False, f"{log.read_text()}\nPython {version}: {reason}")
-        if not run(output, *BEHIND, venv / "bin/python", "-m", "pytest", *SELECTION, *left_out(version)):
+        with own_folder() as option:
+            command = (venv / "bin/python", "-m", "pytest", *SELECTION, *left_out(version), option)
+            good = run(output, *BEHIND, *command)
+        if not good:
             return Result(False, f"{log.read_text()}\nPython {version}: the tests failed, see above")
     return Result(True, f"Python {version}: {log.read_text().splitlines()[-1]}")
 
