@@ -27,8 +27,9 @@ AT_ONCE = 2
 LOGS = Path(".cache/pythons")
 SUITE = ("coverage", "run", "-m", "pytest")
 
-# The two parts take about the same time. The first one runs whole programs, and the second one has all other folders.
-PROGRAMS = ("test/docs", "test/integration", "test/interop", "test/packaging", "test/tools")
+# The two parts take about the same time, 250 s of processor. The first one runs whole programs, and the second one has
+# all other folders.
+PROGRAMS = ("test/integration", "test/interop", "test/packaging", "test/tools")
 PARTS = {"programs": PROGRAMS, "rooms": tuple(f"--ignore={folder}" for folder in PROGRAMS)}
 
 # What differs between Pythons shows in the first cases of a test.
