@@ -7,17 +7,20 @@ import importlib.resources
 import os
 import random
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes.chaos import ChaosProxy
+from fakes.signing import key_pair
 from real import daemon as real_daemon
 from real import faulty
 from real.browser import BROWSERS, Chromium, Page
 from real.daemon import Daemon
 from real.disks import gpt
 
+from ovirt_imageio.net.jws import PrivateKey
 from ovirt_imageio.qemu import img
 
 pytestmark = [
@@ -389,9 +392,13 @@ def test_two_files_one_after_the_other(page, daemon, tmp_path):
     assert upload(page, first).startswith("It failed.")
     page.run("upload.put = function (...piece) { asked.push(this.flush); return put.apply(this, piece); }, 0")
     page.run("$('put-result').className = '', disk.max_writers = 1, 0")
+    # Another one is dropped before the page knows what this one is.
+    page.run("window.check = upload.check, 0")
+    page.run(
+        "upload.check = async function (file) {"
+        " upload.check = check; upload.choose(new File(['x'], 'dropped')); return check.call(upload, file); }, 0"
+    )
     page.choose("#file", second)
-    # Dropped, too, before the page knows what the first one is.
-    page.run("upload.choose(new File(['x'], 'dropped')), 0")
     assert "verified" in result(page)
     assert page.run("document.getElementById('pause').textContent") == "Pause"
     assert page.run("asked.every(flush => flush)")
@@ -440,6 +447,29 @@ def test_a_transfer_url_is_pasted(page, daemon, tmp_path):
     page.wait("!document.getElementById('ask').hidden")
     page.run(f"$('ticket').value = '{url}', $('ask').requestSubmit(), 0")
     page.wait("!document.getElementById('disk').hidden")
+
+
+def test_a_signed_ticket_is_pasted(page, tmp_path):
+    """Its URL has the name in the path, and the proof in the query."""
+    private, public = key_pair()
+    (tmp_path / "key.pem").write_bytes(public)
+    config = f"{CONFIG}[signed_tickets]\nenable = true\nkey_file = {tmp_path}/key.pem\naudience = imageio\n"
+    content = make_disk(tmp_path / "source", 4 * MIB)
+    (tmp_path / "disk").write_bytes(bytes(4 * MIB))
+    claims = {"jti": "one", "aud": "imageio", "exp": time.time() + 600, "size": 4 * MIB, "ops": ["read", "write"]}
+    token = PrivateKey(private).sign({**claims, "url": f"file://{tmp_path}/disk"})
+    with real_daemon.running(tmp_path / "daemon", f"{config}allow = file://{tmp_path}/*\n") as signed:
+        page.open(f"https://localhost:{signed.port}/view")
+        page.wait("!document.getElementById('ask').hidden")
+        url = f"https://localhost:{signed.port}/images/one?ticket={token}"
+        page.run(f"$('ticket').value = '{url}', $('ask').requestSubmit(), 0")
+        page.wait("document.getElementById('hex').textContent && !document.getElementById('compact').hidden")
+        links = page.run("['raw', 'qcow2'].map(id => document.getElementById(id).search)")
+        assert links == [f"?ticket={token}", f"?format=qcow2&ticket={token}"]
+        assert "verified" in upload(page, tmp_path / "source")
+        page.leave()
+        assert token not in signed.log()
+    assert (tmp_path / "disk").read_bytes() == content
 
 
 def test_a_server_that_goes_away(page, tmp_path):
