@@ -13,7 +13,7 @@ from pathlib import Path
 from machine.service import UNIT, output_of, run, wait_until
 
 # In emulation a restart takes some seconds, on a busy machine half a minute: there are as many as the time allows.
-RESTARTS = int(os.environ.get("IMAGEIO_RESTARTS", "100"))
+RESTARTS = 100
 SECONDS = 180
 AT_LEAST = 3
 
