@@ -56,7 +56,7 @@ def make_image(path: Path) -> Path:
 
 def run(host, name, *arguments, succeeds=True, **variables):
     """Run an example; return what it printed."""
-    program = {".py": [sys.executable], ".mjs": ["node"]}.get(Path(name).suffix, [])
+    program = {".py": [sys.executable], ".mjs": ["node"], ".sh": ["sh"]}[Path(name).suffix]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "NODE_EXTRA_CA_CERTS": host.ca_file, **variables}
     command = [*program, str(FOLDER / name), *map(str, arguments)]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
