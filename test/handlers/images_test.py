@@ -583,7 +583,8 @@ def test_stalled_download_gives_way(tmp_path):
     with ImageServer(tmp_path, clock=clock, max_connections=1) as server, server.connect() as stalled:
         server.add("disk", bytearray(64 * 1024**2), ops=["write"])
         stalled.request("GET", "/images/disk")
-        wait_until(lambda: server.store.info("disk")["active"])
+        # Its head is here: it has begun.
+        answer = stalled.getresponse()
         with server.connect() as good:
 
             def is_served():
@@ -593,7 +594,7 @@ def test_stalled_download_gives_way(tmp_path):
 
             wait_until(is_served)
         with pytest.raises(http.client.IncompleteRead):
-            stalled.getresponse().read()
+            answer.read()
 
 
 def test_upload_whose_client_left_does_not_undo_a_newer_one(tmp_path):
