@@ -1,8 +1,7 @@
 """All tickets of the process: add, extend, authorize, remove, purge.
 
-A watchdog thread looks a few times per second at those on which something runs: it accounts for progress, aborts what
-stands still beyond the end of its ticket, and ends the grace of canceled writes. It purges tickets that expired long
-ago. Those that only lie there cost it nothing.
+A watchdog looks a few times per second at those on which something runs: what stands still beyond the end of its ticket
+is aborted, the grace of canceled writes ends. It purges tickets that expired long ago.
 
 Knows nothing of HTTP.
 """
@@ -13,7 +12,7 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Optional
@@ -29,6 +28,7 @@ from ovirt_imageio.auth.record import Record
 from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.auth.transfer import CLOSE_PATIENCE, OpenBackend, Transfer
 from ovirt_imageio.auth.use import Use
+from ovirt_imageio.auth.watchdog import Watchdog
 
 __all__ = ["Store"]
 
@@ -52,7 +52,7 @@ class Store:
     open_backend opens the disk of a ticket; check_url raises errors.InvalidValue for a URL that it could not open.
     clock tells seconds that only grow. A ticket may be used over `max_connections` connections at once. Writes on one
     that is removed have `remove_grace` seconds to end; it is forgotten `purge_after` seconds after it expired. The
-    watchdog calls tick() every `tick_seconds`, so a stalled operation is aborted at most this late. A disk that no
+    watchdog looks every `tick_seconds`, so a stalled operation is aborted at most this late. A disk that no
     request uses is closed within `close_patience` seconds, or its storage hangs, and no thread waits longer for that.
 
     A context manager that starts and stops the watchdog.
@@ -84,7 +84,6 @@ class Store:
         self._remove_grace = remove_grace
         self._purge_after = purge_after
         self._max_connections = max_connections
-        self._tick_seconds = tick_seconds
         self._close_patience = close_patience
         self._observer = observer or TicketObserver()
         # One sequence for all, so that a version says which of two tickets with the same id it is of.
@@ -93,12 +92,8 @@ class Store:
         self._transfers: dict[str, Transfer] = {}
         # When to look whether a ticket is to be purged, by its id. Guarded as the dictionary.
         self._purges = Agenda()
-        # Those on which something began to run since the last tick. Appending is atomic, and needs no lock.
-        self._woken: deque[Transfer] = deque()
-        # Those that tick() looks after, replaced ones too. Only its thread touches them.
-        self._attended: set[Transfer] = set()
-        self._stopping = threading.Event()
-        self._watchdog: Optional[threading.Thread] = None
+        # Looks after replaced ones, too.
+        self._watchdog = Watchdog(self._purge, tick_seconds)
 
     # --- For requests ------------------------------------------------------------------------------------------------
 
@@ -267,20 +262,15 @@ class Store:
             log.error("Cannot go on with a ticket after the restart: its %s is not %s", error.name, error.expected)
             return None
 
-    # --- The watchdog ------------------------------------------------------------------------------------------------
+    # --- As time goes by ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the watchdog."""
-        assert self._watchdog is None
-        self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._watchdog.start()
 
     def stop(self) -> None:
         """Stop all transfers, cutting what runs, and the watchdog."""
-        self._stopping.set()
-        if self._watchdog is not None:
-            self._watchdog.join()
-            self._watchdog = None
+        self._watchdog.stop()
         in_turn(self._snapshot(), Transfer.stop, 0, self._close_patience)
         # The second cut does not wait for what was asked to end.
         self.tick()
@@ -295,11 +285,8 @@ class Store:
         self.stop()
 
     def tick(self) -> None:
-        """Do what time asks for, once. Called by the watchdog, or, without it, by one thread at a time."""
-        self._purge()
-        while self._woken:
-            self._attended.add(self._woken.popleft())
-        self._attended = {transfer for transfer in self._attended if transfer.tick()}
+        """Do what time asks for, once, while the watchdog does not run. Called by one thread at a time."""
+        self._watchdog.look()
 
     def _purge(self) -> None:
         """Forget the tickets that expired long ago. What is cut in this tick is seen to end first."""
@@ -319,14 +306,6 @@ class Store:
                 log.info("PURGE transfer=%s", transfer.id)
                 self._observer.ticket_expired()
 
-    def _watch(self) -> None:
-        while not self._stopping.wait(self._tick_seconds):
-            try:
-                self.tick()
-            except Exception:
-                # Whatever it was: without a watchdog nothing would ever be aborted again.
-                log.exception("The watchdog failed, going on")
-
     # --- Inside ------------------------------------------------------------------------------------------------------
 
     def _make(self, ticket: Ticket) -> Transfer:
@@ -337,7 +316,7 @@ class Store:
             self._versions,
             self._observer,
             max_connections=self._max_connections,
-            attend=self._woken.append,
+            attend=self._watchdog.attend,
         )
 
     def _snapshot(self) -> tuple[Transfer, ...]:

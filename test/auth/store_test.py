@@ -219,8 +219,6 @@ def test_replaced_write_ends_though_nobody_can_see_it(store, runner):
     store.tick()
     assert connection.is_aborted
     assert isinstance(run.wait(), errors.OperationCanceled)
-    store.tick()
-    assert store._attended == set()
 
 
 def test_versions_do_not_repeat(store):
@@ -415,7 +413,9 @@ def test_idle_tickets_cost_the_watchdog_nothing(backends, runner):
     run.operation.end()
     run.wait()
     store.tick()
-    assert store._attended == set()
+    asked.clear()
+    store.tick()
+    assert len(asked) == 1  # When to purge.
 
 
 @pytest.fixture
@@ -475,21 +475,6 @@ def test_watchdog_ends_the_grace(backends, runner):
         _, run = begin(runner, store)
         store.remove(UUID, DEADLINE)
         assert isinstance(run.wait(), errors.OperationCanceled)
-
-
-def test_watchdog_survives_errors(caplog):
-    ticked = threading.Semaphore(0)
-
-    class Failing(Store):
-        def tick(self):
-            ticked.release()
-            if not self._stopping.is_set():
-                raise ZeroDivisionError
-
-    with Failing(Backends(), tick_seconds=0.01):
-        assert ticked.acquire(timeout=DEADLINE)
-        assert ticked.acquire(timeout=DEADLINE)
-    assert "The watchdog failed" in caplog.text
 
 
 def test_stop_cuts_everything(backends, runner):

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 from interleavings.scheduler import Scheduler
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth import agenda, books, cutter, lease, links, news, progress, use
+from ovirt_imageio.auth import agenda, books, cutter, lease, links, news, progress, use, watchdog
 from ovirt_imageio.auth import store as stores
 from ovirt_imageio.auth import transfer as transfers
 from ovirt_imageio.auth.observer import TicketObserver
@@ -40,7 +40,7 @@ ID = "ticket"
 
 # Whose lines are steps, and whose locks are ours.
 MODULES = (
-    *(agenda, books, cutter, lease, links, news, progress, use, stores, transfers, lifeline),
+    *(agenda, books, cutter, lease, links, news, progress, use, stores, transfers, watchdog, lifeline),
     *(buffers, ring, worker),
     *(engine, pace, queues),
     shared,
