@@ -30,6 +30,7 @@ from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION, DIRTY_BITM
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Description, Image
+from ovirt_imageio.origin.server import Approach
 from ovirt_imageio.origin.upload import Zeroes
 from ovirt_imageio.origin.url import check_url
 from ovirt_imageio.relay import Progress, Sink, Source
@@ -54,13 +55,12 @@ def open_backend(
 
 def open_image(url: str, options: Options, line: Optional[Lifeline] = None) -> Image:
     """Open the image at url."""
-    return Image(
-        url,
+    approach = Approach(
         context=trust(options) if urlsplit(url).scheme == "https" else None,
         connect_timeout=options.http_connect_timeout,
         read_timeout=options.http_read_timeout,
-        line=line,
     )
+    return Image(url, approach, line=line)
 
 
 def trust(options: Options) -> ssl.SSLContext:

@@ -6,6 +6,7 @@ Knows URLs and TLS; knows nothing of images here.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.answers import is_passing
 from ovirt_imageio.origin.connection import Lost
 from ovirt_imageio.origin.image import Image
+from ovirt_imageio.origin.server import Approach
 from ovirt_imageio.origin.tunnel import choose
 from ovirt_imageio.origin.url import bracketed, without_secrets
 
@@ -73,10 +75,13 @@ class Remote:
         if not transfer_url:
             raise errors.InvalidValue("url", transfer_url, "https://HOST:PORT/images/TICKET")
         self._urls = [plain_url(url) for url in (transfer_url, proxy_url) if url]
-        self._token = token_of(transfer_url)
         is_secret = any(url.startswith("https:") for url in self._urls)
-        self._context = make_context(cafile, secure, fingerprint) if is_secret else None
-        self._timeouts: dict[str, Any] = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
+        self._approach = Approach(
+            context=make_context(cafile, secure, fingerprint) if is_secret else None,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            token=token_of(transfer_url),
+        )
         self._retries = retries
         self._clock = clock
         self._lock = threading.Lock()
@@ -110,7 +115,7 @@ class Remote:
 
         Raises errors.StorageError if the server does not want to.
         """
-        return attach(self.open(line), line, self._timeouts["read_timeout"])
+        return attach(self.open(line), line, self._approach.read_timeout)
 
     @contextlib.contextmanager
     def speaking(self, *, dirty: bool) -> Iterator[Client]:
@@ -120,7 +125,7 @@ class Remote:
         """
         with contextlib.closing(self._open(self._urls[0], Lifeline())) as image, image.attached() as stream:
             try:
-                nbd = speak(stream, dirty=dirty, reply_timeout=self._timeouts["read_timeout"])
+                nbd = speak(stream, dirty=dirty, reply_timeout=self._approach.read_timeout)
             except ConnectionDead as error:
                 raise translated_there("list extents", error) from error
             with nbd:
@@ -158,15 +163,7 @@ class Remote:
     def _try(self, url: str, line: Lifeline) -> Image:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
         with naming(url):
-            return Image(
-                url,
-                context=self._context,
-                tunnel=tunnel,
-                line=line,
-                token=self._token,
-                clock=self._clock,
-                **self._timeouts,
-            )
+            return Image(url, dataclasses.replace(self._approach, tunnel=tunnel), line=line, clock=self._clock)
 
 
 def plain_url(url: str) -> str:

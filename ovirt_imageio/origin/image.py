@@ -12,7 +12,6 @@ Knows which requests to make (resource.py makes them); knows nothing of HTTP, of
 from __future__ import annotations
 
 import contextlib
-import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ovirt_imageio.origin import answers
 from ovirt_imageio.origin.abilities import Abilities
 from ovirt_imageio.origin.listing import read_extents
 from ovirt_imageio.origin.resource import ImageResource
+from ovirt_imageio.origin.server import Approach
 from ovirt_imageio.origin.upload import STEP, CountedBody, Refused, Zeroes
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 
@@ -55,10 +55,10 @@ class Description:
 class Image:
     """The image at a transfer URL.
 
-    `context` decides which origins are trusted; cutting `line` interrupts the opening; `clock` tells seconds that only
-    grow. Raises errors.BackendUnavailable, errors.BackendTimeout, or errors.OriginError if the origin refuses.
+    Cutting `line` interrupts the opening; `clock` tells seconds that only grow. Raises errors.BackendUnavailable,
+    errors.BackendTimeout, or errors.OriginError if the origin refuses.
 
-        image = Image("https://host:54322/images/TICKET", context=context)
+        image = Image("https://host:54322/images/TICKET", Approach(context=context))
 
     Threads: one at a time, but for `interrupt`.
     """
@@ -66,26 +66,14 @@ class Image:
     def __init__(
         self,
         url: str,
+        approach: Optional[Approach] = None,
         *,
-        context: Optional[ssl.SSLContext] = None,
-        connect_timeout: float = 10,
-        read_timeout: float = 60,
-        tunnel: Optional[tuple[str, int]] = None,
         line: Optional[Lifeline] = None,
-        token: Optional[str] = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         line = line or Lifeline()
         self._clock = clock
-        self.resource = ImageResource(
-            url,
-            context=context,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            tunnel=tunnel,
-            line=line,
-            token=token,
-        )
+        self.resource = ImageResource(url, approach or Approach(), line)
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             # Until the caller has us, only the line can interrupt us.

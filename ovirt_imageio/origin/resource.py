@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 from urllib.parse import quote, urlsplit
@@ -29,7 +28,7 @@ from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.stream import Stream
 from ovirt_imageio.origin import abilities, answers
 from ovirt_imageio.origin.reply import Reply
-from ovirt_imageio.origin.server import Origin
+from ovirt_imageio.origin.server import Approach, Origin
 from ovirt_imageio.origin.upload import Upload
 from ovirt_imageio.origin.url import bracketed, check_url
 
@@ -44,32 +43,14 @@ class ImageResource:
     Threads: one at a time, but for `interrupt`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        context: Optional[ssl.SSLContext],
-        connect_timeout: float,
-        read_timeout: float,
-        tunnel: Optional[tuple[str, int]],
-        line: Lifeline,
-        token: Optional[str] = None,
-    ) -> None:
+    def __init__(self, url: str, approach: Approach, line: Lifeline) -> None:
         check_url(url)
         url = bracketed(url)
         # What must not appear in an error.
         self._ticket_id = urlsplit(url).path.rpartition("/")[2]
         # What the origin told.
         self.abilities = abilities.Abilities()
-        self.origin = Origin(
-            url,
-            context=context,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            tunnel=tunnel,
-            line=line,
-            token=token,
-        )
+        self.origin = Origin(url, approach, line)
 
     # --- Opening -----------------------------------------------------------------------------------------------------
 

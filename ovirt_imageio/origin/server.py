@@ -10,6 +10,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Optional
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from ovirt_imageio.origin.tunnel import open_tunnel
 from ovirt_imageio.origin.upload import Upload
 from ovirt_imageio.origin.url import without_secrets
 
-__all__ = ["Origin"]
+__all__ = ["Approach", "Origin"]
 
 log = logging.getLogger("origin")
 
@@ -32,29 +33,37 @@ log = logging.getLogger("origin")
 JOIN_LIMIT = 16 * 1024
 
 
+@dataclass(frozen=True)
+class Approach:
+    """How a server is reached, and what it is shown: the same for all connections to it.
+
+    `context` decides which https servers are trusted; without one they are verified with what the system trusts. A
+    connection must stand within `connect_timeout` seconds, and no answer may stand still for more than `read_timeout`.
+    `tunnel` is the proxy of the network on the way to an https server. `token` is a signed ticket, which each request
+    shows.
+    """
+
+    context: Optional[ssl.SSLContext] = None
+    connect_timeout: float = 10
+    read_timeout: float = 60
+    tunnel: Optional[tuple[str, int]] = None
+    token: Optional[str] = None
+
+
 class Origin:
     """The server of one URL.
 
-    `context` is used for https; without one the server is verified with what the system trusts. Errors:
-    errors.BackendUnavailable if the server cannot be reached, errors.BackendUntrusted if it cannot be trusted or does
-    not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`, or when `line` was cut.
+    Errors: errors.BackendUnavailable if the server cannot be reached, errors.BackendUntrusted if it cannot be trusted
+    or does not talk HTTP, errors.BackendTimeout, and errors.OperationCanceled after `interrupt`, or when `line` was
+    cut: a thread that waits for a connection holds that.
 
     Threads: one at a time, but for `interrupt` and `wake`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        context: Optional[ssl.SSLContext] = None,
-        connect_timeout: float = 10,
-        read_timeout: float = 60,
-        tunnel: Optional[tuple[str, int]] = None,
-        line: Optional[Lifeline] = None,
-        token: Optional[str] = None,
-    ) -> None:
+    def __init__(self, url: str, approach: Approach, line: Lifeline) -> None:
         parts = urlsplit(url)
-        self._context = (context or tls.client_context()) if parts.scheme == "https" else None
+        self._approach = approach
+        self._context = (approach.context or tls.client_context()) if parts.scheme == "https" else None
         self._host = parts.hostname or ""
         try:
             self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -62,19 +71,13 @@ class Origin:
             raise errors.InvalidValue("port", without_secrets(url), "a number") from e
         self._netloc = parts.netloc
         self._path = parts.path
-        self._connect_timeout = connect_timeout
-        self._read_timeout = read_timeout
-        # The proxy of the network on the way to an https server.
-        self._tunnel = tunnel if self._context else None
-        # A signed ticket, which each request shows.
-        self._token = token
+        self._tunnel = approach.tunnel if self._context else None
         # The value of that header in each request, when set.
         self.traceparent: Optional[str] = None
         # When set, the way to the server on this very host.
         self._unix_socket: Optional[str] = None
         self._idle: Optional[Peer] = None
-        # A thread that waits for a connection holds it.
-        self._line = line or Lifeline()
+        self._line = line
         # Guards what follows: interrupt() comes from other threads.
         self._lock = threading.Lock()
         self._peers: set[Peer] = set()
@@ -232,15 +235,15 @@ class Origin:
 
     def _peer(self, address: Address, context: Optional[ssl.SSLContext]) -> Peer:
         with contextlib.ExitStack() as stack:
-            sock = stack.enter_context(connect(address, self._connect_timeout, self._line))
+            sock = stack.enter_context(connect(address, self._approach.connect_timeout, self._line))
             if context is not None:
                 with self._line.holding(sock):
                     if self._tunnel is not None:
-                        open_tunnel(sock, self._host, self._port, self._connect_timeout)
-                    peer = Peer(sock, self._read_timeout)
-                    peer.start_tls(context, self._host, self._connect_timeout)
+                        open_tunnel(sock, self._host, self._port, self._approach.connect_timeout)
+                    peer = Peer(sock, self._approach.read_timeout)
+                    peer.start_tls(context, self._host, self._approach.connect_timeout)
             else:
-                peer = Peer(sock, self._read_timeout)
+                peer = Peer(sock, self._approach.read_timeout)
             stack.pop_all()
             return peer
 
@@ -255,8 +258,8 @@ class Origin:
         """Return the head of a request whose body has `length` bytes; None if it has no body."""
         lines = [f"{method} {self._path}{suffix} HTTP/1.1", f"host: {self._netloc}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        if self._token is not None:
-            lines.append(f"authorization: Bearer {self._token}")
+        if self._approach.token is not None:
+            lines.append(f"authorization: Bearer {self._approach.token}")
         if self.traceparent is not None:
             lines.append(f"traceparent: {self.traceparent}")
         if length is not None:

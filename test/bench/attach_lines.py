@@ -21,6 +21,7 @@ from ovirt_imageio.client.copy import ends
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Image
+from ovirt_imageio.origin.server import Approach
 from ovirt_imageio.qemu.nbd import QemuNbd
 
 __all__ = ["LINES"]
@@ -68,7 +69,7 @@ class Served:
     def requests(self) -> float:
         """Return the random reads per second over one connection that speaks NBD."""
         dice = random.Random(1)
-        image = Image(self.url, context=tls.client_context(self.ca_file))
+        image = Image(self.url, Approach(context=tls.client_context(self.ca_file)))
         end: ends.NBDEnd[None] = ends.attach(image, Lifeline(), 60)
         with contextlib.closing(end):
             done = 0

@@ -15,6 +15,7 @@ from ovirt_imageio.origin import pipeline as pipelines
 from ovirt_imageio.origin.connection import Lost
 from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.pipeline import Frame, Pipeline
+from ovirt_imageio.origin.server import Approach
 
 DATA = bytes(range(256)) * 40
 
@@ -146,7 +147,7 @@ def test_server_does_not_wait_for_what_cannot_be_sent():
     def fail(sink) -> None:
         raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
 
-    with DiskOrigin(DATA) as origin, contextlib.closing(Image(origin.url, read_timeout=1000)) as image:
+    with DiskOrigin(DATA) as origin, contextlib.closing(Image(origin.url, Approach(read_timeout=1000))) as image:
         pipeline = Pipeline(image)
         pipeline.zero(0, 1000)
         with pytest.raises(errors.OriginError, match="Expected 3 bytes, got only 0"):

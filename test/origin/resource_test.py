@@ -12,6 +12,7 @@ from fakes.waiting import wait_until
 from ovirt_imageio import errors
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.resource import ImageResource
+from ovirt_imageio.origin.server import Approach
 
 DIGITS = b"0123456789"
 
@@ -24,7 +25,7 @@ def opened(origin):
 
 
 def opening(url):
-    resource = ImageResource(url, context=None, connect_timeout=10, read_timeout=60, tunnel=None, line=Lifeline())
+    resource = ImageResource(url, Approach(), Lifeline())
     with contextlib.ExitStack() as stack:
         stack.callback(resource.origin.close)
         resource.negotiate()

@@ -18,7 +18,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Image
-from ovirt_imageio.origin.server import Origin
+from ovirt_imageio.origin.server import Approach, Origin
 
 
 def server_context(certificate):
@@ -50,7 +50,7 @@ def trusting():
 
 
 def test_trusted():
-    with tls_origin(good()) as origin, contextlib.closing(Image(origin.url, context=trusting())) as image:
+    with tls_origin(good()) as origin, contextlib.closing(Image(origin.url, Approach(context=trusting()))) as image:
         assert image.size() == 10
 
 
@@ -58,7 +58,7 @@ def test_trusted():
 def test_untrusted(certificate):
     with tls_origin(certificate()) as origin:
         with pytest.raises(errors.BackendUntrusted, match="certificate"):
-            Image(origin.url, context=trusting())
+            Image(origin.url, Approach(context=trusting()))
         # It did not even learn what was wanted.
         assert origin.requests == []
 
@@ -75,7 +75,7 @@ def test_certificate_that_was_replaced_while_we_were_connected():
     context = server_context(good())
     with (
         DiskOrigin(b"0123456789", context=context) as origin,
-        contextlib.closing(Image(origin.url, context=trusting())) as image,
+        contextlib.closing(Image(origin.url, Approach(context=trusting()))) as image,
     ):
         context.load_cert_chain(foreign().cert_file, foreign().key_file)
         origin.drop_connections()
@@ -85,29 +85,29 @@ def test_certificate_that_was_replaced_while_we_were_connected():
 
 def test_plain_server_where_tls_is_expected():
     with DiskOrigin(b"0123456789") as origin, pytest.raises(errors.BackendUntrusted, match="does not speak TLS"):
-        Image(origin.url.replace("http:", "https:"), context=trusting())
+        Image(origin.url.replace("http:", "https:"), Approach(context=trusting()))
 
 
 def test_tls_server_where_plain_is_expected():
     with tls_origin(good()) as origin, pytest.raises(errors.BackendUnavailable):
-        Image(origin.url.replace("https:", "http:"), read_timeout=DEADLINE)
+        Image(origin.url.replace("https:", "http:"), Approach(read_timeout=DEADLINE))
 
 
 def test_handshake_that_stalls():
     with ScriptedOrigin(lambda wire: wire.stall()) as origin, pytest.raises(errors.BackendTimeout):
-        Image(origin.url.replace("http:", "https:"), context=trusting(), connect_timeout=0.1)
+        Image(origin.url.replace("http:", "https:"), Approach(context=trusting(), connect_timeout=0.1))
 
 
 def test_answer_that_stalls():
     with ScriptedOrigin(lambda wire: wire.stall()) as origin, pytest.raises(errors.BackendTimeout):
-        Image(origin.url, read_timeout=0.1)
+        Image(origin.url, Approach(read_timeout=0.1))
 
 
 def test_streams_over_tls():
     data = pattern(3 * MIB)
     with (
         tls_origin(good(), bytes(4 * MIB)) as origin,
-        contextlib.closing(Image(origin.url, context=trusting())) as image,
+        contextlib.closing(Image(origin.url, Approach(context=trusting()))) as image,
     ):
         image.receive_from(Bytes(data), 5, len(data), Progress())
         sink = Collector()
@@ -121,7 +121,7 @@ def test_short_upload_over_tls_is_written_as_far_as_it_came(available):
     data = pattern(available)
     with (
         tls_origin(good(), bytes(4 * MIB)) as origin,
-        contextlib.closing(Image(origin.url, context=trusting())) as image,
+        contextlib.closing(Image(origin.url, Approach(context=trusting()))) as image,
     ):
         progress = Progress()
         with pytest.raises(errors.PartialContent):
@@ -132,7 +132,7 @@ def test_short_upload_over_tls_is_written_as_far_as_it_came(available):
 
 def test_interrupted_before_it_is_used():
     with DiskOrigin(b"0123456789") as server:
-        origin = Origin(server.url)
+        origin = Origin(server.url, Approach(), Lifeline())
         origin.interrupt()
         with pytest.raises(errors.OperationCanceled):
             origin.request("open", "OPTIONS")
@@ -149,18 +149,21 @@ def test_interrupted_while_it_opens(scheme, is_full, through_tunnel):
         thread = threading.Thread(target=lambda: (server.wait_for_client(), line.cut()))
         thread.start()
         tunnel = server.address if through_tunnel else None
+        url = f"{scheme}://127.0.0.1:{server.port}/images/x"
         with pytest.raises(errors.OperationCanceled):
-            Image(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), tunnel=tunnel, line=line)
+            Image(
+                f"{scheme}://127.0.0.1:{server.port}/images/x", Approach(context=trusting(), tunnel=tunnel), line=line
+            )
         thread.join()
         with pytest.raises(OSError):
-            Image(f"{scheme}://127.0.0.1:{server.port}/images/x", context=trusting(), line=line)
+            Image(url, Approach(context=trusting()), line=line)
 
 
 def test_interrupted_while_it_connects_again():
     """Neither does it try another way then."""
     with (
         DiskOrigin(b"0123456789") as first,
-        contextlib.closing(Image(first.url, context=trusting())) as image,
+        contextlib.closing(Image(first.url, Approach(context=trusting()))) as image,
         tempfile.TemporaryDirectory() as folder,
         silent.unix(f"{folder}/sock", is_full=True),
     ):
@@ -176,7 +179,7 @@ def test_interrupt_over_tls():
     """The bytes of an interrupted upload never leave in clear text."""
     with (
         tls_origin(good(), bytes(4 * MIB)) as origin,
-        contextlib.closing(Image(origin.url, context=trusting())) as image,
+        contextlib.closing(Image(origin.url, Approach(context=trusting()))) as image,
     ):
         calls = []
 

@@ -16,6 +16,7 @@ from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.origin.image import Image
+from ovirt_imageio.origin.server import Approach
 from ovirt_imageio.origin.tunnel import choose, open_tunnel
 
 PROXY = {"https_proxy": "http://proxy:3128"}
@@ -150,7 +151,7 @@ def test_backend_through_a_proxy_verifies_the_server_itself():
         origin.options["unix_socket"] = "\0nobody"
         with NetworkProxy() as proxy:
             trust = ssl.create_default_context(cafile=made.ca_file)
-            with contextlib.closing(Image(origin.url, context=trust, tunnel=proxy.address)) as image:
+            with contextlib.closing(Image(origin.url, Approach(context=trust, tunnel=proxy.address))) as image:
                 view = memoryview(bytearray(4))
                 image.readinto(0, view)
                 assert bytes(view) == b"data"
@@ -159,4 +160,4 @@ def test_backend_through_a_proxy_verifies_the_server_itself():
 
 def test_unreachable_proxy_is_told():
     with ports.reserved() as port, pytest.raises(errors.BackendUnavailable, match="reached"):
-        Image("https://example.org/images/x", tunnel=("127.0.0.1", port))
+        Image("https://example.org/images/x", Approach(tunnel=("127.0.0.1", port)))
