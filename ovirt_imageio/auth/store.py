@@ -157,6 +157,10 @@ class Store:
                 self._plan_purge(transfer)
         log.info("EXTEND transfer=%s: %s", transfer.id, changes)
 
+    def __contains__(self, ticket_id: object) -> bool:
+        """Return True for the id of a ticket, be it open, expired or canceled."""
+        return ticket_id in self._transfers
+
     def info(self, ticket_id: str) -> dict[str, Any]:
         """Return the state of a ticket, be it open, expired or canceled. Raises errors.NotFound."""
         return self._get(ticket_id).info()

@@ -16,7 +16,6 @@ Knows nothing of HTTP and of files: tokens and ids are texts, and asking the hos
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -31,6 +30,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import Fields, short
 from ovirt_imageio.origin.image import Description
+from ovirt_imageio.sessions import installed
 from ovirt_imageio.sessions.token import Access
 
 __all__ = ["SESSIONS_LIMIT", "Session", "Sessions"]
@@ -132,7 +132,7 @@ class Sessions:
         Raises errors.NotAuthenticated, or errors.NoSuchTicket if the credentials are good, but for another ticket.
         """
         session = None if session_id is None else self._find(session_id)
-        if session is None and self._has_ticket(ticket_id):
+        if session is None and ticket_id in self._store:
             return ticket_id
         if session is None and session_id is not None:
             raise errors.NotAuthenticated(NO_SESSION)
@@ -142,7 +142,7 @@ class Sessions:
             session = self._share(token, ticket_id)
         if session.access.ticket_id != ticket_id:
             raise errors.NoSuchTicket()
-        self._keep_ticket(session)
+        installed.keep(self._store, session.ticket_id, {"timeout": self._remaining(session.access)})
         return session.ticket_id
 
     def purge(self) -> None:
@@ -174,7 +174,7 @@ class Sessions:
                 # Not the value: it may be the id.
                 log.error("Cannot go on with a session after the restart: its %s is not %s", error.name, error.expected)
                 continue
-            if not self._has_ticket(session.ticket_id):
+            if session.ticket_id not in self._store:
                 continue
             with self._lock:
                 if session.digest is None:
@@ -274,14 +274,6 @@ class Sessions:
     def _remaining(self, access: Access) -> int:
         return max(1, int(access.expires - self._clock()))
 
-    def _keep_ticket(self, session: Session) -> None:
-        """Extend the ticket of a live session if it expired, as when the wall clock was set back meanwhile."""
-        try:
-            self._store.authorize(session.ticket_id, "read")
-        except errors.NoSuchTicket:
-            with contextlib.suppress(errors.NotFound):
-                self._store.extend(session.ticket_id, {"timeout": self._remaining(session.access)})
-
     def _require(self, session_id: str) -> Session:
         session = self._find(session_id)
         if session is None:
@@ -305,18 +297,8 @@ class Sessions:
             self._by_digest.pop(session.digest, None)
 
     def _retire(self, session: Session) -> None:
-        """Remove the ticket of an expired session; what still runs may end, and the store forgets the ticket later."""
-        with contextlib.suppress(errors.NotFound):
-            if not self._store.info(session.ticket_id)["active"]:
-                self._store.remove(session.ticket_id, 0)
+        installed.retire(self._store, session.ticket_id)
         log.info("EXPIRE session transfer=%s", session.name)
-
-    def _has_ticket(self, ticket_id: str) -> bool:
-        try:
-            self._store.info(ticket_id)
-        except errors.NotFound:
-            return False
-        return True
 
 
 def _parse(document: object) -> Session:

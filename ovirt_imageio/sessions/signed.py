@@ -33,6 +33,7 @@ from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import MAX_SECONDS, Fields
 from ovirt_imageio.net import jws
 from ovirt_imageio.net.jws import Key
+from ovirt_imageio.sessions import installed
 
 __all__ = ["Claims", "SignedTickets", "Verifier"]
 
@@ -252,9 +253,7 @@ class SignedTickets:
                 del self._denied[jti]
                 self._revoked.pop(jti, None)
         for entry in gone:
-            with contextlib.suppress(errors.NotFound):
-                if not self._store.info(entry.ticket_id)["active"]:
-                    self._store.remove(entry.ticket_id, 0)
+            installed.retire(self._store, entry.ticket_id)
 
     def record(self) -> dict[str, Any]:
         """Return what another process needs to go on, as a JSON object. It is a secret."""
@@ -274,7 +273,7 @@ class SignedTickets:
                 found = Entry(
                     entry.text("ticket_id", 64), entry.number("expires", LAST_SECOND), entry.text("fingerprint", 64)
                 )
-                if self._has_ticket(found.ticket_id):
+                if found.ticket_id in self._store:
                     self._entries[jti] = found
 
     def __len__(self) -> int:
@@ -316,7 +315,8 @@ class SignedTickets:
             jws.refuse("another ticket with its jti is in use")
         elif entry.expires < claims.expires:
             entry = self._renew(claims, entry, now)
-        self._keep_ticket(entry, claims, now)
+        if not installed.keep(self._store, entry.ticket_id, lifetimes(claims, now)):
+            self._store.add(make_document(claims, entry.ticket_id, now))
         return entry.ticket_id
 
     def _install(self, claims: Claims, now: float) -> Entry:
@@ -334,23 +334,6 @@ class SignedTickets:
             self._store.extend(entry.ticket_id, lifetimes(claims, now))
         log.info("RENEW signed transfer=%s", name_of(claims.jti))
         return renewed
-
-    def _keep_ticket(self, entry: Entry, claims: Claims, now: float) -> None:
-        """Extend a ticket that was not used for a while, install one that was forgotten: the token is good."""
-        try:
-            self._store.authorize(entry.ticket_id, "read")
-        except errors.NoSuchTicket:
-            try:
-                self._store.extend(entry.ticket_id, lifetimes(claims, now))
-            except errors.NotFound:
-                self._store.add(make_document(claims, entry.ticket_id, now))
-
-    def _has_ticket(self, ticket_id: str) -> bool:
-        try:
-            self._store.info(ticket_id)
-        except errors.NotFound:
-            return False
-        return True
 
 
 def make_document(claims: Claims, ticket_id: str, now: float) -> dict[str, Any]:

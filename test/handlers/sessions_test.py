@@ -5,21 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
-from fakes.imageserver import Connection
-from fakes.waiting import DEADLINE
+from fakes.guardedserver import GuardedServer
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.handlers.doors import POLICY, Guarded
-from ovirt_imageio.handlers.extents import Extents
-from ovirt_imageio.handlers.images import Images
 from ovirt_imageio.handlers.sessions import Closing, Opening, door
-from ovirt_imageio.handlers.status import translate
-from ovirt_imageio.httpd.limits import Limits
-from ovirt_imageio.httpd.listener import UnixAddress
-from ovirt_imageio.httpd.router import Application
-from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.origin.image import Description
 from ovirt_imageio.sessions.sessions import Sessions
 from ovirt_imageio.sessions.token import Access
@@ -37,40 +28,19 @@ def verify(token: str, now: float) -> Access:
     return Access("https://host", TICKET, int(now) + 300, int(now) + 300)
 
 
-class Proxy:
+class Proxy(GuardedServer):
     def __init__(self, path: str) -> None:
         self.disk = bytearray(b"0123456789")
-        self.store = Store(lambda ticket, line: MemoryBackend(self.disk))
-        sessions = Sessions(self.store, verify, lambda url: Description(10, True, False, "disk.raw"), time.time)
-        application = Application(
-            [
-                ("/images/([^/]*)/extents", Guarded(Extents(self.store), [door(sessions)])),
-                ("/images/([^/]*)", Guarded(Images(self.store), [door(sessions)])),
-                ("/sessions/?", Opening(sessions)),
-                ("/sessions/(.+)", Closing(sessions)),
-            ],
-            translate=translate,
-            cors=POLICY,
-        )
-        self.path = path
-        self.server = Server(UnixAddress(path), application, limits=Limits(linger_timeout=DEADLINE))
-
-    def ask(self, method, path, headers=None, body=None):
-        connection = Connection(self.path)
-        try:
-            return connection.ask(method, path, headers, body)
-        finally:
-            connection.close()
+        store = Store(lambda ticket, line: MemoryBackend(self.disk))
+        sessions = Sessions(store, verify, lambda url: Description(10, True, False, "disk.raw"), time.time)
+        others = {"/sessions/?": Opening(sessions), "/sessions/(.+)": Closing(sessions)}
+        super().__init__(path, store, door(sessions), others)
 
 
 @pytest.fixture
 def proxy(tmp_path):
-    proxy = Proxy(str(tmp_path / "sock"))
-    proxy.server.start()
-    try:
+    with Proxy(str(tmp_path / "sock")) as proxy:
         yield proxy
-    finally:
-        proxy.server.stop()
 
 
 @pytest.mark.parametrize("path", ["/sessions", "/sessions/"])

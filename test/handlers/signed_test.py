@@ -5,22 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from fakes.imageserver import Connection
+from fakes.guardedserver import GuardedServer
 from fakes.signing import key_pair
-from fakes.waiting import DEADLINE
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.handlers import signed
-from ovirt_imageio.handlers.doors import POLICY, Guarded
-from ovirt_imageio.handlers.extents import Extents
-from ovirt_imageio.handlers.images import Images
-from ovirt_imageio.handlers.status import translate
 from ovirt_imageio.handlers.tickets import Tickets
-from ovirt_imageio.httpd.limits import Limits
-from ovirt_imageio.httpd.listener import UnixAddress
-from ovirt_imageio.httpd.router import Application
-from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.net.jws import Key, PrivateKey
 from ovirt_imageio.sessions.signed import SignedTickets, Verifier
 
@@ -37,39 +28,14 @@ def token(jti="backup-1", **fields):
     return PrivateKey(key_pair()[0]).sign({**payload, **fields})
 
 
-class Daemon:
-    def __init__(self, path: str) -> None:
-        self.store = Store(lambda ticket, line: MemoryBackend(bytearray(b"0123456789")))
-        key = Key(key_pair()[1])
-        tickets = SignedTickets(self.store, Verifier(lambda kid: key, "imageio", lambda url: True).verify)
-        door = signed.door(tickets)
-        application = Application(
-            [
-                ("/images/([^/]*)/extents", Guarded(Extents(self.store), [door])),
-                ("/images/([^/]*)", Guarded(Images(self.store), [door])),
-                ("/tickets/(.*)", Tickets(self.store, 0, tickets)),
-            ],
-            translate=translate,
-            cors=POLICY,
-        )
-        self.path = path
-        self.server = Server(UnixAddress(path), application, limits=Limits(linger_timeout=DEADLINE))
-
-    def ask(self, method, path, headers=None, body=None):
-        connection = Connection(self.path)
-        try:
-            return connection.ask(method, path, headers, body)
-        finally:
-            connection.close()
-
-
 @pytest.fixture
 def daemon(tmp_path):
-    daemon = Daemon(str(tmp_path / "sock"))
-    daemon.server.start()
-    yield daemon
-    daemon.server.stop()
-    daemon.store.stop()
+    store = Store(lambda ticket, line: MemoryBackend(bytearray(b"0123456789")))
+    key = Key(key_pair()[1])
+    tickets = SignedTickets(store, Verifier(lambda kid: key, "imageio", lambda url: True).verify)
+    others = {"/tickets/(.*)": Tickets(store, 0, tickets)}
+    with GuardedServer(str(tmp_path / "sock"), store, signed.door(tickets), others) as daemon:
+        yield daemon
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER   "])
