@@ -114,6 +114,16 @@ class Daemon:
 
         wait_until(is_logged, lambda: f"No {pattern!r} in:\n{self.log()}")
 
+    def freeze(self) -> None:
+        """Stop the process where it is, until SIGCONT; no thread of it runs any more.
+
+        The kernel tells one thread of the signal, which tells the others when it gets a processor: on a busy machine they
+        go on meanwhile, and answer requests.
+        """
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        wait_until(lambda: all("\nState:\tT" in (task / "status").read_text() for task in tasks.iterdir()))
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, return the exit status."""
         self.process.send_signal(number)

@@ -147,7 +147,7 @@ def test_stalled_host(weak_host, image, tmp_path):
             if name != "OPTIONS":
                 assert client.ask("OPTIONS", path).status == 200
             threads.append(threading.Thread(target=work, args=(client, name, path)))
-        weak_host.process.send_signal(signal.SIGSTOP)
+        weak_host.freeze()
         stack.callback(revive, weak_host)
         for thread in threads:
             thread.start()
@@ -168,7 +168,7 @@ def test_checksum_of_a_stalled_host(weak_host, tmp_path):
             proxy.control("DELETE", ticket)
 
         assert client.ask("OPTIONS", path).status == 200
-        weak_host.process.send_signal(signal.SIGSTOP)
+        weak_host.freeze()
         remover = threading.Thread(target=remove)
         remover.start()
         try:
