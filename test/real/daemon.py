@@ -117,8 +117,8 @@ class Daemon:
     def freeze(self) -> None:
         """Stop the process where it is, until SIGCONT; no thread of it runs any more.
 
-        The kernel tells one thread of the signal, which tells the others when it gets a processor: on a busy machine they
-        go on meanwhile, and answer requests.
+        The kernel tells one thread of the signal, which tells the others when it gets a processor: on a busy machine
+        they go on meanwhile, and answer requests.
         """
         self.process.send_signal(signal.SIGSTOP)
         tasks = Path(f"/proc/{self.process.pid}/task")

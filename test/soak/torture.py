@@ -1,4 +1,8 @@
-"""Each call of the system fails in turn: make soak T=torture, T='torture --case "NAME"', T='torture --minutes 60'."""
+"""Each call of the system fails in turn: make soak T=torture, T='torture --case "NAME"', T='torture --minutes 60'.
+
+All cases take more than an hour. T='torture --share 2/5' runs the second fifth of them, whenever there is time for it:
+which share a case belongs to depends on its name alone.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import logging
 import random
 import tempfile
 import time
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +41,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=80, help="for how long at most, all parts together (80)")
     parser.add_argument("--seed", type=int, default=1, help="of the order (1)")
     parser.add_argument("--only", choices=[*BACKENDS, CLIENT], help="a backend of the service, or the client library")
+    parser.add_argument("--share", type=parse_share, default=(1, 1), metavar="K/N", help="the Kth of N shares of them")
     parser.add_argument("--case", help="one case, by its name")
     options = parser.parse_args(arguments)
     logging.disable()
-    campaign = Campaign(options.minutes * 60, random.Random(options.seed))
+    campaign = Campaign(options.minutes * 60, random.Random(options.seed), options.share)
     if options.case:
         where = options.case.partition("-")[0]
         kind: Any = CopyCase if where == CLIENT else Case
@@ -47,7 +53,7 @@ def main(arguments: list[str]) -> int:
     else:
         parts = [options.only] if options.only else [*BACKENDS, CLIENT]
         for count, part in enumerate(parts):
-            campaign.share = 1 / (len(parts) - count)
+            campaign.part_of_time = 1 / (len(parts) - count)
             campaign.run(part, None)
     print(f"{sum(campaign.outcomes.values())} cases, {campaign.failures} failed: {dict(campaign.outcomes)}")
     return 1 if campaign.failures else 0
@@ -56,29 +62,30 @@ def main(arguments: list[str]) -> int:
 class Campaign:
     """Runs cases, and counts what came of them."""
 
-    def __init__(self, seconds: float, dice: random.Random) -> None:
+    def __init__(self, seconds: float, dice: random.Random, share: tuple[int, int]) -> None:
         self._end = time.monotonic() + seconds
         self._dice = dice
-        self.share = 1.0
+        self._share = share
+        self.part_of_time = 1.0
         self.failures = 0
         self.outcomes: Counter[str] = Counter()
 
     def run(self, part: str, cases: Any) -> None:
-        """Run the cases of a part, all by default, as long as its share of the time lasts."""
-        deadline = time.monotonic() + (self._end - time.monotonic()) * self.share
-        done: Iterable[Any] = ()
+        """Run the cases of a part, by default all of the share, as long as its part of the time lasts."""
+        deadline = time.monotonic() + (self._end - time.monotonic()) * self.part_of_time
+        done = 0
         while self.failures < MOST_FAILURES:
             # After a failure nothing can be believed: begin anew.
             with self._torturer(part) as torturer:
                 if cases is None:
-                    cases = plan(part, torturer)
+                    cases = [case for case in plan(part, torturer) if is_in_share(str(case), *self._share)]
                     self._dice.shuffle(cases)
                     print(f"{part}: {len(cases)} cases", flush=True)
-                left = iter(cases[len(list(done)) :])
-                done = [*done, *self._run_some(torturer, left, deadline)]
+                done += sum(1 for _ in self._run_some(torturer, iter(cases[done:]), deadline))
                 self.outcomes.update(torturer.outcomes)
-            if len(list(done)) == len(cases) or time.monotonic() > deadline:
-                return
+            if done == len(cases) or time.monotonic() > deadline:
+                break
+        print(f"{part}: {done} of them were run", flush=True)
 
     def _run_some(self, torturer: Any, cases: Iterator[Any], deadline: float) -> Iterator[Any]:
         """Run cases up to the first one that fails, and yield those that were run."""
@@ -104,6 +111,19 @@ class Campaign:
                     torturer = Torturer(house, seam)
                     with torturer.listening():
                         yield torturer
+
+
+def parse_share(text: str) -> tuple[int, int]:
+    """Return K and N of "K/N"."""
+    number, _, count = text.partition("/")
+    if not 1 <= int(number) <= int(count):
+        raise ValueError(text)
+    return int(number), int(count)
+
+
+def is_in_share(name: str, number: int, count: int) -> bool:
+    """Is the case of this name in this one of so many shares?"""
+    return zlib.crc32(name.encode()) % count == number - 1
 
 
 def plan(part: str, torturer: Any) -> list[Any]:
