@@ -298,9 +298,11 @@ class Books:
     @property
     def content_tag(self) -> str:
         """A text that changes whenever something begins to be written through this ticket."""
-        # A client that is attached may have begun another write since the last look.
-        attached = [running for running in self.links.running if running.operation.is_answering]
-        self._writes += any(running.operation.is_change for running in attached)
+        for running in self.links.running:
+            if running.operation.is_answering and running.operation.is_change:
+                # A client that is attached may have begun another write since the last look.
+                self._writes += 1
+                break
         return f"{self._tag}-{self._writes}"
 
     def describe_state(self, now: float) -> str:

@@ -170,6 +170,8 @@ class Links:
 
     def find_overlapping(self, operation: Operation) -> set[Running]:
         """Return the changes under way, or waiting, of the range that an operation wants to change."""
+        if not self.running:
+            return set()
         start, end = operation.offset, operation.offset + operation.length
         return {
             run

@@ -6,8 +6,7 @@ Either has a length, a validator and ranges of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.auth.use import Use
@@ -26,8 +25,7 @@ __all__ = ["Representation", "represent"]
 SUFFIXES = (".raw", ".img", ".qcow2")
 
 
-@dataclass(frozen=True)
-class Representation:
+class Representation(NamedTuple):
     """The content of one answer, or a part of it."""
 
     length: int
@@ -39,9 +37,10 @@ class Representation:
 
     def describe(self, response: Response) -> None:
         """Tell a downloader what it gets: a file with a name, of which it may ask for ranges."""
-        response.headers["accept-ranges"] = "bytes"
-        response.headers["etag"] = self.etag
-        response.headers["content-disposition"] = byteranges.content_disposition(self.filename)
+        headers = response.headers
+        headers["accept-ranges"] = "bytes"
+        headers["etag"] = self.etag
+        headers["content-disposition"] = byteranges.content_disposition(self.filename)
 
 
 def represent(request: Request, disk: Use) -> Representation:

@@ -24,17 +24,17 @@ class Stat:
     A context manager that starts and stops itself; see Clock.run().
     """
 
-    __slots__ = ("_marked", "_now", "_spent", "_started", "bytes", "name", "ops")
+    __slots__ = ("_begun", "_now", "_spent", "_started", "bytes", "name", "ops")
 
-    def __init__(self, name: str, now: Callable[[], float]) -> None:
+    def __init__(self, name: str, now: Callable[[], float], begun: dict[Stat, float]) -> None:
         self.name = name
         self.ops = 0
         self.bytes = 0
         self._now = now
         self._spent = 0.0
         self._started: Optional[float] = None
-        # What was spent when the clock was marked; None if it was running then, as part of something larger.
-        self._marked: Optional[float] = 0.0
+        # The stats that began since the clock was marked, with what was spent before; all stats of a clock share it.
+        self._begun = begun
 
     @property
     def is_running(self) -> bool:
@@ -54,6 +54,7 @@ class Stat:
         """Begin a stretch."""
         if self._started is not None:
             raise RuntimeError(f"{self.name} was started already")
+        self._begun.setdefault(self, self._spent)
         self._started = self._now()
 
     def stop(self, *, completed: bool = True) -> None:
@@ -96,12 +97,13 @@ class Clock:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._stats: dict[str, Stat] = {}
+        self._begun: dict[Stat, float] = {}
 
     def run(self, name: str) -> Stat:
         """Return what times one stretch of `name` in a with block."""
         stat = self._stats.get(name)
         if stat is None:
-            stat = self._stats[name] = Stat(name, self._now)
+            stat = self._stats[name] = Stat(name, self._now, self._begun)
         return stat
 
     def start(self, name: str) -> Stat:
@@ -120,16 +122,11 @@ class Clock:
 
     def mark(self) -> None:
         """Let since_mark() begin here."""
-        for stat in self._stats.values():
-            stat._marked = stat._spent if stat._started is None else None
+        self._begun.clear()
 
     def since_mark(self) -> list[tuple[str, float]]:
-        """Return names and seconds of what began since the mark, in the order of their first use."""
-        return [
-            (stat.name, stat.seconds - stat._marked)
-            for stat in self._stats.values()
-            if stat._marked is not None and (stat._started is not None or stat._spent != stat._marked)
-        ]
+        """Return names and seconds of what began since the mark, in that order."""
+        return [(stat.name, stat.seconds - before) for stat, before in self._begun.items()]
 
     def __str__(self) -> str:
         return " ".join(map(str, self._stats.values()))
@@ -140,7 +137,7 @@ class NullClock(Clock):
 
     def run(self, name: str) -> Stat:
         """Return a stat that is thrown away."""
-        return Stat(name, self._now)
+        return Stat(name, self._now, {})
 
     def stop(self, name: str) -> float:
         """Stop nothing."""
