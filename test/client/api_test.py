@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 import ssl
 import tracemalloc
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes import liar
 from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.scripts import load
 from fakes.waiting import DEADLINE
 from real import certificates
 
@@ -178,13 +178,6 @@ CONNECTIONS = 20
 
 # What a download may take: buffers, and what Python itself needs.
 MOST_MEMORY = 64 * MiB
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(f"hostile_{path.stem}", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 @pytest.mark.storage

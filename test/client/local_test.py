@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 import tarfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes.images import SIZE
 from fakes.origin import DiskOrigin
+from fakes.scripts import load
 
 from ovirt_imageio import client, errors
 from ovirt_imageio.backends.file import FileBackend
@@ -132,13 +132,6 @@ SECRET = b"SECRET" * 1000
 
 # What an upload may take: buffers, and what Python itself needs.
 MOST_MEMORY = 64 * MiB
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(f"hostile_{path.stem}", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 def contents(folder):

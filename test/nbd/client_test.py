@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import os
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fakes.nbdpeer import FLAGS, Peer
+from fakes.scripts import load
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio.nbd import client, errors, status
@@ -348,9 +348,7 @@ def test_an_interrupt_of_the_keyboard_closes():
 @pytest.mark.parametrize("path", HOSTILE, ids=lambda path: path.stem)
 def test_hostile_server(path):
     """Any way to misbehave ends in the error that says so, soon, and leaves a closed connection."""
-    spec = importlib.util.spec_from_file_location(f"hostile_{path.stem}", path)
-    hostile = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hostile)
+    hostile = load(path)
     # Read before the range has a before.
     offset = 4096 + 100
     # Short only where the time-out is what this is about: others have time to misbehave.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import random
 import re
@@ -12,13 +11,14 @@ import struct
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from backends.contract import Contract, Disk
 from fakes.nbdclient import DISK, chunk, fails, handshake, receive, request
 from fakes.nbdexport import CONTEXTS, FLAGS, Exporting
 from fakes.nbdpeer import Call, Peer
+from fakes.scripts import load
 from fakes.waiting import DEADLINE, wait_until
 from real.nbd import run, uri
 
@@ -268,15 +268,6 @@ def test_an_old_client(exporting, data):
 
 HOSTILE = sorted(Path(__file__).parent.joinpath("hostile_clients").glob("*.py"))
 SERVERS = sorted(Path(__file__).parent.joinpath("hostile").glob("*.py"))
-
-
-def load(path: Path) -> Any:
-    """Return a script."""
-    spec = importlib.util.spec_from_file_location(f"hostile_{path.stem}", path)
-    assert spec and spec.loader
-    hostile = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hostile)
-    return hostile
 
 
 @contextlib.contextmanager
