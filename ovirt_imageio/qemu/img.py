@@ -10,9 +10,12 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.qemu.node import secret_options
+from ovirt_imageio.qemu.version import explained
 
 __all__ = ["convert", "create", "info", "measure", "require"]
 
@@ -37,15 +40,26 @@ def create(
     run("create the image", [*command, "--", path, *([] if size is None else [str(size)])])
 
 
-def info(path: str, format: Optional[str] = None) -> dict[str, Any]:
+def info(
+    path: str,
+    format: Optional[str] = None,
+    *,
+    secret: Optional[str] = None,
+    timeout: Optional[float] = None,
+    wrapper: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return what qemu-img knows of an image, among it "format" and "virtual-size".
 
+    path: or a tree of nodes, as qemu names one. secret: a file with the passphrase of an encrypted image. wrapper: the
+    command that runs qemu-img.
+
     Works on an image that is in use. Without a format qemu-img looks for one. Raises errors.BackendUnavailable with
-    what qemu-img said.
+    what qemu-img said, errors.BackendTimeout after `timeout` seconds.
     """
     known = ["-f", format] if format else []
     operation = "look at the image"
-    return parse(operation, run(operation, ["info", "-U", "--output", "json", *known, "--", path]))
+    options = ["-U", "--output", "json", *secret_options(secret), *known]
+    return parse(operation, run(operation, ["info", *options, "--", path], timeout, wrapper))
 
 
 def convert(path: str, format: str, target: str, target_format: str) -> None:
@@ -75,14 +89,17 @@ def missing(operation: str, error: OSError) -> errors.BackendUnavailable:
     return errors.BackendUnavailable(operation, reason, error.errno)
 
 
-def run(operation: str, arguments: list[str]) -> bytes:
+def run(operation: str, arguments: list[str], timeout: Optional[float] = None, wrapper: Sequence[str] = ()) -> bytes:
     """Run qemu-img; return what it prints."""
+    command = [*wrapper, "qemu-img", *arguments]
     try:
-        done = subprocess.run(["qemu-img", *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=timeout)
     except OSError as error:
         raise missing(operation, error) from None
+    except subprocess.TimeoutExpired:
+        raise errors.BackendTimeout(operation, f"qemu-img was not done after {timeout:g} seconds") from None
     if done.returncode != 0:
-        reason = errors.printable(done.stderr.decode(errors="replace").replace("qemu-img: ", ""))
+        reason = errors.printable(explained(done.stderr.decode(errors="replace").replace("qemu-img: ", "")))
         raise errors.BackendUnavailable(operation, reason or f"qemu-img ended with status {done.returncode}")
     return done.stdout
 

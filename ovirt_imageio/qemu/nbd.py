@@ -18,13 +18,14 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from ovirt_imageio import errors
-from ovirt_imageio.qemu.node import image_spec
-from ovirt_imageio.qemu.version import DEPTH_SINCE, program, version
+from ovirt_imageio.qemu.node import as_json, image_spec, secret_options
+from ovirt_imageio.qemu.version import DEPTH_SINCE, explained, program, version
 
 __all__ = ["QemuNbd"]
 
@@ -36,11 +37,15 @@ LOCKED = re.compile(r"Is another process using the image \[(.*)\]\?")
 READY_POLL = 0.005
 # How often we ask it to end.
 END_POLL = 0.5
+# How long one that never was ready may take to end: it may wait for storage that does not answer.
+UNREADY_TIMEOUT = 2.0
 # How much of what qemu-nbd said goes into an error.
 OUTPUT_LIMIT = 1000
 
 # Unix socket, or host and port.
 Listen = Union[str, tuple[str, int]]
+# An image as a tree of options; node.py tells.
+Node = Mapping[str, Any]
 
 
 @dataclass
@@ -54,6 +59,7 @@ class QemuNbd:
     """
 
     # What is served. Without a format qemu looks for one, which is not safe for an image that a guest could write.
+    # Without a path it is `image` alone, on storage of a network.
     path: str
     format: Optional[str] = None
     # Where: None means a socket in a private temporary directory.
@@ -73,6 +79,12 @@ class QemuNbd:
     # Serve this part of the file: a member of an archive.
     offset: Optional[int] = None
     size: Optional[int] = None
+    # How qemu shall open it, if that is not the file at path in its format.
+    image: Optional[Node] = None
+    # A file with the passphrase of an encrypted image.
+    secret: Optional[str] = None
+    # The command that runs qemu-nbd, and becomes it or ends it when it is ended itself.
+    wrapper: Sequence[str] = ()
     # For the start, and for the end before we get rough.
     timeout: float = 30.0
     _scope: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False, repr=False)
@@ -113,7 +125,13 @@ class QemuNbd:
             for _ in range(2):
                 scope.callback(shutil.rmtree, directory, ignore_errors=True)
             self._address = self.listen or str(directory / "sock")
-            command = [*death_wrapper(), *self._command(), f"--pid-file={directory / 'pid'}", self._image()]
+            command = [
+                *death_wrapper(),
+                *self.wrapper,
+                *self._command(),
+                f"--pid-file={directory / 'pid'}",
+                self._image(),
+            ]
             log.debug("Starting %s", command)
             self._process = spawn(command, directory / "output")
             scope.callback(self._end)
@@ -147,12 +165,13 @@ class QemuNbd:
         """Return the command line without the image."""
         has_depth = version() >= DEPTH_SINCE
         is_direct = self.cache is None and can_open_direct(self.path, self.read_only)
-        cache = self.cache or ("none" if is_direct else "writeback")
+        # Storage of a network has caches of its own, and other clients.
+        cache = self.cache or ("none" if is_direct or not self.path else "writeback")
         options: dict[str, object] = {
             "export-name": self.export_name,
             "shared": self.shared,
             "cache": cache,
-            "aio": self.aio or ("native" if cache == "none" else "threads"),
+            "aio": self.aio or ("native" if cache == "none" and self.path else "threads"),
             "discard": self.discard,
             "detect-zeroes": self.detect_zeroes,
             "bitmap": self.bitmap,
@@ -163,6 +182,7 @@ class QemuNbd:
             options["socket"] = self._address
         command = [program(), "--persistent"]
         command += [f"--{name}={value}" for name, value in options.items() if value is not None]
+        command += secret_options(self.secret)
         if self.read_only:
             command.append("--read-only")
         # With raw images qemu 6.2 reports wrong extents when it is asked for the depth; they have no depth anyway.
@@ -171,6 +191,8 @@ class QemuNbd:
         return command
 
     def _image(self) -> str:
+        if self.image is not None:
+            return as_json(self.image)
         return image_spec(self.path, self.format, offset=self.offset, size=self.size, backing_chain=self.backing_chain)
 
     def _wait_ready(self, directory: Path) -> None:
@@ -189,7 +211,8 @@ class QemuNbd:
         process, self._process = self._process, None
         was_ready, self._is_ready = self._is_ready, False
         assert process
-        deadline = time.monotonic() + self.timeout
+        # What is not ready has nothing to write.
+        deadline = time.monotonic() + (self.timeout if was_ready else min(self.timeout, UNREADY_TIMEOUT))
         status = None
         while status is None and time.monotonic() < deadline:
             # Again: while it starts, it forgets that it was asked to end.
@@ -249,7 +272,10 @@ def reason_in(output: Path) -> str:
     text = output.read_bytes()[-OUTPUT_LIMIT:].decode(errors="replace")
     locked = LOCKED.search(text)
     if locked:
+        # A network driver, or an image that is named by a tree, shows that.
+        if locked[1].startswith("json:"):
+            return "another program uses the image, such as a virtual machine or another transfer; end that first"
         # qemu-nbd quotes the node that it was told, and asks a question.
         return f"another program uses {locked[1]}, such as a virtual machine or another transfer; end that first"
     lines = [re.sub(r"^\S*qemu-nbd: ", "", line) for line in text.splitlines()]
-    return " ".join(line for line in lines if line) or "it ended without a word"
+    return explained(" ".join(line for line in lines if line)) or "it ended without a word"

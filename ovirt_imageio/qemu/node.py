@@ -2,7 +2,7 @@
 
     raw or qcow2 or ...       the format, left out to let qemu look for one
       └── raw                 a part of the file, where the image is a member of an archive
-            └── file          or host_device
+            └── file          or host_device, or another driver: rbd, https
 
 Knows the names that qemu gives to nodes; knows nothing of its programs and of archives.
 """
@@ -12,12 +12,16 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.qemu.version import DEPTH_SINCE, version
 
-__all__ = ["image_spec", "is_block_device", "location"]
+__all__ = ["SECRET", "as_json", "file_node", "formatted", "image_spec", "is_block_device", "location", "secret_options"]
+
+# The passphrase of an encrypted image, as qemu is told it.
+SECRET = "secret"
 
 
 def image_spec(
@@ -56,7 +60,24 @@ def location(path: str, offset: Optional[int] = None, size: Optional[int] = None
     return path if offset is None and size is None else image_spec(path, offset=offset, size=size)
 
 
-def file_node(path: str, offset: Optional[int], size: Optional[int]) -> dict[str, Any]:
+def formatted(node: Mapping[str, Any], format: Optional[str], *, is_encrypted: bool = False) -> dict[str, Any]:
+    """Return the node of the format over the node of what holds the image; qemu knows its passphrase as SECRET."""
+    image: dict[str, Any] = {"driver": format} if format else {}
+    if is_encrypted:
+        key = {"key-secret": SECRET}
+        image.update(key if format == "luks" else {"encrypt": {"format": "luks", **key}})
+    return {**image, "file": dict(node)}
+
+
+def secret_options(file: Optional[str]) -> list[str]:
+    """Return the options that tell a program of qemu the passphrase in a file."""
+    if file is None:
+        return []
+    # A comma ends a value, unless there are two.
+    return ["--object", f"secret,id={SECRET},file={file.replace(',', ',,')}"]
+
+
+def file_node(path: str, offset: Optional[int] = None, size: Optional[int] = None) -> dict[str, Any]:
     """Return the node of a file, or of a part of it."""
     check_kind(path)
     node: dict[str, Any] = {"driver": "host_device" if is_block_device(path) else "file", "filename": in_json(path)}
@@ -88,5 +109,6 @@ def is_block_device(path: str) -> bool:
         return False
 
 
-def as_json(node: dict[str, Any]) -> str:
+def as_json(node: Mapping[str, Any]) -> str:
+    """Return what tells qemu to open a tree of nodes."""
     return "json:" + json.dumps(node)

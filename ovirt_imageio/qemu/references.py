@@ -13,19 +13,16 @@ Knows what qemu-img tells; opens nothing.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Optional
 
 from ovirt_imageio.errors import UnsafeImage, quoted
+from ovirt_imageio.qemu.urls import PROTOCOL
 
-__all__ = ["check"]
+__all__ = ["MAX_LAYERS", "check"]
 
 # Longer chains are slow beyond use.
 MAX_LAYERS = 200
-
-# As qemu sees it: a protocol ends at a colon, and a path may have one only behind a slash.
-PROTOCOL = re.compile("[^/]*:")
 
 Info = Mapping[str, Any]
 

@@ -1,6 +1,6 @@
-"""Which qemu-nbd is installed, and what it can do.
+"""Which programs of qemu are installed, and what they can do.
 
-Knows the program and what it prints; knows nothing of images.
+Knows the programs and what they print; knows nothing of images.
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ import subprocess
 
 from ovirt_imageio import errors
 
-__all__ = ["DEPTH_SINCE", "Version", "program", "version"]
+__all__ = ["DEPTH_SINCE", "Version", "explained", "program", "version"]
 
 # A tuple of integers can be compared: version() >= DEPTH_SINCE.
 Version = tuple[int, ...]
 
 # The first qemu that reports allocation depth, and lets a node have no backing file in an export.
 DEPTH_SINCE: Version = (5, 2)
+
+# What they say of a driver that is in a package of its own.
+NO_DRIVER = re.compile(r"Unknown (?:driver|protocol) '(rbd|iscsi|nfs|https?|ftps?|ssh|gluster)'")
+
+
+def explained(text: str) -> str:
+    """Return what a program of qemu said, with what to do about a driver that is missing."""
+    found = NO_DRIVER.search(text)
+    if not found:
+        return text
+    package = {"http": "curl", "https": "curl", "ftp": "curl", "ftps": "curl"}.get(found[1], found[1])
+    return f"{text.strip()}; install qemu-block-extra (Debian) or qemu-block-{package} (Fedora and others)"
 
 
 def program() -> str:

@@ -101,12 +101,18 @@ def add_serve(commands: Any) -> None:
         help="serve disk images, without any configuration",
         description="Serve disk images over HTTPS until Ctrl-C, and show how to download and upload them.",
     )
-    parser.add_argument("image", metavar="IMAGE", help="what qemu understands, a block device, or a folder of images")
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="what qemu understands, a block device, a folder of images, or an image on a network: rbd:POOL/IMAGE, "
+        "iscsi:, nfs:, https:, ssh:, nbd:, json:",
+    )
     parser.add_argument(
         "--size", type=arguments.size, metavar="SIZE", help="create the image if it does not exist; say 10g"
     )
     parser.add_argument("--demo", action="store_true", help="... as a small disk with a file system on it")
     parser.add_argument("--format", help="its format; default: by its content, for a new one by its name")
+    parser.add_argument("--secret", metavar="FILE", help="a file with the passphrase of an encrypted image (LUKS)")
     parser.add_argument("--file", action="store_true", help="serve the file as it is, instead of the disk in it")
     parser.add_argument("--read-only", action="store_true", help="allow downloads only")
     parser.add_argument(

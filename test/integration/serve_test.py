@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import http.client
+import itertools
 import json
 import os
 import re
@@ -81,9 +82,10 @@ def serve(tmp_path):
     with contextlib.ExitStack() as scope:
         temp = tmp_path / "tmp"
         temp.mkdir()
+        numbers = itertools.count()
 
         def serve(*arguments, stdout=None):
-            output = tmp_path / "output"
+            output = tmp_path / f"output-{next(numbers)}"
             environ = {
                 **os.environ,
                 "PYTHONPATH": str(daemon.ROOT),
@@ -366,3 +368,93 @@ def test_missing_image(serve):
     assert serving.output.read_text() == (
         "ovirt-imageio: Invalid image 'disk': expected a file that exists; or add --size 10g, and it will be created\n"
     )
+
+
+# --- Images on storage of a network ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chained(tmp_path):
+    """Return two qcow2 images, of which the first one stands on the second."""
+    top, base = tmp_path / "top.qcow2", tmp_path / "base.qcow2"
+    img.create(str(base), "qcow2", MiB)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", str(base)], check=True, capture_output=True)
+    img.create(str(top), "qcow2", backing_file="base.qcow2", backing_format="qcow2")
+    return top, base
+
+
+def test_image_of_another_server(serve, chained):
+    """Over HTTP, from a daemon of our own."""
+    first = serve(str(chained[1]), "--file", "--no-tls")
+    url = first.url
+    second = serve(url, "--read-only", "--no-tls")
+    with urllib.request.urlopen(second.url) as response:
+        assert response.read() == b"\7" * 65536 + bytes(MiB - 65536)
+    assert "(qcow2, 1.00 MiB)" in second.output.read_text()
+
+
+def test_json(serve, chained):
+    """For what no URL can say: here, not to verify the certificate."""
+    first = serve(str(chained[1]), "--file")
+    node = {"driver": "https", "url": first.url, "sslverify": False}
+    second = serve(f"json:{json.dumps(node)}", "--format", "qcow2", "--read-only", "--no-tls")
+    with urllib.request.urlopen(second.url) as response:
+        assert response.read(65536) == b"\7" * 65536
+
+
+def test_server_that_is_not_trusted(serve, chained):
+    first = serve(str(chained[1]), "--file")
+    second = serve(first.url, "--read-only")
+    assert second.process.wait(daemon.DEADLINE) == 1
+    assert "certificate" in second.output.read_text()
+
+
+def test_storage_that_cannot_be_written(serve, chained):
+    first = serve(str(chained[1]), "--file", "--no-tls")
+    second = serve(first.url)
+    assert second.process.wait(daemon.DEADLINE) == 1
+    assert "add --read-only" in second.output.read_text()
+
+
+def test_encrypted(serve, tmp_path):
+    secret, disk = tmp_path / "a,b", tmp_path / "disk.luks"
+    secret.write_text("passphrase")
+    key = ["--object", f"secret,id=s,file={str(secret).replace(',', ',,')}", "-o", "key-secret=s,iter-time=10"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "luks", *key, str(disk), "1M"], check=True)
+    serving = serve(str(disk), "--secret", str(secret), "--no-tls")
+    data = os.urandom(MiB)
+    with urllib.request.urlopen(urllib.request.Request(serving.url, data, method="PUT")):
+        pass
+    with urllib.request.urlopen(serving.url) as response:
+        assert response.read() == data
+    assert serving.stop() == 0
+    assert data[:4096] not in disk.read_bytes()
+    serving = serve(str(disk))
+    assert serving.process.wait(daemon.DEADLINE) == 1
+    assert "add --secret FILE" in serving.output.read_text()
+    secret.write_text("passphrase\n")
+    serving = serve(str(disk), "--secret", str(secret))
+    assert serving.process.wait(daemon.DEADLINE) == 1
+    assert "a line break at its end, too" in serving.output.read_text()
+
+
+@pytest.mark.parametrize(
+    "image, words",
+    [
+        ("rbd:vms/disk:log_file=/x", "expected rbd:POOL"),
+        ("json:{}", "a JSON object after json:"),
+        ("nbd:unix:/nowhere", "No such file"),
+        ("https://user:secret@localhost/x", "without user and password"),
+    ],
+)
+def test_bad_place(serve, image, words):
+    serving = serve(image)
+    assert serving.process.wait(daemon.DEADLINE) == 1
+    assert words in serving.output.read_text()
+    assert "secret" not in serving.output.read_text()
+
+
+def test_missing_secret(serve, tmp_path):
+    serving = serve("--demo", str(tmp_path / "disk"), "--secret", "/nowhere")
+    assert serving.process.wait(daemon.DEADLINE) == 1
+    assert "a file that you may read, with a passphrase" in serving.output.read_text()

@@ -57,3 +57,16 @@ def test_not_installed(monkeypatch):
 def test_default_program(monkeypatch):
     monkeypatch.delenv("QEMU_NBD", raising=False)
     assert versions.program() == "qemu-nbd"
+
+
+@pytest.mark.parametrize(
+    "text, advice",
+    [
+        ("Unknown driver 'rbd'", "install qemu-block-extra (Debian) or qemu-block-rbd (Fedora and others)"),
+        ("Could not open 'x': Unknown protocol 'https'", "or qemu-block-curl (Fedora and others)"),
+        ("Unknown driver 'sheep'", None),
+    ],
+)
+def test_driver_that_is_not_installed(text, advice):
+    assert (advice or text) in versions.explained(text)
+    assert (versions.explained(text) == text) == (advice is None)

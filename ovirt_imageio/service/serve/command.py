@@ -86,7 +86,13 @@ def run(options: argparse.Namespace) -> int:
 def wanted(options: argparse.Namespace) -> images.Wanted:
     """Return what the arguments ask for."""
     return images.Wanted(
-        options.image, options.format, options.size, options.demo, options.read_only, as_file=options.file
+        options.image,
+        options.format,
+        options.size,
+        options.demo,
+        options.read_only,
+        as_file=options.file,
+        secret=options.secret,
     )
 
 
@@ -110,20 +116,35 @@ def open_image(
     if image.is_file:
         return f"file://{urllib.parse.quote(image.path)}"
     # Each client connection has one to qemu-nbd, and must not wait there for another one that is idle.
-    qemu = QemuNbd(image.path, image.format, read_only=options.read_only, shared=0)
-    start(qemu)
+    qemu = QemuNbd(
+        "" if image.title else image.path,
+        image.format,
+        read_only=options.read_only,
+        shared=0,
+        image=image.tree,
+        secret=options.secret,
+    )
+    start(qemu, image.path)
     scope.callback(qemu.stop)
     servers.append(qemu)
     return qemu.url
 
 
-def start(qemu: QemuNbd) -> None:
-    """Start qemu-nbd; the usual reason why it refuses gets advice."""
+def start(qemu: QemuNbd, name: str) -> None:
+    """Start qemu-nbd; the usual reasons why it refuses get advice."""
     try:
         qemu.start()
     except errors.BackendUnavailable as error:
         if "lock" in error.reason:
-            error.reason = f"{qemu.path}: {error.reason}; stop the virtual machine or program that uses it"
+            error.reason = f"{name}: {error.reason}; stop the virtual machine or program that uses it"
+        if "key-secret" in error.reason:
+            error.reason = (
+                f"{name}: {error.reason}; it is encrypted: add --secret FILE, with the passphrase in the file"
+            )
+        if "Invalid password" in error.reason:
+            error.reason += "; all of the file is the passphrase, a line break at its end, too"
+        if "writ" in error.reason and not qemu.read_only and not qemu.path:
+            error.reason += "; or add --read-only"
         raise
 
 

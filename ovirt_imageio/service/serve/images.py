@@ -1,18 +1,21 @@
-"""What is served: an image, all images of a folder, or files as they are.
+"""What is served: an image, here or on storage of a network, all images of a folder, or files as they are.
 
 Knows files and qemu-img; knows nothing of servers and tickets.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import unicodedata
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from ovirt_imageio import errors, units
-from ovirt_imageio.qemu import img, references
-from ovirt_imageio.qemu.node import location
+from ovirt_imageio.qemu import chain, img, references, urls
+from ovirt_imageio.qemu.node import as_json, file_node, formatted, location
+from ovirt_imageio.qemu.urls import ImageURL
 from ovirt_imageio.service.serve import demo
 
 __all__ = ["ServedImage", "Wanted", "find"]
@@ -27,6 +30,9 @@ RAW_SUFFIXES = (".raw", ".img", ".iso")
 # Control characters, bytes that are not UTF-8, ends of lines and paragraphs: how Unicode calls them.
 UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
+# How long storage of a network may take to tell of an image.
+LOOK_TIMEOUT = 30.0
+
 # The format of an image whose bytes are served as they are.
 FILE = "file"
 
@@ -34,14 +40,18 @@ FILE = "file"
 class ServedImage(NamedTuple):
     """One disk, or one file."""
 
+    # Or where it is on storage of a network: then it has a title.
     path: str
     format: str
     size: int
+    title: str = ""
+    # How qemu opens it, if that is not the file at path in its format.
+    tree: Optional[Mapping[str, Any]] = None
 
     @property
     def name(self) -> str:
         """Its name without the folder."""
-        return os.path.basename(self.path)
+        return self.title or os.path.basename(self.path)
 
     @property
     def is_file(self) -> bool:
@@ -60,10 +70,19 @@ class Wanted(NamedTuple):
     read_only: bool = False
     # Serve the bytes of the file, whatever they are.
     as_file: bool = False
+    # A file with the passphrase of an encrypted image.
+    secret: Optional[str] = None
 
 
 def find(wanted: Wanted) -> list[ServedImage]:
     """Return what to serve; an image that does not exist is created if it may be. Raises errors.Error."""
+    url = url_of(wanted.path)
+    if url is not None and url.path is None:
+        return [elsewhere(wanted, url)]
+    if url is not None and url.path is not None:
+        wanted = wanted._replace(path=url.path)
+    if wanted.secret is not None and not os.access(wanted.secret, os.R_OK):
+        raise errors.InvalidValue("secret", wanted.secret, "a file that you may read, with a passphrase in it")
     if os.path.isdir(wanted.path):
         return in_folder(wanted)
     check_name(wanted.path)
@@ -113,7 +132,54 @@ def look(wanted: Wanted) -> ServedImage:
     path = os.path.abspath(wanted.path)
     info = info_of(path, wanted.format)
     references.check(path, info, info_of, is_member=False, backing_chain=True)
-    return ServedImage(path, info["format"], info["virtual-size"])
+    is_encrypted = wanted.secret is not None and info["format"] != "raw"
+    tree = formatted(file_node(path), info["format"], is_encrypted=True) if is_encrypted else None
+    return ServedImage(path, info["format"], info["virtual-size"], tree=tree)
+
+
+def url_of(text: str) -> Optional[ImageURL]:
+    """Return where an image is that a URL or `json:` names, None for a path. Raises errors.InvalidValue."""
+    if os.path.exists(text):
+        return None
+    if text.startswith("json:"):
+        try:
+            node = json.loads(text[len("json:") :])
+        except (ValueError, RecursionError):
+            node = None
+        if not isinstance(node, dict) or "driver" not in node:
+            raise errors.InvalidValue("image", text, 'a JSON object after json:, with a "driver" in it')
+        return ImageURL(text, None, node)
+    return urls.parse(text) if text.partition(":")[0] in urls.SCHEMES else None
+
+
+def elsewhere(wanted: Wanted, url: ImageURL) -> ServedImage:
+    """Return the image on storage of a network; it may stand on images of the same server or pool."""
+    if wanted.size is not None or wanted.demo or wanted.as_file:
+        raise errors.InvalidValue("image", url.text, "a file of this host with --size, --demo and --file")
+    check_name(url.text)
+
+    def look(tree: Mapping[str, Any]) -> dict[str, Any]:
+        return img.info(as_json(tree), secret=wanted.secret, timeout=LOOK_TIMEOUT)
+
+    if "file" in url.node:
+        # A user who names a format in JSON has said it all.
+        tree, format = dict(url.node), str(url.node["driver"])
+    else:
+        format = wanted.format or look(formatted(url.node, None))["format"]
+        is_encrypted = wanted.secret is not None and format != "raw"
+        if format in chain.FORMATS:
+            tree = chain.build(
+                url,
+                format,
+                look,
+                lambda below: below.place == url.place and below.path is None,
+                is_encrypted=is_encrypted,
+            )
+        else:
+            tree = formatted(url.node, format, is_encrypted=is_encrypted)
+    return ServedImage(
+        url.text, format, look(tree)["virtual-size"], "disk" if url.text[:5] == "json:" else url.name, tree
+    )
 
 
 def info_of(path: str, format: Optional[str]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_locked_image(tmp_path):
     img.create(path, "qcow2", MiB)
     message = rf"{path}: .*lock.*; stop the virtual machine or program that uses it"
     with QemuNbd(path, "qcow2"), pytest.raises(errors.BackendUnavailable, match=message):
-        command.start(QemuNbd(path, "qcow2"))
+        command.start(QemuNbd(path, "qcow2"), path)
 
 
 # --- The configuration ---
