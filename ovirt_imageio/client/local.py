@@ -123,7 +123,8 @@ def find_place(path: str, member: Optional[str]) -> Optional[archive.Member]:
 def check_path(path: str) -> None:
     """Raise InvalidArgument, without the ticket, if path is the URL of an image on a server."""
     if is_url(path):
-        raise InvalidArgument("filename", without_secrets(path), "a file here; only map and checksum look at servers")
+        expected = "a file here; only extents, checksum and verify look at servers"
+        raise InvalidArgument("filename", without_secrets(path), expected)
 
 
 def look(path: str, place: Optional[archive.Member], format: Optional[str] = None) -> dict[str, Any]:

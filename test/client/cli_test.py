@@ -304,6 +304,15 @@ def test_ticket_is_never_shown(command, capsys):
     assert "secret" not in shown.out + shown.err
 
 
+def test_commands_that_take_a_url_are_named(capsys):
+    assert cli.main(["info", "https://host/images/secret"]) == 1
+    assert "only extents, checksum and verify look at servers\n" in capsys.readouterr().err
+    for command in ("extents", "checksum", "verify"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command, "--help"])
+        assert (caught.value.code, "URL" in capsys.readouterr().out) == (0, True)
+
+
 def test_nobody_listens(capsys):
     with ports.reserved() as port:
         assert cli.main(["checksum", f"http://127.0.0.1:{port}/images/x"]) == 1
