@@ -14,16 +14,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 from bench.lines import Line, Side, Times
 from bench.peers import timed
+from bench.relay import Distance, relayed
 from real import daemon, release
 
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import QemuNbd
 
-__all__ = ["LINES"]
+__all__ = ["KIB", "LINES", "MEMORY", "MIB", "Transfer", "serve"]
 
 KIB = 1024
 MIB = 1024**2
@@ -117,6 +118,11 @@ def empty(path: Path) -> int:
     return 8 * TIB
 
 
+def serve(disk: Path, fmt: str = "raw") -> QemuNbd:
+    """Return a server for a disk."""
+    return QemuNbd(str(disk), fmt, cache="writeback", aio="threads")
+
+
 class Transfer:
     """One library, one daemon, one image, one direction."""
 
@@ -129,6 +135,7 @@ class Transfer:
         tls: bool = False,
         fmt: str = "raw",
         is_nbd: bool = True,
+        distance: Optional[Distance] = None,
     ):
         self._kind = kind
         self._make = make
@@ -136,6 +143,7 @@ class Transfer:
         self._tls = tls
         self._format = fmt
         self._is_nbd = is_nbd
+        self._distance = distance
         self._run: Callable[[], float] = lambda: 0.0
         # Returns how many bytes the daemon has moved until now.
         self._count: Callable[[], int] = lambda: 0
@@ -155,11 +163,13 @@ class Transfer:
                 img.create(str(disk), self._format, size)
             disk_url = f"file://{served}"
             if self._is_nbd:
-                server = QemuNbd(str(served), self._format, cache="writeback", aio="threads")
-                disk_url = stack.enter_context(server).url
+                disk_url = stack.enter_context(serve(served, self._format)).url
             # The daemon counts what moves where only one of both may be done.
             ops = ["read", "write"] if self._direction == "upload" else ["read"]
             url = running.add_ticket(url=disk_url, size=size, sparse=True, ops=ops)
+            if self._distance:
+                far = stack.enter_context(relayed(running.port, self._distance))
+                url = url.replace(f":{running.port}/", f":{far}/")
             python = release.python() if self._kind == "release" else sys.executable
             command = [python, "-c", PROGRAM, self._direction, str(other), url, running.ca_file, self._format]
             environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 from bench import (  # noqa: E402  (the path comes first)
     attach_lines,
     client_lines,
+    distance_lines,
     extents_lines,
     file_lines,
     httpd_lines,
@@ -38,7 +39,7 @@ from bench.lines import Line, Result  # noqa: E402
 # Each module offers LINES. Memory comes last: it is that of all lines before.
 MODULES = [
     *(path_lines, request_lines, extents_lines, proxy_lines, attach_lines),
-    *(client_lines, file_lines, httpd_lines, nbd_lines, ticket_lines, memory_lines),
+    *(client_lines, distance_lines, file_lines, httpd_lines, nbd_lines, ticket_lines, memory_lines),
 ]
 
 RESULTS = ROOT / ".cache" / "bench"
