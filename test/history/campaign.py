@@ -16,7 +16,7 @@ from history.disks import PATH, Served, served
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.ops import checksum
 
-__all__ = ["run", "take"]
+__all__ = ["judge", "run", "take"]
 
 # How long clients work between two disturbances.
 WORK_SECONDS = 0.3
@@ -35,6 +35,11 @@ def run(kind: str, folder: Path, seed: int, count: int, removals: int = 0, kills
 def take(disk: Served, seed: int, count: int, removals: int = 0, kills: int = 0) -> Counter[str]:
     """Do that with a disk."""
     disturb(disk, random.Random(seed), removals, kills, lambda: drive(disk.recorder, disk.makers, seed, count))
+    return judge(disk, seed)
+
+
+def judge(disk: Served, seed: int) -> Counter[str]:
+    """Look at the disk when all is quiet; return how often what was done, or raise AssertionError."""
     look_at_all(disk)
     disk.recorder.finish()
     faults = list(disk.recorder.history.faults())

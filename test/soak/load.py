@@ -1,9 +1,8 @@
-"""Many clients at once, and the daemon killed at random moments: load.py [--seconds N] [--connections N] [--kills N]
+"""Many clients at once: load.py [--seconds N] [--connections N]
 
     storm     connections over TLS and the Unix socket write, zero and read ranges of their own, each byte compared,
               while certificates are read again; afterwards the daemon has descriptors, threads and memory of before
     short     connections of one request each, to many tickets
-    kills     a daemon is killed with -9 while clients write; what was acknowledged with a flush is in the file
 
 Everything is on loopback, and ends by itself.
 """
@@ -38,7 +37,6 @@ PER_DISK = 25
 # Clients of the other parts.
 SHORT_CLIENTS = 8
 WRITERS = 8
-BLOCK = 64 * KIB
 
 # A daemon that ended. One object serves all blocks: it keeps nothing.
 GONE = contextlib.suppress(OSError, http.client.HTTPException)
@@ -54,7 +52,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--connections", type=int, default=500, help="of the storm, at once")
     parser.add_argument("--short", type=int, default=10000, help="connections of one request each")
     parser.add_argument("--tickets", type=int, default=1000, help="for those")
-    parser.add_argument("--kills", type=int, default=200, help="rounds")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     options = parser.parse_args(arguments)
     print(f"seed {options.seed}", flush=True)
@@ -68,10 +65,6 @@ def main(arguments: list[str]) -> int:
             faults += short(daemon, folder, options.short, options.tickets, dice)
             # It still runs: stopped under load it ends by itself.
             faults += end_under_load(daemon, folder)
-        for number in range(options.kills):
-            faults += kill(folder / f"kill-{number}", random.Random(dice.random()))
-            if number % 20 == 19:
-                print(f"kills: {number + 1} rounds", flush=True)
     for fault in faults[:20]:
         print(fault, file=sys.stderr)
     print(f"{len(faults)} faults")
@@ -256,47 +249,3 @@ def end_under_load(daemon: Daemon, folder: Path) -> list[str]:
             raise ValueError(f"The daemon ended with {status}")
 
     return together(WRITERS + 1, lambda number: end(number) if number == WRITERS else write(number))
-
-
-# --- Kills -----------------------------------------------------------------------------------------------------------
-
-
-def kill(folder: Path, dice: random.Random) -> list[str]:
-    """Kill a daemon while clients write blocks; each block has what was acknowledged last, or something newer."""
-    blocks = 16
-    folder.mkdir()
-    disk = folder / "disk"
-    disk.write_bytes(bytes(WRITERS * blocks * BLOCK))
-    # Of each block: the last number that was acknowledged, and the last one that was sent.
-    acknowledged = [0] * (WRITERS * blocks)
-    sent = [0] * (WRITERS * blocks)
-    with contextlib.suppress(AssertionError), real_daemon.running(folder / "daemon") as daemon:
-        url = daemon.add_ticket(url=f"file://{disk}", size=WRITERS * blocks * BLOCK)
-        path = url.partition(f":{daemon.port}")[2]
-
-        def write(number: int) -> None:
-            own = random.Random(number)
-            with GONE, contextlib.closing(daemon.connect_unix(daemon.local_socket)) as connection:
-                for turn in range(1, 2**32):
-                    block = number * blocks + own.randrange(blocks)
-                    sent[block] = turn
-                    headers = {"Content-Range": f"bytes {block * BLOCK}-{(block + 1) * BLOCK - 1}/*"}
-                    connection.request("PUT", path, turn.to_bytes(4, "big") * (BLOCK // 4), headers)
-                    response = connection.getresponse()
-                    response.read()
-                    if response.status == 200:
-                        acknowledged[block] = turn
-
-        def end(number: int) -> None:
-            time.sleep(dice.uniform(0.01, 0.5))
-            daemon.process.kill()
-            daemon.process.wait()
-
-        together(WRITERS + 1, lambda number: end(number) if number == WRITERS else write(number))
-    faults = []
-    data = disk.read_bytes()
-    for block, (least, most) in enumerate(zip(acknowledged, sent)):
-        found = {data[i : i + 4] for i in range(block * BLOCK, (block + 1) * BLOCK, 4)}
-        if any(not least <= int.from_bytes(each, "big") <= most for each in found):
-            faults.append(f"Block {block} lost what was acknowledged: {least} to {most} expected")
-    return faults
