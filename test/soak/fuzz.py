@@ -4,7 +4,10 @@
 
 Each target is a property test of Hypothesis, whose choices are made of the bytes that atheris comes up with. What fails
 is remembered: the test itself tries it first when it runs the next time. For each target is told how many branches of
-the package were reached, by the first input and at the end; a target that reaches none is not guided, and fails.
+the package were reached, at first and at the end; a target that reaches none is not guided, and fails.
+
+The inputs that reached new code are kept in .cache/fuzz, where the next run begins: an hour for a target may be one run
+of an hour, or many short ones. Told is for how long each target ran in all.
 atheris does not install on every Python: `.venv/bin/pip install atheris`.
 """
 
@@ -12,11 +15,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import re
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 TARGETS = (
     "auth.ticket_test:test_any_document_is_parsed_or_refused",
@@ -44,6 +47,8 @@ TARGETS = (
 
 SECONDS = 60
 
+KEPT = Path(__file__).resolve().parents[2] / ".cache" / "fuzz"
+
 # An input that takes longer hangs, and none may fill the memory.
 SLOWEST_SECONDS = 20
 MEMORY_MIB = 2048
@@ -62,11 +67,11 @@ def main(arguments: list[str]) -> int:
 
 def run(name: str, seconds: int) -> bool:
     """Fuzz one target in a process of its own; print what it did, and return False if it failed."""
-    code = f"from soak.fuzz import fuzz; fuzz({name!r}, {seconds})"
+    corpus = KEPT / name.replace(":", ".")
+    corpus.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        corpus = os.path.join(folder, "corpus")
-        os.mkdir(corpus)
-        command = [sys.executable, "-c", code, corpus]
+        code = f"from soak.fuzz import fuzz; fuzz({name!r}, {seconds}, {str(corpus)!r}, {folder!r})"
+        command = [sys.executable, "-c", code]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     lines = done.stderr.splitlines()
     # "#2 INITED cov: 12 ft: 12 ...", and at last "#4711 DONE cov: 57 ...".
@@ -76,12 +81,20 @@ def run(name: str, seconds: int) -> bool:
         print(done.stdout, *(line for line in lines if not line.startswith("#")), sep="\n", flush=True)
         return False
     (_, first), (runs, last) = reached[0], reached[-1]
-    print(f"{name}: {runs} runs, {first} to {last} branches", flush=True)
+    in_all = add_seconds(corpus.parent / f"{corpus.name}.seconds", seconds)
+    print(f"{name}: {runs} runs, {first} to {last} branches; {in_all} s in all", flush=True)
     return True
 
 
-def fuzz(name: str, seconds: int) -> None:
-    """Fuzz one target, and end this process."""
+def add_seconds(path: Path, seconds: int) -> int:
+    """Return the number in a file, which may not be there yet, with the seconds added; the file has it then."""
+    total = seconds + (int(path.read_text()) if path.exists() else 0)
+    path.write_text(f"{total}\n")
+    return total
+
+
+def fuzz(name: str, seconds: int, corpus: str, folder: str) -> None:
+    """Fuzz one target, beginning with the inputs in corpus, and end this process; folder is for its other files."""
     import logging
 
     import atheris
@@ -91,6 +104,6 @@ def fuzz(name: str, seconds: int) -> None:
     with atheris.instrument_imports(include=["ovirt_imageio"], enable_loader_override=False):
         test = getattr(importlib.import_module(module), function)
     options = [f"-max_total_time={seconds}", f"-timeout={SLOWEST_SECONDS}", f"-rss_limit_mb={MEMORY_MIB}"]
-    options += ["-max_len=4096", "-len_control=0", f"-artifact_prefix={sys.argv[1]}/"]
-    atheris.Setup(["fuzz", *options, sys.argv[1]], test.hypothesis.fuzz_one_input)
+    options += ["-max_len=4096", "-len_control=0", f"-artifact_prefix={folder}/"]
+    atheris.Setup(["fuzz", *options, corpus], test.hypothesis.fuzz_one_input)
     atheris.Fuzz()
