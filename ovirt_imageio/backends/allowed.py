@@ -1,4 +1,4 @@
-"""Which disks a ticket of somebody else may name: patterns of URLs, matched against one spelling of each URL.
+"""Which disks a signed ticket may name: patterns of URLs, matched against one spelling of each URL.
 
     file:///var/lib/images/*.raw   https://*.hosts.example:54322/images/*   nbd:unix:/run/vms/**/disk.sock
 
@@ -40,7 +40,7 @@ NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 class Allowed:
     """Patterns of URLs.
 
-    Raises errors.InvalidValue for one that is no pattern of a URL that can be served.
+    Raises errors.InvalidValue for a text that is not a pattern of URLs that can be served.
 
     Threads: any number at once.
 
@@ -101,7 +101,7 @@ def compile_half(pattern: str) -> re.Pattern[str]:
 def canonical(url: str) -> str:
     """Return the one spelling of the URL of a disk that patterns are matched against.
 
-    Raises errors.InvalidValue for a URL that is none, or that hides where it leads.
+    Raises errors.InvalidValue for a text that is not a URL, or hides where it leads.
 
     >>> canonical("nbd+unix:///vda?socket=/run/disk.sock")
     'nbd:unix:/run/disk.sock:exportname=vda'

@@ -119,7 +119,7 @@ def find_sources(section: Optional[str], environ: Mapping[str, str], warn: Calla
 def from_section(
     path: Path, text: str, section: str, sections: Mapping[str, Mapping[str, str]], warn: Callable[[str], None]
 ) -> Source:
-    """Return a section as a source; keys that nobody knows get a warning."""
+    """Return a section as a source; unknown keys get a warning."""
 
     def where(key: str) -> tuple[str, str]:
         return section, f"{path}, line {line_of(text, section, key)}"
@@ -129,7 +129,7 @@ def from_section(
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            warn(f"{where(key)[1]}: nobody knows the key {key!r}{hint}")
+            warn(f"{where(key)[1]}: unknown key {key!r}{hint}")
     return Source({key: value for key, value in values.items() if key in KEYS}, where)
 
 

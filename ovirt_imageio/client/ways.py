@@ -31,13 +31,13 @@ __all__ = ["MANY", "SAMPLE", "SMALL", "HTTPWay", "NBDWay", "Way", "are_many", "c
 log = logging.getLogger(__name__)
 
 # Pieces that are shorter than this on average are small: those of 64 KiB take less than half the time of HTTP, those of
-# 1 MiB three quarters, those of 64 MiB a quarter more.
+# 1 MiB three quarters of it; those of 64 MiB a quarter more.
 SMALL = 2 * 1024**2
 
 # How many tasks are looked at. The copy begins when they are known.
 SAMPLE = 1000
 
-# A list of so many extents goes on by NBD: a connection for it costs as much as 2,000 of them.
+# After this many extents a list goes on by NBD: a connection for it costs as much as 2,000 extents by HTTP.
 MANY = 4096
 
 

@@ -21,7 +21,7 @@ HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]+))(?::[0-9]*)?")
 
 
 def refuse_pages(request: Request) -> None:
-    """Raise Refusal if a page may have made a browser ask this. A client that tells no host is none."""
+    """Raise Refusal if a page may have made a browser ask this. A client that names no host is not a browser."""
     if request.connection.client == LOCAL:
         return
     if "origin" in request.headers:

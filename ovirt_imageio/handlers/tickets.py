@@ -59,7 +59,7 @@ class Tickets:
     def delete(self, request: Request, response: Response, ticket_id: str) -> None:
         """Remove the ticket; without an id, all of them. A signed one is refused from then on."""
         if self._signed is not None:
-            # First: a client that asks again must not bring it back. What is no ticket here may come yet.
+            # First: a client that asks again must not bring it back. The token of an id that is not known may come yet.
             revoked = self._signed.revoke(ticket_id)
             if not revoked and ticket_id and not self._has(ticket_id):
                 revoked = self._signed.deny(ticket_id)

@@ -1,6 +1,6 @@
 """Send a disk as a qcow2 image that holds only its data.
 
-Knows backends and the layout of the image; not who asked for it.
+Knows backends and the layout of the image; knows nothing of requests.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def inherited(environ: MutableMapping[str, str] = os.environ, first: int = FIRST
 
 
 def opened(descriptor: int, name: str) -> socket.socket:
-    """Return the socket of a descriptor, which is closed if it is none. Raises errors.InvalidValue."""
+    """Return the socket of a descriptor, which is closed if it is not a socket. Raises errors.InvalidValue."""
     expected = "a stream socket that listens: see ListenStream= in systemd.socket(5)"
     try:
         os.set_inheritable(descriptor, False)

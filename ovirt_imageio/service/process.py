@@ -151,7 +151,7 @@ def reload_all(listeners: Listeners, reload: Callable[[], Config]) -> None:
 
 
 def follow_certificate(listeners: Listeners) -> None:
-    """Use a certificate that was renewed, though nobody asks for it: in a container nobody can."""
+    """Use a certificate that was renewed, without a SIGHUP: what renews it cannot send one into a container."""
     try:
         if listeners.follow_certificate():
             log.info("The certificate was renewed")

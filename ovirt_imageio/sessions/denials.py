@@ -1,4 +1,4 @@
-"""The signed tickets that somebody revoked on all daemons: a file with a jti on each line, read again when it changes.
+"""The signed tickets that are revoked on all daemons: a file with a jti on each line, read again when it changes.
 
 Knows files; knows nothing of tickets.
 """
@@ -19,8 +19,8 @@ log = logging.getLogger("sessions")
 class DenyFile:
     """Asked whether a jti is denied. What is behind a # is a comment.
 
-    Raises errors.ConfigError if the file cannot be read now. Later that is logged, and all are denied: who revoked a
-    ticket relies on it.
+    Raises errors.ConfigError if the file cannot be read now. Later that is logged, and all are denied: those
+    that revoked a ticket rely on it.
 
     Threads: any number at once.
     """

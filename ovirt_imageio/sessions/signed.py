@@ -131,7 +131,7 @@ class Verifier:
             jws.refuse("its uuid is not its jti")
         audience = payload.get("aud")
         if self._audience not in (audience if isinstance(audience, list) else [audience]):
-            jws.refuse("it is for somebody else (aud)")
+            jws.refuse("its aud is not [signed_tickets] audience")
         expires = min(time_of(payload, "exp") + self._skew, LAST_SECOND)
         not_before = time_of(payload, "nbf") - self._skew if "nbf" in payload else 0
         document = {name: value for name, value in payload.items() if name not in REGISTERED}
@@ -159,8 +159,8 @@ class Entry:
 class SignedTickets:
     """The tickets of the process that were installed by a token.
 
-    verify returns what a token says. is_denied tells whether somebody else revoked a jti. clock tells seconds since the
-    epoch, for that is what tokens tell.
+    verify returns what a token says. is_denied tells whether a jti is revoked on all daemons. clock tells seconds
+    since the epoch, for that is what tokens tell.
 
     Threads: any number at once.
 
@@ -188,7 +188,7 @@ class SignedTickets:
         """Return the id of the ticket in the store that a request for jti may use.
 
         Raises errors.NotAuthenticated; errors.NoSuchTicket if the token is good, but for another ticket, or revoked; or
-        errors.InvalidTicket if what it says is no ticket.
+        errors.InvalidTicket if what it says is not a ticket.
         """
         claims = self._verify(token)
         now = self._clock()
@@ -281,7 +281,7 @@ class SignedTickets:
         return len(self._entries)
 
     def _end(self, jti: str) -> None:
-        """Cut what runs on a ticket that somebody else revoked."""
+        """Cut what runs on a ticket that is revoked on all daemons."""
         for ticket_id in self.revoke(jti):
             self._store.remove(ticket_id, 0)
 

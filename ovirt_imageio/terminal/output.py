@@ -54,9 +54,9 @@ class LogFormatter(logging.Formatter):
 def open_missing() -> None:
     """Open the standard streams that whatever started us left closed.
 
-    The next file would take their place, and what is meant for a terminal would be written into it. Who reads from
-    standard input, or writes to standard output, gets an error, as with a descriptor that is closed; messages go
-    nowhere.
+    The next file would take their place, and what is meant for a terminal would be written into it. A program that
+    reads from standard input, or writes to standard output, gets an error, as with a descriptor that is closed;
+    messages go nowhere.
     """
     for number, flags, name in ((0, os.O_WRONLY, "stdin"), (1, os.O_RDONLY, "stdout"), (2, os.O_WRONLY, "stderr")):
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 __all__ = ["FILE", "FOLDER", "NOTHING", "WORD", "Argument", "Command", "Option", "describe"]
 
-# What is expected: a file, a folder, one of `choices` or a word that nobody can guess, or nothing.
+# What is expected: a file, a folder, one of `choices` or a word of the user, or nothing.
 FILE = "file"
 FOLDER = "folder"
 WORD = "word"
@@ -75,7 +75,7 @@ def describe(parser: argparse.ArgumentParser, help: str = "") -> Command:
 
 
 def is_argument(action: argparse.Action) -> bool:
-    """Has it a place of its own, and is it no command?"""
+    """Has it a place of its own, and is it not a command?"""
     return not action.option_strings and not isinstance(action, argparse._SubParsersAction)
 
 

@@ -62,7 +62,7 @@ def test_named_section_wins_over_the_environment(parse, tmp_path):
     # Two that say whom to trust are not mixed.
     assert (found.cafile, found.fingerprint) == (None, "ab:cd")
     file = tmp_path / "ovirt-img.conf"
-    assert found.warnings == [f"{file}, line 11: nobody knows the key 'bandwith'; did you mean bandwidth?"]
+    assert found.warnings == [f"{file}, line 11: unknown key 'bandwith'; did you mean bandwidth?"]
 
 
 def test_command_line_wins(parse):
@@ -146,6 +146,6 @@ def test_program(tmp_path):
     command = [sys.executable, "-m", "ovirt_imageio.client.cli", "info", "/gone"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.stderr == (
-        f"ovirt-img: {tmp_path}/ovirt-img.conf, line 2: nobody knows the key 'retrys'; did you mean retries?\n"
+        f"ovirt-img: {tmp_path}/ovirt-img.conf, line 2: unknown key 'retrys'; did you mean retries?\n"
         "ovirt-img: Cannot open the image: there is no /gone\n"
     )

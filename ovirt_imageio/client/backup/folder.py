@@ -46,7 +46,10 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only program that writes, in a with block; a new folder is made. Raises what it is that hinders us."""
+        """Be the only program that writes, in a with block; a new folder is made.
+
+        Raises InvalidValue, BackendUnavailable.
+        """
         with writing(f"write to {self.path}"):
             if not self.path.is_dir():
                 # A user that may read a disk reads all secrets on it.
@@ -62,7 +65,7 @@ class Folder:
             yield
 
     def _check_strangers(self) -> None:
-        """A folder that somebody uses for something else is not ours."""
+        """Raise InvalidValue for a folder that holds something else."""
         names = {item.name for item in self.path.iterdir()}
         if MANIFEST not in names and not all(name == LOCK or self._is_left(name) for name in names):
             raise InvalidValue("folder", str(self.path), f"a new or empty one, or one with a {MANIFEST}")

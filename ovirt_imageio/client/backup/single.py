@@ -75,7 +75,7 @@ class Backup:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Give a file its name. Raises ImageExists if somebody has taken it meanwhile."""
+    """Give a file its name. Raises ImageExists if another program has taken it meanwhile."""
     try:
         # Not rename(): that would replace what is there.
         os.link(partial, path)

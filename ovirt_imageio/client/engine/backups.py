@@ -36,7 +36,7 @@ def has_checkpoint(engine: Engine, machine: Machine, checkpoint: str) -> bool:
 
 
 def end_backup(engine: Engine, machine: Machine, backup_id: str) -> None:
-    """End a backup that another program began; that it cannot be ended is logged."""
+    """End a backup that another program began; a failure is logged."""
     service = engine.system.vms_service().vm_service(machine.id).backups_service().backup_service(backup_id)
     try:
         with engine.asking("end a backup that was interrupted"):
@@ -117,7 +117,7 @@ class Backup:
         raise EngineError(f"The engine has not ended the backup of {self._name!r} within {END_TIMEOUT} seconds")
 
     def give_up(self) -> None:
-        """End a backup that failed; that it cannot be ended is logged."""
+        """End a backup that failed; if it cannot be ended, the log says so."""
         try:
             self.finalize()
         except EngineError as error:

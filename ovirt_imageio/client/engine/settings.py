@@ -1,4 +1,4 @@
-"""What the engine is and who asks it: the URL, the user, and the password.
+"""Which engine is asked, and as which user: the URL, the user, and the password.
 
 Options, configuration file and environment have been read by then; see client/defaults.py.
 """

@@ -90,7 +90,7 @@ def ensure(directory: Path, names: Sequence[str]) -> Certificate:
 
 
 def is_fresh(certificate: Certificate) -> bool:
-    """Tell whether both files are there, whole, and good for a while."""
+    """Tell whether both files are there, whole, and good for long enough to serve."""
     try:
         made = [os.stat(path).st_mtime for path in certificate]
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*certificate)
