@@ -50,11 +50,11 @@ class Record:
     version: int
     # The parts of the disk that were moved.
     ranges: Ranges = field(repr=False)
-    last_error: Optional[str] = None
+    last_error: Optional[str]
     # May acknowledged writes be lost, of which no flush has told the client?
-    has_loss: bool = False
+    has_loss: bool
     # Seconds until it ends, whatever happens; None if activity alone decides.
-    lifetime: Optional[float] = None
+    lifetime: Optional[float]
 
     def describe(self) -> dict[str, Any]:
         """Return it as a JSON object. The ticket in it is a secret."""

@@ -39,6 +39,24 @@ def test_lease_of_no_time():
     assert Lease.begin(0, 1000).is_expired(1000)
 
 
+def test_lease_ends_whatever_happens():
+    """Then nothing may begin; but what runs, and moves, is not cut as one that stands still is."""
+    lease = Lease.begin(300, 1000, lifetime=60)
+    lease.touch(1050)
+    assert not lease.is_expired(1059)
+    assert lease.is_expired(1060)
+    assert lease.describe(1050) == {"expires": 1060, "remaining": 10}
+    assert lease.is_abandoned(1349) is False
+    assert lease.is_abandoned(1350) is True
+
+
+def test_end_is_moved():
+    lease = Lease.begin(300, 1000)
+    lease.limit(20, 1010)
+    assert not lease.is_expired(1029)
+    assert lease.is_expired(1030)
+
+
 def test_touch_moves_it_forward():
     lease = Lease.begin(300, 1000)
     lease.touch(1100)

@@ -63,6 +63,7 @@ records = st.builds(
     ranges=st.lists(st.tuples(offset, offset).map(lambda pair: tuple(sorted(pair)))).map(tuple),
     last_error=st.none() | text,
     has_loss=st.booleans(),
+    lifetime=st.none() | seconds,
 )
 
 
@@ -73,7 +74,18 @@ def test_there_and_back(one):
 
 
 def test_parse():
-    assert record.parse(DOCUMENT).ranges == ((0, 100), (200, 300))
+    found = record.parse(DOCUMENT)
+    assert found.ranges == ((0, 100), (200, 300))
+    # There may be a million of them.
+    assert "ranges" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("writes", 2**63 - 1), ("version", 2**63 - 1), ("last_error", 64 * 1024 * "x"), ("ranges", [[5, 5]])],
+)
+def test_largest_and_smallest_values(name, value):
+    assert record.parse({**DOCUMENT, name: value}).describe()[name] == value
 
 
 @pytest.mark.parametrize(
@@ -91,6 +103,7 @@ def test_parse():
         ("tag", "0123456789abcdef\n"),
         ("tag", 7),
         ("writes", 1.5),
+        ("writes", 2**63),
         ("version", -1),
         ("ranges", None),
         ("ranges", [[0]]),
@@ -100,6 +113,8 @@ def test_parse():
         ("ranges", [[0, True]]),
         ("ranges", ["ab"]),
         ("last_error", 5),
+        ("last_error", (64 * 1024 + 1) * "x"),
+        ("lifetime", "long"),
         ("has_loss", None),
     ],
 )

@@ -102,6 +102,22 @@ def test_bad_seconds(value):
         Fields({"left": value}).seconds("left")
 
 
+@pytest.mark.parametrize("value", [0, 0.5, 7])
+def test_number(value):
+    found = Fields({"until": value}).number("until", 7)
+    assert (found, type(found)) == (value, float)
+
+
+@pytest.mark.parametrize("value", [-1, 7.5, "1", True, None, float("nan")])
+def test_bad_number(value):
+    with pytest.raises(errors.InvalidTicket, match="a number from 0 to 7"):
+        Fields({"until": value}).number("until", 7)
+
+
+def test_names_of_fields():
+    assert list(Fields({"a": 1, "b": None})) == ["a", "b"]
+
+
 def test_default_inactivity_timeout():
     assert parse(document(), inactivity_timeout=17).inactivity_timeout == 17
     assert parse(document(inactivity_timeout=0), inactivity_timeout=17).inactivity_timeout == 17
