@@ -145,7 +145,7 @@ def storm(daemon: Daemon, folder: Path, connections: int, seconds: float, dice: 
         disk = folder / f"disk-{number}"
         disk.write_bytes(bytes(PER_DISK * REGION))
         url = daemon.add_ticket(url=f"file://{disk}", size=PER_DISK * REGION)
-        paths.append(url.partition(f":{daemon.port}")[2])
+        paths.append(path_of(daemon, url))
     before = Level(daemon.process.pid)
     clients = [
         Client(daemon, paths[i // PER_DISK], i % PER_DISK * REGION, random.Random(dice.random()), bool(i % 2))
@@ -164,19 +164,31 @@ def storm(daemon: Daemon, folder: Path, connections: int, seconds: float, dice: 
     requests, moved = sum(client.requests for client in clients), sum(client.moved for client in clients)
     print(f"storm: {connections} connections, {requests} requests, {moved / 1e9:.2f} GB, {len(faults)} faults")
 
-    def is_back() -> bool:
-        now = Level(daemon.process.pid)
-        return now.descriptors <= before.descriptors and now.threads <= before.threads
-
-    try:
-        wait_until(is_back, "the level of before")
-    except AssertionError:
-        faults.append(f"The daemon holds {Level(daemon.process.pid)}, {before} before")
+    faults += level_faults(daemon, before)
     after = Level(daemon.process.pid)
     if after.memory > before.memory + slack:
         faults.append(f"The daemon keeps {after}, {before} before")
     print(f"storm: {before} before, {peak} at the end, {after} afterwards", flush=True)
     return faults
+
+
+def level_faults(daemon: Daemon, before: Level) -> list[str]:
+    """Return what the daemon still holds of its clients."""
+
+    def is_back() -> bool:
+        now = Level(daemon.process.pid)
+        return now.descriptors <= before.descriptors and now.threads <= before.threads
+
+    try:
+        wait_until(is_back)
+    except AssertionError:
+        return [f"The daemon holds {Level(daemon.process.pid)}, {before} before"]
+    return []
+
+
+def path_of(daemon: Daemon, url: str) -> str:
+    """Return the path of a transfer URL."""
+    return url.partition(f":{daemon.port}")[2]
 
 
 # --- Short connections -----------------------------------------------------------------------------------------------
@@ -206,7 +218,7 @@ def short(daemon: Daemon, folder: Path, count: int, tickets: int, dice: random.R
     disk.write_bytes(dice.randbytes(MIB))
     data = disk.read_bytes()
     urls = [daemon.add_ticket(url=f"file://{disk}", size=MIB, ops=["read"]) for _ in range(tickets)]
-    paths = [url.partition(f":{daemon.port}")[2] for url in urls]
+    paths = [path_of(daemon, url) for url in urls]
 
     def ask(number: int) -> None:
         own = random.Random(number)
@@ -232,7 +244,7 @@ def end_under_load(daemon: Daemon, folder: Path) -> list[str]:
     disk = folder / "end"
     disk.write_bytes(bytes(WRITERS * MIB))
     url = daemon.add_ticket(url=f"file://{disk}", size=WRITERS * MIB)
-    path = url.partition(f":{daemon.port}")[2]
+    path = path_of(daemon, url)
 
     def write(number: int) -> None:
         with GONE, contextlib.closing(daemon.connect_unix(daemon.local_socket)) as connection:

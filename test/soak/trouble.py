@@ -30,12 +30,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
-from fakes.waiting import wait_until
 from real import certificates, loop
 from real import daemon as real_daemon
 from real.daemon import Daemon
 from real.nbd import nbdkit
-from soak.load import KIB, MIB, Level
+from soak.load import KIB, MIB, Level, level_faults, path_of
 
 BLOCK = 4 * KIB
 BLOCKS = 64
@@ -244,25 +243,6 @@ def working(clients: list[Client | Bystander]) -> Iterator[None]:
             client.is_over.set()
         for thread in threads:
             thread.join()
-
-
-def level_faults(daemon: Daemon, before: Level) -> list[str]:
-    """Return what the daemon still holds of its clients."""
-
-    def is_back() -> bool:
-        now = Level(daemon.process.pid)
-        return now.descriptors <= before.descriptors and now.threads <= before.threads
-
-    try:
-        wait_until(is_back)
-    except AssertionError:
-        return [f"The daemon holds {Level(daemon.process.pid)}, {before} before"]
-    return []
-
-
-def path_of(daemon: Daemon, url: str) -> str:
-    """Return the path of a transfer URL."""
-    return url.partition(f":{daemon.port}")[2]
 
 
 # --- Scenes ----------------------------------------------------------------------------------------------------------
