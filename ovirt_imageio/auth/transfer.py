@@ -46,8 +46,9 @@ CLOSE_PATIENCE = 2.0
 # A change that waits for an older one looks this often whether its own client is still wanted.
 LOOK_SECONDS = 0.25
 
-# Opens the disk of a ticket; whatever waits for a server meanwhile holds the line.
-OpenBackend = Callable[[Ticket, Lifeline], Backend]
+# Opens the disk of a ticket; whatever waits for a server meanwhile holds the line. The text is the traceparent of the
+# request for which it is opened.
+OpenBackend = Callable[[Ticket, Lifeline, Optional[str]], Backend]
 
 
 class Transfer:
@@ -298,7 +299,7 @@ class Transfer:
             self._ask_attention(now)
         try:
             with contextlib.ExitStack() as undo:
-                backend = self._open_backend(self.ticket, line)
+                backend = self._open_backend(self.ticket, line, link.connection.traceparent)
                 undo.callback(backend.close)
                 backend.writes = link.writes
                 with self._lock:

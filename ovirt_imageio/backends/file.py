@@ -136,7 +136,14 @@ def check_url(url: str) -> None:
 
 
 def open_backend(
-    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+    url: str,
+    *,
+    writable: bool,
+    sparse: bool,
+    dirty: bool,
+    options: Options,
+    line: Optional[Lifeline] = None,
+    traceparent: Optional[str] = None,
 ) -> FileBackend:
     """Open the file at url. Files know of no dirty extents, and what hangs in the kernel cannot be woken."""
     return FileBackend(_path(url), writable=writable, sparse=sparse, max_connections=options.max_connections)

@@ -47,20 +47,27 @@ def look(url: str, options: Options) -> Description:
 
 
 def open_backend(
-    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+    url: str,
+    *,
+    writable: bool,
+    sparse: bool,
+    dirty: bool,
+    options: Options,
+    line: Optional[Lifeline] = None,
+    traceparent: Optional[str] = None,
 ) -> HttpBackend:
     """Open the image at url; whether zeroed ranges are deallocated is for the origin to decide."""
-    return HttpBackend(open_image(url, options, line), writable=writable, dirty=dirty)
+    return HttpBackend(open_image(url, options, line, traceparent), writable=writable, dirty=dirty)
 
 
-def open_image(url: str, options: Options, line: Optional[Lifeline] = None) -> Image:
+def open_image(url: str, options: Options, line: Optional[Lifeline] = None, traceparent: Optional[str] = None) -> Image:
     """Open the image at url."""
     approach = Approach(
         context=trust(options) if urlsplit(url).scheme == "https" else None,
         connect_timeout=options.http_connect_timeout,
         read_timeout=options.http_read_timeout,
     )
-    return Image(url, approach, line=line)
+    return Image(url, approach, line=line, traceparent=traceparent)
 
 
 def trust(options: Options) -> ssl.SSLContext:

@@ -42,7 +42,14 @@ def check_url(url: str) -> None:
 
 
 def open_backend(
-    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+    url: str,
+    *,
+    writable: bool,
+    sparse: bool,
+    dirty: bool,
+    options: Options,
+    line: Optional[Lifeline] = None,
+    traceparent: Optional[str] = None,
 ) -> NBDBackend:
     """Connect to the export at url; a thread that cuts `line` interrupts that."""
     return NBDBackend(

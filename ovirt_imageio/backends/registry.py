@@ -36,12 +36,22 @@ def check_url(url: str) -> None:
 
 
 def open_backend(
-    url: str, *, writable: bool, sparse: bool, dirty: bool, options: Options, line: Optional[Lifeline] = None
+    url: str,
+    *,
+    writable: bool,
+    sparse: bool,
+    dirty: bool,
+    options: Options,
+    line: Optional[Lifeline] = None,
+    traceparent: Optional[str] = None,
 ) -> Backend:
-    """Open the disk at url; another thread may cut `line`, so that what waits for a server fails."""
+    """Open the disk at url; another thread may cut `line`, so that what waits for a server fails.
+
+    traceparent: of the request for which it is opened, for a host that is asked.
+    """
     module = _module(url)
     backend: Backend = module.open_backend(
-        url, writable=writable, sparse=sparse, dirty=dirty, options=options, line=line
+        url, writable=writable, sparse=sparse, dirty=dirty, options=options, line=line, traceparent=traceparent
     )
     return backend
 

@@ -55,7 +55,8 @@ class Description:
 class Image:
     """The image at a transfer URL.
 
-    Cutting `line` interrupts the opening; `clock` tells seconds that only grow. Raises errors.BackendUnavailable,
+    Cutting `line` interrupts the opening; `traceparent` is shown from the first request on, see trace(); `clock` tells
+    seconds that only grow. Raises errors.BackendUnavailable,
     errors.BackendTimeout, or errors.OriginError if the origin refuses.
 
         image = Image("https://host:54322/images/TICKET", Approach(context=context))
@@ -69,11 +70,13 @@ class Image:
         approach: Optional[Approach] = None,
         *,
         line: Optional[Lifeline] = None,
+        traceparent: Optional[str] = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         line = line or Lifeline()
         self._clock = clock
         self.resource = ImageResource(url, approach or Approach(), line)
+        self.trace(traceparent)
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             # Until the caller has us, only the line can interrupt us.

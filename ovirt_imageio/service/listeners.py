@@ -224,7 +224,7 @@ def backend_options(config: Config) -> Options:
 def open_store(config: Config, options: Options, observer: TicketObserver) -> Store:
     """Return the store of tickets."""
 
-    def open_backend(ticket: Ticket, line: Lifeline) -> Backend:
+    def open_backend(ticket: Ticket, line: Lifeline, traceparent: Optional[str]) -> Backend:
         return registry.open_backend(
             ticket.url,
             writable=ticket.can("write"),
@@ -232,6 +232,7 @@ def open_store(config: Config, options: Options, observer: TicketObserver) -> St
             dirty=ticket.dirty,
             options=options,
             line=line,
+            traceparent=traceparent,
         )
 
     return Store(

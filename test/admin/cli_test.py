@@ -332,7 +332,7 @@ def test_mistyped_command(ctl):
 
 
 def test_list_tells_the_last_error(tmp_path, ctl):
-    def open_backend(ticket, line):
+    def open_backend(ticket, line, traceparent):
         raise errors.StorageError("open the disk", "Permission denied")
 
     with ControlServer(tmp_path, open_backend=open_backend) as server:

@@ -153,6 +153,12 @@ def test_each_trace_is_told_once(transfer, connection, caplog):
     assert [line.rpartition("traceparent=")[2] for line in lines] == ["00-a", "00-b"]
 
 
+def test_what_opens_the_disk_is_told_the_trace(transfer, backends, connection):
+    connection.traceparent = "00-a"
+    open_backend(transfer, connection)
+    assert backends.traceparent == "00-a"
+
+
 def test_one_backend_per_connection(transfer, backends):
     one, two = FakeConnection(), FakeConnection()
     assert open_backend(transfer, one) is open_backend(transfer, one)
@@ -193,7 +199,7 @@ def test_canceled_while_opening(make, backends, connection):
     transfer = None
     is_drained = []
 
-    def open_and_cancel(ticket, line):
+    def open_and_cancel(ticket, line, traceparent):
         backend = backends(ticket)
         transfer.cancel()
         is_drained.append(transfer.is_drained)
@@ -213,7 +219,7 @@ def hanging(make, clock, runner):
     """A transfer whose disk is opened by a server that hangs, until the line is cut."""
     waiting = threading.Event()
 
-    def hang(ticket, line):
+    def hang(ticket, line, traceparent):
         cut = threading.Event()
         with line.waking(cut.set):
             waiting.set()
@@ -263,7 +269,7 @@ def test_expired_while_the_server_hangs(hanging, clock):
 def test_opened_just_when_it_is_cut(make, clock, backends, connection):
     """No request gets a disk whose line is cut, though the ticket may be extended later."""
 
-    def expire_and_open(ticket, line):
+    def expire_and_open(ticket, line, traceparent):
         clock.advance(300)
         transfer.tick()
         return backends(ticket)
@@ -445,7 +451,7 @@ def breaking(make, clock):
         call.hang_up()
 
     with nbdpeer.Peer(script) as peer:
-        transfer = Transfer(make().ticket, lambda ticket, line: NBDBackend(peer.url, writable=True), clock)
+        transfer = Transfer(make().ticket, lambda ticket, line, traceparent: NBDBackend(peer.url, writable=True), clock)
         connections = []
 
         def connect():

@@ -67,6 +67,19 @@ def test_limits_are_those_of_the_origin():
         assert (backend.max_readers, backend.max_writers, backend.block_size) == (8, 4, 1)
 
 
+def test_trace():
+    """The origin is told from the first request on of which work it is a part."""
+    with DiskOrigin(b"0123456789") as origin:
+        options = {"writable": False, "sparse": True, "dirty": False, "options": Options()}
+        with contextlib.closing(open_backend(origin.url, **options, traceparent="00-a")) as backend:
+            backend.readinto(0, memoryview(bytearray(1)))
+            backend.trace(None)
+            backend.readinto(0, memoryview(bytearray(1)))
+        shown = [(method, headers.get("traceparent")) for method, _, headers in origin.requests]
+    # The first GET is for the extents, which tell the size.
+    assert shown == [("OPTIONS", "00-a"), *[("GET", "00-a")] * 2, ("GET", None)]
+
+
 def test_look():
     with DiskOrigin(b"0123456789") as origin:
         assert look(origin.url, Options()) == Description(10, True, True, None)

@@ -30,7 +30,7 @@ def main(size: int) -> None:
     logging.basicConfig(level=logging.WARNING)
     made = certificates.certificate()
     metrics = Metrics()
-    with Store(lambda ticket, line: NullBackend(ticket.size)) as store:
+    with Store(lambda ticket, line, traceparent: NullBackend(ticket.size)) as store:
         store.add(
             {"uuid": TICKET, "size": size, "url": "null:", "timeout": 3600, "ops": ["read", "write"]},
         )

@@ -52,7 +52,7 @@ def scattered() -> list[int]:
 def bookkeeping() -> float:
     """Return the microseconds that a transfer adds to an operation."""
     backend = NullBackend(2**40)
-    transfer = Transfer(parse(TICKET), lambda ticket, line: backend, observer=Metrics())
+    transfer = Transfer(parse(TICKET), lambda ticket, line, traceparent: backend, observer=Metrics())
     connection = FakeConnection()
     link = transfer.begin("read", connection)
     operations = [Nothing(backend, offset, SIZE) for offset in scattered()]
@@ -67,7 +67,7 @@ def bookkeeping() -> float:
 def memory() -> float:
     """Return the MiB that a transfer keeps after them."""
     backend = NullBackend(2**40)
-    transfer = Transfer(parse(TICKET), lambda ticket, line: backend)
+    transfer = Transfer(parse(TICKET), lambda ticket, line, traceparent: backend)
     connection = FakeConnection()
     link = transfer.begin("read", connection)
     offsets = scattered()

@@ -47,7 +47,7 @@ SENDERS = {"Refusal", "send", "send_json", "send_text", "start", "opening"}
 
 def applications() -> dict[str, Application]:
     """Return what each listener serves, where everything is enabled."""
-    store, metrics = Store(lambda ticket, line: MemoryBackend(bytearray())), Metrics()
+    store, metrics = Store(lambda ticket, line, traceparent: MemoryBackend(bytearray())), Metrics()
     return {
         "remote": routes.with_sessions(store, metrics, None, Sessions(store, None, None), PAGE),
         "local": routes.images(store, metrics, None, PAGE),
@@ -145,7 +145,7 @@ def test_ticket():
 
 
 def test_ticket_state():
-    store = Store(lambda ticket, line: MemoryBackend(bytearray()))
+    store = Store(lambda ticket, line, traceparent: MemoryBackend(bytearray()))
     store.add({"uuid": "x", "size": 1, "url": "file:///x", "ops": ["read"], "timeout": 1, "filename": "x"})
     (listed,) = store.list()
     told = SCHEMAS["TicketState"]["properties"].keys()

@@ -82,7 +82,7 @@ KINDS = {"full": FullDisk, "hangs": HangingDisk}
 profiler = FakeProfiler()
 
 
-def open_backend(ticket, line):
+def open_backend(ticket, line, traceparent):
     return KINDS.get(ticket.uuid, MemoryBackend)(bytearray(SIZE))
 
 

@@ -82,8 +82,11 @@ class Backends:
     def __init__(self) -> None:
         self.opened: list[FakeBackend] = []
         self.error: Optional[Exception] = None
+        # Of the last one.
+        self.traceparent: Optional[str] = None
 
-    def __call__(self, ticket: object, line: object = None) -> FakeBackend:
+    def __call__(self, ticket: object, line: object = None, traceparent: Optional[str] = None) -> FakeBackend:
+        self.traceparent = traceparent
         if self.error is not None:
             raise self.error
         backend = FakeBackend()

@@ -124,7 +124,7 @@ class ImageServer:
         """Return the transfer URL of a ticket; only if it was given a port."""
         return f"http://127.0.0.1:{self._server.port}/images/{ticket_id}"
 
-    def _open(self, ticket: Any, line: Any) -> Any:
+    def _open(self, ticket: Any, line: Any, traceparent: Optional[str]) -> Any:
         self.opened += 1
         disk = self.disks[ticket.uuid]
         return disk() if callable(disk) else MemoryBackend(disk, writable=ticket.can("write"))
@@ -151,7 +151,7 @@ class ProxyServer(ImageServer):
         self.origin.add(ticket_id, disk, **ticket)
         return super().add(ticket_id, disk, **ticket)
 
-    def _open(self, ticket: Any, line: Any) -> Any:
+    def _open(self, ticket: Any, line: Any, traceparent: Optional[str]) -> Any:
         self.opened += 1
         url = self.origin.url(ticket.uuid)
         return HttpBackend(Image(url, line=line), writable=ticket.can("write"), dirty=ticket.dirty)

@@ -31,7 +31,7 @@ def verify(token: str, now: float) -> Access:
 class Proxy(GuardedServer):
     def __init__(self, path: str) -> None:
         self.disk = bytearray(b"0123456789")
-        store = Store(lambda ticket, line: MemoryBackend(self.disk))
+        store = Store(lambda ticket, line, traceparent: MemoryBackend(self.disk))
         sessions = Sessions(store, verify, lambda url: Description(10, True, False, "disk.raw"), time.time)
         others = {"/sessions/?": Opening(sessions), "/sessions/(.+)": Closing(sessions)}
         super().__init__(path, store, door(sessions), others)

@@ -30,7 +30,7 @@ def token(jti="backup-1", **fields):
 
 @pytest.fixture
 def daemon(tmp_path):
-    store = Store(lambda ticket, line: MemoryBackend(bytearray(b"0123456789")))
+    store = Store(lambda ticket, line, traceparent: MemoryBackend(bytearray(b"0123456789")))
     key = Key(key_pair()[1])
     tickets = SignedTickets(store, Verifier(lambda kid: key, "imageio", lambda url: True).verify)
     others = {"/tickets/(.*)": Tickets(store, 0, tickets)}

@@ -359,7 +359,7 @@ def wait_active(client, is_active):
 def test_delete_while_connections_stream(tmp_path):
     """Clients that stopped reading in the middle of their answers do not hold up a removal."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(ControlServer(tmp_path, open_backend=lambda ticket, line: NullBackend(2**40)))
+        server = stack.enter_context(ControlServer(tmp_path, open_backend=lambda *opening: NullBackend(2**40)))
         client = stack.enter_context(server.client())
         client.put(f"/tickets/{UUID}", body(size=2**40))
         for _ in range(8):
@@ -457,7 +457,7 @@ def test_delete_while_slow_storage_writes(tmp_path):
             assert may_go_on.wait(DEADLINE)
 
     control = ControlServer(
-        tmp_path, open_backend=lambda ticket, line: SlowBackend(1024), remove_timeout=0.05, remove_grace=0
+        tmp_path, open_backend=lambda *opening: SlowBackend(1024), remove_timeout=0.05, remove_grace=0
     )
     with control as server, server.client() as client, server.client() as writer:
         client.put(f"/tickets/{UUID}", body(ops=["write"]))

@@ -371,7 +371,7 @@ class World:
         assert self.tally.moved == self.moved, "what moved was counted wrongly"
         assert events["finished"] >= self.begun
 
-    def _open(self, ticket: object, line: lifeline.Lifeline) -> Disk:
+    def _open(self, ticket: object, line: lifeline.Lifeline, traceparent: Optional[str]) -> Disk:
         dice = self.scheduler.random
         wakes: list[bool] = []
         if dice.random() < 0.4:

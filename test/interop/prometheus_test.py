@@ -28,7 +28,7 @@ needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="needs 
 def render() -> str:
     """Return what a service tells that has done something of each kind."""
     metrics = Metrics()
-    metrics.watch(Store(lambda ticket, line: None))
+    metrics.watch(Store(lambda ticket, line, traceparent: None))
     metrics.watch_certificate(lambda: 1)
     metrics.request_finished("/images/{id}", "GET", 200, 0.5)
     metrics.bytes_moved("file", "read", 1)

@@ -15,7 +15,7 @@ from ovirt_imageio.sessions.sessions import Sessions
 
 @pytest.fixture
 def store():
-    return Store(lambda ticket, line: None)
+    return Store(lambda ticket, line, traceparent: None)
 
 
 def ask(application, method, path, headers=None):

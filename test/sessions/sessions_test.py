@@ -28,7 +28,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock(1_000_000)
         self.wall = FakeWallClock(self.clock)
-        self.store = Store(lambda ticket, line: MemoryBackend(bytearray(1024)), self.clock)
+        self.store = Store(lambda ticket, line, traceparent: MemoryBackend(bytearray(1024)), self.clock)
         self.tokens: dict[str, Access] = {}
         self.image = Description(1024, True, False)
         self.looked: list[str] = []

@@ -34,7 +34,7 @@ class House:
 
     def __init__(self, **options):
         self.steady, self.wall = FakeClock(1000), FakeClock(NOW)
-        self.store = Store(lambda ticket, line: MemoryBackend(bytes(100)), self.steady)
+        self.store = Store(lambda ticket, line, traceparent: MemoryBackend(bytes(100)), self.steady)
         self.keys = {None: KEY}
         self.skew = options.pop("skew", 0)
         self.tickets = self.make(**options)

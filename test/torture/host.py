@@ -44,7 +44,7 @@ def main(path: str, cert_file: str, key_file: str) -> None:
     from ovirt_imageio.service.metrics import Metrics
 
     logging.disable()
-    with Store(lambda ticket, line: FileBackend(path, writable=True)) as store:
+    with Store(lambda ticket, line, traceparent: FileBackend(path, writable=True)) as store:
         ticket = {"uuid": TICKET, "ops": ["write"], "timeout": 3600, "url": f"file://{path}"}
         store.add({**ticket, "size": os.path.getsize(path)})
         application = routes.images(store, Metrics(), None)

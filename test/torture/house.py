@@ -134,7 +134,7 @@ class House:
         if SHARED.workers:
             raise Leftover(f"workers: {SHARED.workers}")
 
-    def _open(self, ticket: Any, line: Any) -> Backend:
+    def _open(self, ticket: Any, line: Any, traceparent: Optional[str]) -> Backend:
         if self.backend == "memory":
             return MemoryBackend(self._memory_disk, extents={"zero": [ZeroExtent(0, SIZE, False, False)]})
         options = Options(nbd_reply_timeout=PATIENCE, http_read_timeout=PATIENCE, ca_file=self._certificate.ca_file)

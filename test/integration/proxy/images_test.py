@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import uuid
@@ -152,7 +153,8 @@ def test_trace_goes_through(any_host, proxy, tmp_path):
         found = [re.findall("trace=(....)", line) for line in lines]
         assert found == [["4bf9"], [], ["5bf9"], []]
         traces = re.findall(rf"TRACE transfer={transfer} connection=\d+ traceparent=(\S+)", running.log())
-        assert [trace[3:7] for trace in traces] == ["4bf9", "5bf9"]
+        # The proxy opens the disk with the first trace, over TCP and then, if it can, over the Unix socket.
+        assert [trace for trace, _ in itertools.groupby(trace[3:7] for trace in traces)] == ["4bf9", "5bf9"]
         assert "forged" not in running.log()
 
 
