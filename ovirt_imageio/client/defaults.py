@@ -192,12 +192,17 @@ def fill_trust(options: argparse.Namespace, sources: Sequence[Source]) -> None:
         fingerprint, cafile = source.values.get("fingerprint"), source.values.get("cafile")
         is_insecure = not parse_boolean(source, "secure")
         # The certificate itself is stricter than authorities that may vouch for others, too.
-        if fingerprint and hasattr(options, "fingerprint"):
+        if fingerprint and takes_fingerprint(options):
             options.fingerprint = fingerprint
             return
         if (cafile or is_insecure) and hasattr(options, "cafile"):
             options.cafile, options.insecure = cafile, is_insecure
             return
+
+
+def takes_fingerprint(options: argparse.Namespace) -> bool:
+    """May the server be known by its certificate? An engine may not, which a restore without a URL asks."""
+    return hasattr(options, "fingerprint") and getattr(options, "url", "") is not None
 
 
 def parse_boolean(source: Source, key: str) -> bool:

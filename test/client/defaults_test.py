@@ -77,7 +77,16 @@ def test_what_a_command_does_not_know(parse):
     assert found.output == "json"
     assert "cafile" not in found
     assert "max_workers" not in found
-    assert (parse("restore", "--list", "DIR").cafile, "fingerprint" in found) == ("common.pem", False)
+    assert "fingerprint" not in found
+
+
+def test_an_engine_is_not_known_by_its_certificate(parse):
+    """A restore through one is trusted as if the key was not there."""
+    engine = ("--engine-url", "https://engine.example.com", "--username", "admin@internal")
+    found = parse("restore", "-c", "lab", *engine, "-s", "data", "DIR")
+    assert (found.cafile, found.fingerprint) == ("common.pem", None)
+    found = parse("restore", "-c", "lab", "--url", "URL", "DIR")
+    assert (found.cafile, found.fingerprint) == (None, "ab:cd")
 
 
 @pytest.mark.parametrize(

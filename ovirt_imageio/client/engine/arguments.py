@@ -61,10 +61,14 @@ def add_backup_vm(parser: argparse.ArgumentParser) -> None:
 
 def add_restore(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of restore."""
-    add_engine(parser)
+    trust = add_engine(parser)
+    trust.add_argument(
+        "--fingerprint", metavar="SHA256", help="with --url: trust the server whose certificate has this SHA-256"
+    )
     place = parser.add_mutually_exclusive_group()
     place.add_argument("-s", "--storage-domain", metavar="NAME", help="make new disks there, in the engine")
     place.add_argument("--url", help="overwrite the disk at this transfer URL; needs no engine")
+    parser.add_argument("--proxy-url", help="with --url: the same disk on a proxy, used if URL cannot be reached")
     place.add_argument("--list", action="store_true", help="list the points in time, and end")
     parser.add_argument("--point", metavar="NAME", help="what to restore, see --list (default: the last one)")
     parser.add_argument("--disk", metavar="ID|NAME", action="append", default=[], help="only this disk; repeatable")
@@ -75,8 +79,8 @@ def add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="a folder that backup-vm made")
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Add how to reach the engine."""
+def add_engine(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Add how to reach the engine; return the options of which one says whom to trust."""
     # Only the configuration file can tell these.
     parser.set_defaults(password=None, disk_timeout=DISK_TIMEOUT)
     parser.add_argument("--engine-url", metavar="URL", help="the engine, for example https://engine.example.com")
@@ -89,6 +93,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "-d", "--description", default="Uploaded by ovirt-img", help="of new disks (default: %(default)s)"
     )
     parser.add_argument("--buffer-size", type=buffer_size, help="64k to 16m; has no effect, buffers are small")
+    return trust
 
 
 def add_format(parser: argparse.ArgumentParser, what: str) -> None:

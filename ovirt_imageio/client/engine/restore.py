@@ -105,6 +105,8 @@ def upload(
         options.url,
         options.cafile,
         secure=not options.insecure,
+        fingerprint=options.fingerprint,
+        proxy_url=options.proxy_url,
         progress=progress,
         max_workers=options.max_workers,
         bandwidth=options.bandwidth,

@@ -30,6 +30,8 @@ def check(options: argparse.Namespace) -> None:
     missing = [f"--{key.replace('_', '-')}" for key in ("engine_url", "username") if not getattr(options, key)]
     if needs_engine(options) and missing:
         options.parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if needs_engine(options) and getattr(options, "fingerprint", None):
+        options.parser.error("--fingerprint goes with --url: an engine is trusted by --cafile")
     try:
         if options.engine_url:
             options.engine_url = parse_url(options.engine_url)

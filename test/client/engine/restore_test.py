@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 
 import pytest
+from fakes import ports
 from fakes.origin import DiskOrigin
+from real import certificates
 
 from ovirt_imageio.client import cli
 from ovirt_imageio.client.backup import folder as folders
 from ovirt_imageio.client.backup.manifest import DiskCopy, Machine, Manifest, Point
+from ovirt_imageio.net.pinned import format_fingerprint
+from ovirt_imageio.net.tls import ServerContext
 from ovirt_imageio.qemu import img
 
 SIZE = 1024**2
@@ -109,6 +114,35 @@ def test_to_a_url(engine, folder, capsys):
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (record["connection"], record["protocol"], record["disks"][0]["new_id"]) == ("tcp", "http", None)
     assert engine.asked == []
+
+
+def test_to_a_url_known_by_its_certificate(folder, capsys):
+    made = certificates.self_signed("restore")
+    with open(made.cert_file) as file:
+        fingerprint = format_fingerprint(ssl.PEM_cert_to_DER_cert(file.read()))
+    command = ["restore", "-o", "json", "--point", folder.points[1], folder.path]
+    with DiskOrigin(bytes(SIZE), context=ServerContext(made.cert_file, made.key_file)()) as origin:
+        assert cli.main([*command, "--url", origin.url, "--fingerprint", "00" * 32]) == 1
+        assert origin.data == bytes(SIZE)
+        assert cli.main([*command, "--url", origin.url, "--fingerprint", fingerprint]) == 0
+        assert origin.data == folder.contents[1][0]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["connection"] == "tls"
+
+
+def test_to_a_url_on_a_proxy(folder, capsys):
+    command = ["restore", "-o", "json", "--point", folder.points[1], folder.path]
+    with DiskOrigin(bytes(SIZE)) as origin, ports.reserved() as port:
+        assert cli.main([*command, "--url", f"http://127.0.0.1:{port}/images/x", "--proxy-url", origin.url]) == 0
+        assert origin.data == folder.contents[1][0]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["proxy"]
+
+
+def test_an_engine_is_not_known_by_its_certificate(capsys):
+    engine = ["--engine-url", "https://engine.example.com", "--username", "admin@internal"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["restore", "-s", "data", *engine, "--fingerprint", "00" * 32, "DIR"])
+    assert caught.value.code == 2
+    assert "--fingerprint goes with --url: an engine is trusted by --cafile" in capsys.readouterr().err
 
 
 def test_one_url_for_two_disks(folder, capsys):
