@@ -9,6 +9,7 @@ import sys
 import tarfile
 
 import pytest
+from fakes.waiting import wait_until
 from tools import source
 from tools.vm import guest, image, job, kills, run
 
@@ -43,14 +44,32 @@ def test_image_is_made_once(tmp_path):
 @pytest.mark.parametrize(
     "what, arguments",
     [
-        ("", ["test/machine"]),
-        ("restart", ["test/machine/restart_test.py"]),
+        ("", ["test/machine", "-m", "not long"]),
+        ("restart", ["test/machine/restart_test.py", "-m", "not long"]),
+        ("long", ["test/machine", "-m", "long"]),
         ("restart::test_it", ["test/machine/restart_test.py::test_it"]),
         ("shell", ["bash", "-c", "uname"]),
     ],
 )
 def test_what_runs(what, arguments):
     assert run.chosen(what, io.StringIO("uname")) == arguments
+
+
+def test_two_guests_at_once(capfd):
+    """What the other one says comes in the end, and its failure counts."""
+    with run.beside([sys.executable, "-c", "print('killed'); raise SystemExit(3)"]) as statuses:
+        print("tested", flush=True)
+    assert (capfd.readouterr().out, statuses) == ("tested\nkilled\n", [3])
+
+
+def test_other_guest_is_interrupted(tmp_path):
+    """It takes back what it did."""
+    mark = tmp_path / "mark"
+    code = "import os, sys, time\ntry: open(sys.argv[1], 'x'); time.sleep(100)\nfinally: os.remove(sys.argv[1])"
+    with pytest.raises(KeyboardInterrupt), run.beside([sys.executable, "-c", code, str(mark)]):
+        wait_until(mark.exists)
+        raise KeyboardInterrupt
+    assert not mark.exists()
 
 
 def test_what_the_guest_gets(tmp_path):

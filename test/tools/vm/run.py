@@ -1,17 +1,20 @@
 """Run the tests of test/machine/ in a guest, as `make vm` does: run.py [NAME]
 
-Without NAME: all of them, and kills.py after them. NAME is a file of that folder (restart), a test in it
-(restart::test_it), "kills", or "shell". What the guest did is in .cache/vm/last/: console, log, junit.xml, journal.
+Without NAME: all of them but those that are marked as long, and kills.py beside them. NAME is a file of that folder
+(restart), a test in it (restart::test_it), "long", "kills", or "shell". What the guest did is in .cache/vm/last/:
+console, log, junit.xml, journal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -25,8 +28,9 @@ __all__ = ["chosen", "main", "run"]
 
 CACHE = source.ROOT / ".cache" / "vm"
 
-# On two cores, in emulation.
+# On two cores, in emulation; and of the tests that are marked as long.
 LIMIT_SECONDS = 15 * 60
+LONG_SECONDS = 60 * 60
 
 INSIDE = Path(__file__).with_name("inside")
 
@@ -44,12 +48,33 @@ def main(what: str = "") -> int:
     except image.CannotMake as error:
         print(error, file=sys.stderr)
         return 1
-    status = 0
-    if what != "kills":
-        status = run(made, CACHE / "last", chosen(what, sys.stdin))
-    if what in ("", "kills"):
-        status = kills.run(made, CACHE / "kills") or status
-    return status
+    if what == "kills":
+        return kills.run(made, CACHE / "kills")
+    limit = LONG_SECONDS if what == "long" else LIMIT_SECONDS
+    if what:
+        return run(made, CACHE / "last", chosen(what, sys.stdin), limit)
+    with beside([sys.executable, __file__, "kills"]) as statuses:
+        statuses.append(run(made, CACHE / "last", chosen(what, sys.stdin), limit))
+    return int(any(statuses))
+
+
+@contextlib.contextmanager
+def beside(command: Sequence[str]) -> Iterator[list[int]]:
+    """Run a command while the block runs; in the end print what it said, and append its status to what this yields.
+
+    A guest waits often, for time-outs and for one program after the other: two of them take little longer than one.
+    """
+    statuses: list[int] = []
+    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as process:
+        try:
+            yield statuses
+            statuses.append(process.wait())
+        except BaseException:
+            # As Ctrl-C: it ends what it started.
+            process.send_signal(signal.SIGINT)
+            raise
+        said.seek(0)
+        print(said.read().decode(), end="", flush=True)
 
 
 def chosen(what: str, stdin: TextIO) -> list[str]:
@@ -57,8 +82,11 @@ def chosen(what: str, stdin: TextIO) -> list[str]:
     if what == "shell":
         return ["bash", "-i"] if stdin.isatty() else ["bash", "-c", stdin.read()]
     name, _, test = what.partition("::")
-    path = f"test/machine/{name}_test.py" if name else "test/machine"
-    return [f"{path}::{test}" if test else path]
+    if test:
+        return [f"test/machine/{name}_test.py::{test}"]
+    if name == "long":
+        return ["test/machine", "-m", "long"]
+    return [f"test/machine/{name}_test.py" if name else "test/machine", "-m", "not long"]
 
 
 def run(made: image.Image, folder: Path, arguments: Sequence[str], limit: float = LIMIT_SECONDS) -> int:
