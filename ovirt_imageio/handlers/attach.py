@@ -21,8 +21,8 @@ def attach(store: Store, request: Request, response: Response, ticket_id: str) -
     caller = request.caller
     with store.use(ticket_id, "read", request.connection) as disk:
         is_writable = disk.ticket.can("write")
-        # The export has no name but the one that the client knows anyway.
-        names = ("", ticket_id)
+        # As the URL calls it, which is all that the client knows: a signed ticket has another id in the store.
+        names = ("", request.path.partition("/images/")[2])
         offer = make_offer(disk.backend, disk.size, names, is_writable=is_writable)
         log.info("[%s] ATTACH transfer=%s writable=%s", caller, disk.transfer_id, is_writable)
         operation = Attach(disk.backend, response.upgrade(PROTOCOL), offer)

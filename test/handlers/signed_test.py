@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 
 import pytest
+from fakes import nbdclient
 from fakes.guardedserver import GuardedServer
 from fakes.signing import key_pair
+from fakes.waiting import DEADLINE
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
@@ -62,6 +66,24 @@ def test_what_is_no_token(daemon, shown):
     answer = daemon.ask("GET", f"{IMAGE}?ticket={shown}")
     assert answer.status == 401
     assert shown == "" or shown not in answer.body.decode().split()
+
+
+@pytest.mark.parametrize("name, accepted", [("", True), ("backup-1", True), ("stored", False)])
+def test_name_of_the_export(daemon, name, accepted):
+    """A client that attaches the disk calls it what the URL does: the id in the store is none of its business."""
+    request = f"GET {IMAGE}?ticket={token()} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: nbd\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(DEADLINE)
+        sock.connect(daemon.path)
+        sock.sendall(request.encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += nbdclient.receive(sock, 1)
+        nbdclient.negotiate(sock)
+        if name == "stored":
+            (name,) = (info["uuid"] for info in daemon.store.find("signed/backup-1"))
+        answers = nbdclient.option(sock, 6, struct.pack(">I", len(name)) + name.encode() + bytes(2))
+    assert answers[-1] == (1 if accepted else 0x80000006)
 
 
 def test_a_token_for_reading_does_not_write(daemon):
