@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
@@ -28,9 +28,11 @@ def nbdkit(*arguments: str) -> Iterator[str]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nbdkit-")))
         path, pid = str(folder / "sock"), folder / "pid"
         command = ["nbdkit", "--foreground", f"--unix={path}", f"--pidfile={pid}", *arguments]
-        process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE))
+        # A pipe that is not read would be full some day: nbdkit tells of each error that a filter makes.
+        log = stack.enter_context(open(folder / "log", "w+"))
+        process = stack.enter_context(subprocess.Popen(command, stderr=log))
         stack.callback(stop, process)
-        wait_for_file(process, pid)
+        wait_for_file(process, pid, log)
         yield path
 
 
@@ -124,9 +126,10 @@ class StorageDaemon(Monitor):
         with contextlib.ExitStack() as scope:
             command = ["qemu-storage-daemon", "--chardev", f"socket,id=qmp,path={self._path},server=on,wait=off"]
             command += ["--monitor", "chardev=qmp", f"--pidfile={self._folder / 'pid'}"]
-            process = scope.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE))
+            log = scope.enter_context(open(self._folder / "log", "w+"))
+            process = scope.enter_context(subprocess.Popen(command, stderr=log))
             scope.callback(stop, process)
-            wait_for_file(process, self._folder / "pid")
+            wait_for_file(process, self._folder / "pid", log)
             super().__enter__()
             scope.push(self._scope.pop_all())
             self._scope = scope.pop_all()
@@ -142,15 +145,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
 
 
-def wait_for_file(process: subprocess.Popen[bytes], path: Path) -> None:
-    """Wait until a program has written its pid file; raise what it says if it ends instead."""
+def wait_for_file(process: subprocess.Popen[bytes], path: Path, log: TextIO) -> None:
+    """Wait until a program has written its pid file; raise what it logged if it ends instead."""
 
     def is_written() -> bool:
         if path.exists() and path.read_text():
             return True
         if process.poll() is not None:
-            assert process.stderr is not None
-            raise RuntimeError(f"{process.args!r} failed: {process.stderr.read().decode()}")
+            log.seek(0)
+            raise RuntimeError(f"{process.args!r} failed: {log.read()}")
         return False
 
     wait_until(is_written, lambda: f"{process.args!r} is not ready")
