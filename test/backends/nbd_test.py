@@ -215,6 +215,19 @@ def test_lost_writes_fail_the_next_flush():
                 backend.flush()
 
 
+def test_flush_that_the_storage_fails():
+    def script(call):
+        call.negotiate()
+        call.done(call.request())
+        call.error(call.request(), 5, b"the disk is gone")
+        call.wait_for_hangup()
+
+    with opened(script, writable=True) as backend:
+        backend.write(0, memoryview(b"x"))
+        with pytest.raises(errors.StorageError, match="the disk is gone"):
+            backend.flush()
+
+
 def test_flushed_writes_are_not_lost():
     def script(call):
         call.negotiate()
