@@ -140,7 +140,7 @@ def add_arguments_of_add(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("filename", nargs="?", metavar="JSON", help="a file with the ticket, or - for standard input")
     what.add_argument("--file", metavar="PATH", help="make a ticket for this file or block device; print its URL")
-    what.add_argument("--url", metavar="URL", help="make a ticket for the disk at a file:, nbd: or https: URL")
+    what.add_argument("--url", metavar="URL", help="make a ticket for the disk at a file:, nbd:, https: or image: URL")
     parser.add_argument("--read", action="store_true", help="allow downloads only, not uploads")
     parser.add_argument("--size", type=kinds.size, help="the size of the disk, such as 10g (default that of the file)")
     parser.add_argument(
@@ -161,7 +161,7 @@ def add_arguments_of_sign(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audience", metavar="NAME", required=True, help="[signed_tickets] audience of the daemons")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--file", metavar="PATH", help="a file or block device, as the daemons see it")
-    what.add_argument("--url", metavar="URL", help="the disk at a file:, nbd: or https: URL")
+    what.add_argument("--url", metavar="URL", help="the disk at a file:, nbd:, https: or image: URL")
     parser.add_argument("--read", action="store_true", help="allow downloads only, not uploads")
     parser.add_argument("--size", type=kinds.size, help="the size of the disk, such as 10g (default that of the file)")
     parser.add_argument(

@@ -54,6 +54,7 @@ class Store:
     that is removed have `remove_grace` seconds to end; it is forgotten `purge_after` seconds after it expired. The
     watchdog looks every `tick_seconds`, so a stalled operation is aborted at most this late. A disk that no
     request uses is closed within `close_patience` seconds, or its storage hangs, and no thread waits longer for that.
+    on_gone is called with a ticket that was removed or replaced, when nothing runs on it any more.
 
     A context manager that starts and stops the watchdog.
 
@@ -76,6 +77,7 @@ class Store:
         tick_seconds: float = TICK_SECONDS,
         close_patience: float = CLOSE_PATIENCE,
         observer: Optional[TicketObserver] = None,
+        on_gone: Callable[[Ticket], None] = lambda ticket: None,
     ) -> None:
         self._open_backend = open_backend
         self._clock = clock
@@ -86,6 +88,7 @@ class Store:
         self._max_connections = max_connections
         self._close_patience = close_patience
         self._observer = observer or TicketObserver()
+        self._on_gone = on_gone
         # One sequence for all, so that a version says which of two tickets with the same id it is of.
         self._versions = itertools.count(1)
         self._lock = threading.Lock()
@@ -139,6 +142,7 @@ class Store:
                 old.cancel(patience=self._close_patience)
         if old is not None:
             log.info("REPLACE transfer=%s", old.id)
+            self._on_gone(old.ticket)
             self._observer.ticket_removed()
         log.info("ADD transfer=%s: %s", transfer.id, ticket)
         self._observer.ticket_added()
@@ -364,6 +368,7 @@ class Store:
                 return
             raise errors.TransferBusy(transfer.id, running)
         if self._forget(transfer):
+            self._on_gone(transfer.ticket)
             log.info("REMOVE transfer=%s", transfer.id)
             self._observer.ticket_removed()
 

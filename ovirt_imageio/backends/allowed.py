@@ -2,7 +2,10 @@
 
     file:///var/lib/images/*.raw   https://*.hosts.example:54322/images/*   nbd:unix:/run/vms/**/disk.sock
 
-`*` and `?` stand for anything but a slash, `**` for anything. No wildcard reaches from the place of a server into the
+    rbd:vms/*   image:qcow2:rbd:vms/*
+
+`*` and `?` stand for anything but a slash, `**` for anything; in the name of an image in Ceph, which may be followed by
+options, neither of them for a colon. No wildcard reaches from the place of a server into the
 path or the export on it, but for `**` at the end of a pattern. Nothing is allowed unless a pattern allows it.
 
 Pure: opens and resolves nothing. So a name that a name server leads to another host, or a link in an allowed folder
@@ -15,18 +18,24 @@ import ipaddress
 import posixpath
 import re
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ovirt_imageio import errors
 from ovirt_imageio.nbd import address
 from ovirt_imageio.origin.url import bracketed, check_url, without_secrets
+from ovirt_imageio.qemu import urls
 
 __all__ = ["Allowed", "canonical"]
 
-SCHEMES = ("file", "http", "https", "nbd", "nbds")
+SCHEMES = ("file", "http", "https", "nbd", "nbds", "rbd", "iscsi", "nfs", "ssh")
+
+# An image for qemu-nbd: its format, `*` for any, stands before the URL.
+IMAGE = re.compile(r"image:(?P<format>[^:]*):")
 
 WILDCARDS = re.compile(r"\*\*|\*|\?")
 MEANING = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+# Options stand behind colons: another cluster, or another user.
+IN_CEPH = {"**": "[^:]*", "*": "[^/:]*", "?": "[^/:]"}
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -49,29 +58,49 @@ class Allowed:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._patterns = [(pattern, compile_pattern(pattern)) for pattern in patterns]
+        self._patterns = [(*beheaded(pattern), compile_pattern(pattern)) for pattern in patterns]
 
     def permits(self, url: str) -> bool:
         """Return True if a pattern allows the URL. Raises errors.InvalidValue for a URL that is spelled oddly."""
-        spelled = canonical(url)
+        head, spelled = beheaded(canonical(url))
         host = host_of(spelled)
         # A wildcard does not reach what only this host, or this network, should be asked for.
-        prefix = spelled[: spelled.index(host) + len(host)] if host and is_special(host.strip("[]")) else ""
+        prefix = (
+            spelled[: spelled.index(host, spelled.rfind("@") + 1) + len(host)]
+            if host and is_special(host.strip("[]"))
+            else ""
+        )
         place, rest = halves(spelled)
         return any(
-            text.lower().startswith(prefix) and of_place.fullmatch(place) and of_rest.fullmatch(rest)
-            for text, (of_place, of_rest) in self._patterns
+            wanted in (head, head and "image:*:")
+            and text.lower().startswith(prefix)
+            and of_place.fullmatch(place)
+            and of_rest.fullmatch(rest)
+            for wanted, text, (of_place, of_rest) in self._patterns
         )
 
 
 def compile_pattern(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return what matches the two halves of the URLs that a pattern allows."""
+    pattern = beheaded(pattern)[1]
     scheme = pattern.partition(":")[0]
     if scheme not in SCHEMES or not pattern[len(scheme) + 1 :].strip("/"):
         expected = f"a pattern that begins with {', '.join(f'{name}:' for name in SCHEMES)} and goes on"
         raise errors.InvalidValue("pattern", pattern, expected)
     place, rest = halves(pattern)
-    return compile_half(place), compile_half("**" if place.endswith("**") and not rest else rest)
+    meaning = IN_CEPH if scheme == "rbd" else MEANING
+    open_end = place.endswith("**") and not rest
+    return compile_half(place, meaning), compile_half("**" if open_end else rest, meaning)
+
+
+def beheaded(text: str) -> tuple[str, str]:
+    """Return what stands before the URL of an image, "" in all other URLs and patterns, and the rest.
+
+    >>> beheaded("image:raw:rbd:vms/disk"), beheaded("file:///disk")
+    (('image:raw:', 'rbd:vms/disk'), ('', 'file:///disk'))
+    """
+    found = IMAGE.match(text)
+    return (found[0], text[found.end() :]) if found else ("", text)
 
 
 def halves(text: str) -> tuple[str, str]:
@@ -85,15 +114,18 @@ def halves(text: str) -> tuple[str, str]:
     if text.startswith("nbd"):
         place, mark, export = text.partition(":exportname=")
         return place, mark + export
+    if text.startswith("rbd"):
+        pool, slash, image = text.partition("/")
+        return pool, slash + image
     scheme, mark, rest = text.partition("://")
     place, slash, path = rest.partition("/")
     return scheme + mark + place, slash + path
 
 
-def compile_half(pattern: str) -> re.Pattern[str]:
+def compile_half(pattern: str, meaning: Mapping[str, str] = MEANING) -> re.Pattern[str]:
     parts, position = [], 0
     for found in WILDCARDS.finditer(pattern):
-        parts += [re.escape(pattern[position : found.start()]), MEANING[found[0]]]
+        parts += [re.escape(pattern[position : found.start()]), meaning[found[0]]]
         position = found.end()
     return re.compile("".join([*parts, re.escape(pattern[position:])]), re.DOTALL)
 
@@ -106,11 +138,18 @@ def canonical(url: str) -> str:
     >>> canonical("nbd+unix:///vda?socket=/run/disk.sock")
     'nbd:unix:/run/disk.sock:exportname=vda'
     """
+    head, url = beheaded(url)
+    return head + spelled_one_way(url)
+
+
+def spelled_one_way(url: str) -> str:
     scheme = url.partition(":")[0]
     if scheme == "file":
         return f"file://{plain_path(url, file_path(url))}"
     if scheme.startswith("nbd"):
         return nbd_url(url)
+    if scheme in ("rbd", "iscsi", "nfs", "ssh"):
+        return image_url(url)
     check_url(url)
     parts = urllib.parse.urlsplit(bracketed(url))
     try:
@@ -151,6 +190,19 @@ def nbd_url(url: str) -> str:
     return text.replace("nbd:", "nbds:", 1) if location.is_secure else text
 
 
+def image_url(url: str) -> str:
+    """Return the URL of an image for qemu, if it says where it leads."""
+    urls.parse(url)
+    if not url.startswith("rbd:"):
+        place, rest = halves(url)
+        plain_path(url, rest)
+        user, at, host = place.partition("://")[2].rpartition("@")
+        name = host if host.endswith("]") else host.partition(":")[0]
+        checked_host(url, name.strip("[]"))
+        return f"{place.partition('://')[0]}://{user}{at}{host.lower()}{rest}"
+    return url
+
+
 def checked_host(url: str, host: str) -> str:
     """Return the host in lower case, if it says which one it is."""
     if not HOST.fullmatch(host.lower()):
@@ -167,7 +219,9 @@ def plain_path(url: str, path: str) -> str:
 
 def host_of(spelled: str) -> str:
     """Return the host that a URL in the one spelling names, "" if it names none; an IPv6 address has brackets."""
-    found = re.match(r"https?://(\[[^]]*\]|[^/:]*)|nbds?:(?!unix:)(\[[^]]*\]|[^:]*)", spelled)
+    found = re.match(
+        r"(?:https?|iscsi|nfs|ssh)://(?:[^/@]*@)?(\[[^]]*\]|[^/:]*)|nbds?:(?!unix:)(\[[^]]*\]|[^:]*)", spelled
+    )
     return (found[1] or found[2]) if found else ""
 
 

@@ -10,7 +10,7 @@ import abc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Optional
+from typing import ClassVar, Optional, Protocol
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.writes import UnflushedWrites
@@ -20,10 +20,29 @@ from ovirt_imageio.nbd.export import Watch
 from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION
+from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import SLOT
 
-__all__ = ["Backend", "Options", "fill"]
+__all__ = ["Backend", "HeldImage", "Images", "Options", "fill"]
+
+
+class HeldImage(Protocol):
+    """An image that an NBD server of ours serves, at least until close()."""
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+
+    def close(self) -> None:
+        """Let the server end, if nobody else needs it; harmless when repeated."""
+
+
+class Images(Protocol):
+    """Starts a server for an image when it is needed, and ends it."""
+
+    def open(self, url: str, *, writable: bool, line: Lifeline) -> HeldImage:
+        """Return a server of the image; cutting the line ends the wait for it. Raises errors.Error."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,8 @@ class Options:
     ca_file: Optional[str] = None
     # The section of the configuration that names it, for errors.
     ca_section: str = "tls"
+    # What serves the images of image: URLs; None if they may not be used.
+    images: Optional[Images] = None
 
 
 class Backend(abc.ABC):

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends import file, http, nbd
+from ovirt_imageio.backends import file, http, image, nbd
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.net.lifeline import Lifeline
 
@@ -27,6 +27,7 @@ BACKENDS: Mapping[str, ModuleType] = {
     "nbds+unix": nbd,
     "http": http,
     "https": http,
+    "image": image,
 }
 
 

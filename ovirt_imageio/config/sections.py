@@ -31,6 +31,7 @@ __all__ = [
     "Config",
     "Control",
     "Daemon",
+    "Export",
     "Local",
     "Numbers",
     "Parser",
@@ -235,6 +236,25 @@ class SignedTickets:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Images that tickets name, each of which gets a qemu-nbd of its own."""
+
+    enable: bool = switch(False)
+    # Patterns of the URLs of images, with blanks or line breaks between them. Nothing by default.
+    allow: str = text("")
+    # Whom qemu-nbd runs as; empty: the user of the daemon.
+    user: str = text("")
+    # The command that runs qemu-nbd.
+    sandbox: str = text("")
+    # A folder with a file for each passphrase.
+    secrets_dir: str = file_name()
+    # How long a server may take to start: an image on a network is looked for.
+    start_seconds: float = seconds(30.0, low=0.1)
+    # How long a server that no connection uses is kept for the next one.
+    idle_seconds: float = seconds(10.0)
+
+
+@dataclass(frozen=True)
 class Profile:
     """The profiler."""
 
@@ -290,6 +310,7 @@ class Config:
     sessions: Sessions = Sessions()
     page: Page = Page()
     signed_tickets: SignedTickets = SignedTickets()
+    export: Export = Export()
     profile: Profile = Profile()
     # The sections of the logging library, as they are.
     logging: Mapping[str, Mapping[str, Value]] = field(default_factory=lambda: LOGGING)

@@ -35,15 +35,15 @@ def build(
     url: ImageURL,
     format: str,
     look: Callable[[Node], Mapping[str, Any]],
-    permits: Callable[[ImageURL], bool],
+    admit: Callable[[ImageURL], Optional[ImageURL]],
     *,
     is_encrypted: bool = False,
     depth: int = 0,
 ) -> dict[str, Any]:
     """Return the tree of nodes of an image of one of FORMATS.
 
-    look: tells of an image what qemu-img knows. permits: tells whether a lower layer may be opened. Raises UnsafeImage,
-    and what they raise.
+    look: tells of an image what qemu-img knows. admit: returns what to open for a lower layer, None if that may not be.
+    Raises UnsafeImage, and what they raise.
     """
     if depth > MAX_LAYERS:
         raise UnsafeImage(url.text, f"it stands on more than {MAX_LAYERS} other images, or on itself")
@@ -53,18 +53,19 @@ def build(
     info = look(tree)
     if "data-file" in info.get("format-specific", {}).get("data", {}):
         raise UnsafeImage(url.text, "its data is in another file")
-    below = backing(url, info)
-    if below is None:
+    named = backing(url, info)
+    if named is None:
         return {**tree, "backing": None}
-    if not permits(below):
-        raise UnsafeImage(url.text, f"it stands on {quoted(below.text)}, which is not permitted")
+    below = admit(named)
+    if below is None:
+        raise UnsafeImage(url.text, f"it stands on {quoted(named.text)}, which is not permitted")
     below_format = info.get("backing-filename-format")
     if below_format not in FORMATS:
-        named = "without its format" if below_format is None else f"of the format {quoted(below_format)}"
+        kind = "without its format" if below_format is None else f"of the format {quoted(below_format)}"
         raise UnsafeImage(
-            url.text, f"it stands on an image {named}: name one of {', '.join(FORMATS)} by qemu-img rebase -u"
+            url.text, f"it stands on an image {kind}: name one of {', '.join(FORMATS)} by qemu-img rebase -u"
         )
-    return {**tree, "backing": build(below, below_format, look, permits, depth=depth + 1)}
+    return {**tree, "backing": build(below, below_format, look, admit, depth=depth + 1)}
 
 
 def place_of(url: ImageURL) -> Node:

@@ -27,7 +27,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.qemu.node import as_json, image_spec, secret_options
 from ovirt_imageio.qemu.version import DEPTH_SINCE, explained, program, version
 
-__all__ = ["QemuNbd"]
+__all__ = ["QemuNbd", "has_setpriv"]
 
 log = logging.getLogger("qemu_nbd")
 

@@ -15,7 +15,7 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config, find_contradictions
 from ovirt_imageio.httpd.listener import Address, ListenError, TcpAddress, UnixAddress, listen
-from ovirt_imageio.service import logs, places, privileges, trust
+from ovirt_imageio.service import exporting, logs, places, privileges, trust
 
 __all__ = ["find_mistakes", "is_running"]
 
@@ -30,6 +30,8 @@ def find_mistakes(config: Config, now: Optional[float] = None) -> Iterator[error
     """
     yield from find_contradictions(config)
     yield from missing_accounts(config)
+    if config.export.enable:
+        yield from raised(lambda: exporting.check(config))
     yield from unusable_files(config, time.time() if now is None else now)
     yield from unusable_logs(config)
     if not is_running(config):

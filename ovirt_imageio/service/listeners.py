@@ -25,6 +25,7 @@ from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.backends import http, registry
 from ovirt_imageio.backends.base import Backend, Options
 from ovirt_imageio.config import Config
+from ovirt_imageio.exports.exports import Exports
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.listener import Listener
 from ovirt_imageio.httpd.observer import Observer
@@ -32,7 +33,7 @@ from ovirt_imageio.httpd.router import Application
 from ovirt_imageio.httpd.server import Server
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.tls import ServerContext
-from ovirt_imageio.service import page, places, routes, trust
+from ovirt_imageio.service import exporting, page, places, routes, trust
 from ovirt_imageio.service.metrics import Metrics
 from ovirt_imageio.service.profiler import Profiler
 from ovirt_imageio.sessions.denials import DenyFile
@@ -73,23 +74,26 @@ class Listeners:
         self._tls = tls = trust.server_context(config)
         if tls:
             metrics.watch_certificate(lambda: tls.expires)
-        options = backend_options(config)
-        self.store = open_store(config, options, metrics)
-        metrics.watch(self.store)
-        where = places.find(config, given)
-        # Clients of the remote listener that are on this host are told about the local one.
-        offered = places.path_of(where["local"]) if "local" in where else None
-        view = page.load() if config.page.enable else None
-        self._signed = signed = open_signed(config, self.store) if config.signed_tickets.enable else None
-        local = routes.images(self.store, metrics, offered, view, signed)
-        remote = local
-        self._sessions = open_sessions(config, options, self.store) if config.sessions.enable else None
-        if self._sessions is not None:
-            remote = routes.with_sessions(self.store, metrics, offered, self._sessions, view, signed)
-        control = routes.control(
-            self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout, signed
-        )
         with contextlib.ExitStack() as scope:
+            self._exports = exporting.start(config) if config.export.enable else None
+            if self._exports is not None:
+                scope.callback(self._exports.close)
+            options = backend_options(config, self._exports)
+            self.store = open_store(config, options, metrics, self._exports)
+            metrics.watch(self.store)
+            where = places.find(config, given)
+            # Clients of the remote listener that are on this host are told about the local one.
+            offered = places.path_of(where["local"]) if "local" in where else None
+            view = page.load() if config.page.enable else None
+            self._signed = signed = open_signed(config, self.store) if config.signed_tickets.enable else None
+            local = routes.images(self.store, metrics, offered, view, signed)
+            remote = local
+            self._sessions = open_sessions(config, options, self.store) if config.sessions.enable else None
+            if self._sessions is not None:
+                remote = routes.with_sessions(self.store, metrics, offered, self._sessions, view, signed)
+            control = routes.control(
+                self.store, metrics, Profiler(config.profile.filename), config.control.remove_timeout, signed
+            )
             bind = functools.partial(open_server, scope, limits=limits(config), observer=metrics)
             self.remote = bind("remote.service", where["remote"], remote, tls=self._tls)
             self.local = bind("local.service", where["local"], local) if "local" in where else None
@@ -207,7 +211,7 @@ def limits(config: Config) -> Limits:
     )
 
 
-def backend_options(config: Config) -> Options:
+def backend_options(config: Config, exports: Optional[Exports] = None) -> Options:
     """Return how disks are opened."""
     ca_section, ca_file = config.origin_ca
     return Options(
@@ -218,10 +222,11 @@ def backend_options(config: Config) -> Options:
         http_read_timeout=config.backend_http.read_timeout,
         ca_file=ca_file or None,
         ca_section=ca_section,
+        images=exports,
     )
 
 
-def open_store(config: Config, options: Options, observer: TicketObserver) -> Store:
+def open_store(config: Config, options: Options, observer: TicketObserver, exports: Optional[Exports]) -> Store:
     """Return the store of tickets."""
 
     def open_backend(ticket: Ticket, line: Lifeline, traceparent: Optional[str]) -> Backend:
@@ -235,10 +240,22 @@ def open_store(config: Config, options: Options, observer: TicketObserver) -> St
             traceparent=traceparent,
         )
 
+    def check_url(url: str) -> None:
+        registry.check_url(url)
+        if url.startswith("image:"):
+            if exports is None:
+                raise errors.InvalidValue("url", url, "an image: URL only where [export] enable permits it")
+            exports.check(url)
+
+    def end_idle(ticket: Ticket) -> None:
+        if exports is not None:
+            exports.end_idle(ticket.url)
+
     return Store(
         open_backend,
         default_inactivity_timeout=config.daemon.inactivity_timeout,
-        check_url=registry.check_url,
+        check_url=check_url,
+        on_gone=end_idle,
         remove_grace=config.control.remove_grace,
         purge_after=config.control.purge_after,
         max_connections=config.daemon.max_ticket_connections,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ovirt_imageio.errors import ConfigError
 
-__all__ = ["Account", "find_account", "find_group", "find_user"]
+__all__ = ["Account", "find_account", "find_group", "find_login", "find_user"]
 
 log = logging.getLogger("server")
 
@@ -63,6 +63,15 @@ class Account:
 def find_account(user_name: str, group_name: str) -> Account:
     """Return the account of these names. Raises ConfigError if the system does not know them."""
     return Account(user_name, find_user(user_name), find_group(group_name))
+
+
+def find_login(name: str, section: str, key: str) -> Account:
+    """Return the account of a user, with the group of its own. Raises ConfigError, which names section and key."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(key, name, "a user of this system", section) from None
+    return Account(name, found.pw_uid, found.pw_gid)
 
 
 def find_user(name: str) -> int:

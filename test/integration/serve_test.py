@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from fakes.waiting import wait_until
-from real import daemon, network
+from real import daemon, luks, network
 
 from ovirt_imageio.net.pinned import PinnedContext, parse_fingerprint
 from ovirt_imageio.qemu import img
@@ -416,11 +416,10 @@ def test_storage_that_cannot_be_written(serve, chained):
     assert "add --read-only" in second.output.read_text()
 
 
+@pytest.mark.slow
 def test_encrypted(serve, tmp_path):
     secret, disk = tmp_path / "a,b", tmp_path / "disk.luks"
-    secret.write_text("passphrase")
-    key = ["--object", f"secret,id=s,file={str(secret).replace(',', ',,')}", "-o", "key-secret=s,iter-time=10"]
-    subprocess.run(["qemu-img", "create", "-q", "-f", "luks", *key, str(disk), "1M"], check=True)
+    luks.create(disk, "passphrase", secret)
     serving = serve(str(disk), "--secret", str(secret), "--no-tls")
     data = os.urandom(MiB)
     with urllib.request.urlopen(urllib.request.Request(serving.url, data, method="PUT")):

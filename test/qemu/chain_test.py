@@ -15,8 +15,8 @@ def look(tree):
     return img.info(as_json(tree))
 
 
-def build(path, format="qcow2", permits=lambda url: True, **options):
-    return chain.build(urls.parse(f"file://{path}"), format, look, permits, **options)
+def build(path, format="qcow2", admit=lambda url: url, **options):
+    return chain.build(urls.parse(f"file://{path}"), format, look, admit, **options)
 
 
 def file(path):
@@ -36,7 +36,7 @@ def images(tmp_path):
 def test_chain(images):
     top, middle, base = images
     asked = []
-    tree = build(top, permits=lambda url: asked.append(url.path) or True)
+    tree = build(top, admit=lambda url: asked.append(url.path) or url)
     assert tree == {
         "driver": "qcow2",
         "file": file(top),
@@ -62,13 +62,13 @@ def test_encrypted(images):
         "file": file(images[2]),
     }
     url = urls.parse(f"file://{images[2]}")
-    tree = chain.build(url, "qcow2", lambda tree: {}, lambda url: True, is_encrypted=True)
+    tree = chain.build(url, "qcow2", lambda tree: {}, lambda url: url, is_encrypted=True)
     assert tree["encrypt"] == {"format": "luks", "key-secret": "secret"}
 
 
 def test_not_permitted(images):
     with pytest.raises(errors.UnsafeImage, match="not permitted"):
-        build(images[0], permits=lambda url: url.path != str(images[2]))
+        build(images[0], admit=lambda url: None if url.path == str(images[2]) else url)
 
 
 def test_without_format(images):
@@ -99,7 +99,9 @@ def test_relative_name_on_a_network():
     """qemu knows what it means there."""
     answers = [{"backing-filename": "b", "full-backing-filename": "https://h/x/b", "backing-filename-format": "raw"}]
     url = urls.parse("https://h/x/a")
-    tree = chain.build(url, "qcow2", lambda tree: answers.pop(), lambda url: url.text == "https://h/x/b")
+    tree = chain.build(
+        url, "qcow2", lambda tree: answers.pop(), lambda url: url if url.text == "https://h/x/b" else None
+    )
     assert tree["backing"]["file"]["url"] == "https://h/x/b"
 
 
@@ -110,4 +112,4 @@ def test_circle(images):
 
 def told(path, **info):
     """Return the tree of an image of which qemu-img tells this."""
-    return chain.build(urls.parse(f"file://{path}"), "qcow2", lambda tree: info, lambda url: True)
+    return chain.build(urls.parse(f"file://{path}"), "qcow2", lambda tree: info, lambda url: url)

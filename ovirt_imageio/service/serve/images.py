@@ -161,6 +161,9 @@ def elsewhere(wanted: Wanted, url: ImageURL) -> ServedImage:
     def look(tree: Mapping[str, Any]) -> dict[str, Any]:
         return img.info(as_json(tree), secret=wanted.secret, timeout=LOOK_TIMEOUT)
 
+    def same_place(below: ImageURL) -> Optional[ImageURL]:
+        return below if below.place == url.place and below.path is None else None
+
     if "file" in url.node:
         # A user who names a format in JSON has said it all.
         tree, format = dict(url.node), str(url.node["driver"])
@@ -168,13 +171,7 @@ def elsewhere(wanted: Wanted, url: ImageURL) -> ServedImage:
         format = wanted.format or look(formatted(url.node, None))["format"]
         is_encrypted = wanted.secret is not None and format != "raw"
         if format in chain.FORMATS:
-            tree = chain.build(
-                url,
-                format,
-                look,
-                lambda below: below.place == url.place and below.path is None,
-                is_encrypted=is_encrypted,
-            )
+            tree = chain.build(url, format, look, same_place, is_encrypted=is_encrypted)
         else:
             tree = formatted(url.node, format, is_encrypted=is_encrypted)
     return ServedImage(

@@ -1,0 +1,93 @@
+"""URLs of images, and what holds their servers; exports/exports_test.py has real ones."""
+
+from __future__ import annotations
+
+import pytest
+from fakes.nbdexport import Exporting
+
+from ovirt_imageio import errors
+from ovirt_imageio.backends import image
+from ovirt_imageio.backends.base import Options
+from ovirt_imageio.backends.memory import MemoryBackend
+
+
+class Images:
+    """A server that is there already; tells how many hold it."""
+
+    def __init__(self, url):
+        self.url = url
+        self.holders = 0
+
+    def open(self, url, *, writable, line):
+        self.holders += 1
+        return self
+
+    def close(self):
+        self.holders -= 1
+
+
+def opened(images):
+    options = Options(images=images)
+    return image.open_backend("image:raw:rbd:a/b", writable=True, sparse=False, dirty=False, options=options)
+
+
+@pytest.mark.parametrize(
+    "url, format, secret, text",
+    [
+        ("image:raw:rbd:vms/disk", "raw", None, "rbd:vms/disk"),
+        ("image:qcow2:file:///a:b", "qcow2", None, "file:///a:b"),
+        ("image:luks,secret=office:https://host/a", "luks", "office", "https://host/a"),
+        ("image:qcow2,secret=a.b:nfs://nas/a", "qcow2", "a.b", "nfs://nas/a"),
+    ],
+)
+def test_good_urls(url, format, secret, text):
+    found = image.parse(url)
+    assert (found.format, found.secret, found.url.text) == (format, secret, text)
+    image.check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "image:",
+        "image:raw",
+        "image:raw:",
+        "image:vmdk:rbd:a/b",
+        "image:RAW:rbd:a/b",
+        "image:luks:rbd:a/b",
+        "image:raw,secret=x:rbd:a/b",
+        "image:qcow2,secret=:rbd:a/b",
+        "image:qcow2,secret=..:rbd:a/b",
+        "image:qcow2,secret=a/b:rbd:a/b",
+        "image:raw:nbd:unix:/run/sock",
+        "image:raw:json:{}",
+        "image:raw:image:raw:rbd:a/b",
+        "image:raw:https://user:hidden@host/a",
+    ],
+)
+def test_bad_urls(url):
+    with pytest.raises(errors.InvalidValue) as e:
+        image.check_url(url)
+    assert "hidden" not in str(e.value)
+
+
+def test_held_while_it_is_open():
+    with Exporting(lambda: MemoryBackend(b"data")) as exporting:
+        images = Images(exporting.location.address.url())
+        disk = opened(images)
+        assert (disk.size(), images.holders) == (4, 1)
+        disk.close()
+        disk.close()
+        assert images.holders <= 0
+
+
+def test_not_held_when_it_cannot_be_opened(tmp_path):
+    images = Images(f"nbd:unix:{tmp_path}/none")
+    with pytest.raises(errors.StorageError):
+        opened(images)
+    assert images.holders == 0
+
+
+def test_not_permitted():
+    with pytest.raises(errors.StorageError, match="does not permit images"):
+        opened(None)
