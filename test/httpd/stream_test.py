@@ -9,6 +9,7 @@ import time
 
 import pytest
 from fakes.sockets import ScriptedSocket, reset, timeout
+from fakes.tlspair import tls_pair
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
@@ -26,28 +27,11 @@ def pair():
         yield open_stream(ours, DEADLINE), theirs
 
 
-@contextlib.contextmanager
 def secure_pair():
-    made = certificates.certificate()
-    context = tls.client_context(made.ca_file)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        raw = socket.create_connection(listening.getsockname(), DEADLINE)
-        accepted, _ = listening.accept()
-    stream = open_stream(accepted, DEADLINE)
-    client = []
+    def shake_hands(stream, context):
+        assert handshake(stream, context, DEADLINE)
 
-    def shake():
-        client.append(context.wrap_socket(raw, server_hostname="localhost"))
-
-    thread = threading.Thread(target=shake)
-    thread.start()
-    assert handshake(stream, tls.ServerContext(made.cert_file, made.key_file)(), DEADLINE)
-    thread.join()
-    try:
-        yield stream, client[0]
-    finally:
-        stream.close()
-        client[0].close()
+    return tls_pair(lambda sock: open_stream(sock, DEADLINE), shake_hands)
 
 
 BOTH = pytest.mark.parametrize("make", [pair, secure_pair], ids=["plain", "tls"])

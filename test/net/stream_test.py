@@ -10,6 +10,7 @@ import time
 
 import pytest
 from fakes.sockets import ScriptedSocket, reset, timeout
+from fakes.tlspair import tls_pair
 from fakes.waiting import DEADLINE, wait_until
 from real import certificates
 
@@ -46,29 +47,11 @@ def pair():
         yield Stream(ours, DEADLINE, Failures()), theirs
 
 
-@contextlib.contextmanager
 def secure_pair():
-    made = certificates.certificate()
-    context = tls.client_context(made.ca_file)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        raw = socket.create_connection(listening.getsockname(), DEADLINE)
-        accepted, _ = listening.accept()
-    stream = Stream(accepted, DEADLINE, Failures())
-    client = []
+    def shake(stream, context):
+        stream.start_tls(context, time.monotonic() + DEADLINE, server_side=True)
 
-    def shake():
-        client.append(context.wrap_socket(raw, server_hostname="localhost"))
-
-    thread = threading.Thread(target=shake)
-    thread.start()
-    server_context = tls.ServerContext(made.cert_file, made.key_file)()
-    stream.start_tls(server_context, time.monotonic() + DEADLINE, server_side=True)
-    thread.join()
-    try:
-        yield stream, client[0]
-    finally:
-        stream.close()
-        client[0].close()
+    return tls_pair(lambda sock: Stream(sock, DEADLINE, Failures()), shake)
 
 
 BOTH = pytest.mark.parametrize("make", [pair, secure_pair], ids=["plain", "tls"])

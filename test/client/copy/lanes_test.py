@@ -6,29 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.tasks import copy, ignore, zero
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client.copy import lanes
-from ovirt_imageio.client.copy.plan import COPY, ZERO, Task
+from ovirt_imageio.client.copy.plan import COPY, Task
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.origin.image import Image
 
 MiB = 1024**2
 DATA = bytes(range(256)) * (4 * MiB // 256)
-
-
-def ignore(count: int) -> None:
-    pass
-
-
-def copy(start: int, length: int) -> Task:
-    return Task(COPY, start, length, ((start, length),))
-
-
-def zero(start: int, length: int) -> Task:
-    return Task(ZERO, start, length, ((start, length),))
 
 
 def upload(origin, data: bytes = DATA, moved=ignore) -> lanes.UploadLane:

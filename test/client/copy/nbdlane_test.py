@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fakes.imageserver import ImageServer
 from fakes.origin import ScriptedOrigin
+from fakes.tasks import copy, ignore, zero
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client.copy import ends, nbdlane
 from ovirt_imageio.client.copy.nbdlane import NBDLane, parts_within
-from ovirt_imageio.client.copy.plan import COPY, ZERO, Task
+from ovirt_imageio.client.copy.plan import COPY, Task
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.nbd.batches import MAX_LENGTH
 from ovirt_imageio.nbd.wire import Mode
@@ -23,18 +24,6 @@ from ovirt_imageio.nbd.wire import Mode
 KiB = 1024
 SIZE = 16 * MAX_LENGTH
 DATA = random.Random(1).randbytes(SIZE)
-
-
-def ignore(count: int) -> None:
-    pass
-
-
-def copy(start: int, length: int) -> Task:
-    return Task(COPY, start, length, ((start, length),))
-
-
-def zero(start: int, length: int) -> Task:
-    return Task(ZERO, start, length, ((start, length),))
 
 
 def local(disk):
