@@ -9,22 +9,22 @@ The machine gets warmer, busier and quieter: sides that are measured in turn see
 
 from __future__ import annotations
 
-import os
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Optional
 
 from real.release import Missing
 
-__all__ = ["ROUNDS", "Check", "Line", "Result", "Side", "Times", "cpu_seconds", "digits"]
+__all__ = ["ROUNDS", "SERVER", "Check", "Line", "Result", "Side", "Times", "cpu_seconds", "digits"]
 
 # The median of so many is not the one where something else ran.
 ROUNDS = 5
 
-TICKS = os.sysconf("SC_CLK_TCK")
+# How a side calls the process that serves: its CPU time is what others are compared with.
+SERVER = "daemon"
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,8 @@ class Line:
     target: float = 0
     less_is_better: bool = False
     rounds: int = ROUNDS
+    # How many GiB each sample moves, where that is what is measured.
+    gib: float = 0
     about: str = field(default="", compare=False)
     # What it should reach in comparison with others.
     targets: Sequence[Times] = ()
@@ -152,6 +154,13 @@ class Line:
         for target in self.targets:
             yield target.check(self, results)
 
+    def cpu_per_gib(self, results: Sequence[Result]) -> Iterator[tuple[str, float]]:
+        """Yield the CPU seconds that the server of each side takes for a GiB; nothing for a line that moves none."""
+        for result in results if self.gib else ():
+            seconds = None if result.missing else result.cpu_median(SERVER)
+            if seconds is not None:
+                yield result.side, seconds / self.gib
+
     def ratios(self, results: Sequence[Result]) -> Iterator[tuple[str, float]]:
         """Yield how the first side compares with each of the others."""
         if not results[0].missing:
@@ -171,10 +180,9 @@ def sample(side: Side, result: Optional[Result]) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process until now, user and system; the kernel counts hundredths of a second."""
-    # The name comes in parentheses and may have spaces.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """Return the CPU time of a process until now, user and system, also that of its threads that have ended."""
+    # The clock of a process as clock_getcpuclockid(3) makes it. /proc/PID/stat counts hundredths of a second only.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def digits(value: float) -> int:

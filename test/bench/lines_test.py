@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 
 import pytest
 from bench.lines import Line, Result, Side, Times, cpu_seconds
@@ -86,6 +88,14 @@ def test_cpu_seconds():
     assert cpu_seconds(os.getpid()) > before
 
 
+def test_cpu_seconds_of_another_process():
+    code = "while __import__('time').process_time() < 0.05: pass\nprint()\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"\n"
+        assert 0.05 <= cpu_seconds(process.pid) < 60
+        process.stdin.write(b"\n")
+
+
 OURS = Result("ours", [30.0], {"daemon": [1.0]})
 RELEASE = Result("release", [10.0], {"daemon": [4.0]})
 DD = Result("dd", [40.0])
@@ -118,6 +128,12 @@ def test_target(target, less_is_better, reached, good):
 def test_absolute_target(target, less_is_better, good):
     line = Line("copy", "MiB/s", [], target, less_is_better)
     assert [check.is_good for check in line.checks([OURS])] == [good]
+
+
+@pytest.mark.parametrize("gib, costs", [(0, []), (0.5, [("ours", 2), ("release", 8)])])
+def test_cpu_per_gib(gib, costs):
+    missing = Result("nginx", [], missing="no network")
+    assert list(Line("copy", "MiB/s", [], gib=gib).cpu_per_gib([OURS, RELEASE, DD, missing])) == costs
 
 
 def test_ratios():

@@ -1,7 +1,8 @@
 """The data path: 1 GiB down and up, from each kind of storage, over each kind of connection, one and four at once.
 
 The names tell what is measured: get-nbd-memory-https-4 is a download from qemu-nbd on a memory disk, over HTTPS, in
-four ranges over four connections. The client is client.py, which costs less than anything that stores what it gets.
+four ranges over four connections. The client is client.py, which costs less than anything that stores what it gets;
+where the name says so it is curl, which takes what comes in smaller steps.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
-from bench.arena import MIB, SIZE, arena
-from bench.lines import Line, Side, Times
+from bench.arena import GIB, MIB, SIZE, arena
+from bench.lines import SERVER, Line, Side, Times
 from bench.peers import Nginx, dd, need, timed
 from real.nbd import uri
 
@@ -72,8 +73,7 @@ class Transfer:
         daemon = arena.daemon(self._kind)
         address = f"{daemon.folder}/local.sock" if self._via == "unix" else ["localhost", daemon.port]
         tickets = [arena.add_ticket(self._kind, self._disk) for _ in range(self._transfers)]
-        # All transfers together move as much as one alone.
-        size = SIZE // self._transfers // self._connections // MIB * MIB
+        size = share(self._connections, self._transfers)
         self._jobs = [
             {"address": address, "ca_file": daemon.ca_file, **self._request(ticket, number * size, size)}
             for ticket in tickets
@@ -97,6 +97,44 @@ class Transfer:
     def processes(self) -> dict[str, int]:
         """Return the servers behind it."""
         return arena.processes(self._kind, self._disk)
+
+
+def share(connections: int, transfers: int) -> int:
+    """Return the size of what each connection moves: all transfers together move as much as one alone."""
+    return SIZE // transfers // connections // MIB * MIB
+
+
+class Curl:
+    """curl, which moves the whole disk of one daemon over HTTPS."""
+
+    def __init__(self, kind: str, method: str, disk: str) -> None:
+        self._kind = kind
+        self._method = method
+        self._disk = disk
+        self._command: list[str] = []
+
+    @contextlib.contextmanager
+    def setup(self) -> Iterator[None]:
+        """Add the ticket. Raises Missing."""
+        daemon = arena.daemon(self._kind)
+        url = daemon.url(arena.add_ticket(self._kind, self._disk))
+        self._command = curl(url, daemon.ca_file)
+        if self._method == "PUT":
+            self._command += ["-T", str(arena.disk("file-memory").path)]
+        yield
+
+    def run(self) -> float:
+        """Return MiB/s."""
+        return SIZE / MIB / timed(*self._command)
+
+    def processes(self) -> dict[str, int]:
+        """Return the servers behind it."""
+        return arena.processes(self._kind, self._disk)
+
+
+def curl(url: str, ca_file: str) -> list[str]:
+    """Return the command that downloads. Raises Missing."""
+    return [need("curl"), "-sSf", "--cacert", ca_file, url]
 
 
 def rate(run: Callable[[], float]) -> Callable[[], float]:
@@ -139,11 +177,14 @@ def direct_dd(method: str) -> Side:
     return Side("dd", rate(run))
 
 
-def nginx() -> Side:
+def nginx(is_curl: bool = False) -> Side:
     """Return nginx with the disk as a static file."""
     server = Nginx()
 
     def run() -> float:
+        if is_curl:
+            url = f"https://localhost:{server.port}/{arena.disk('file-memory').path.name}"
+            return timed(*curl(url, server.ca_file))
         head = f"GET /{arena.disk('file-memory').path.name} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         job = {"address": ["localhost", server.port], "ca_file": server.ca_file, "head": head, "download": SIZE}
         return transfer([job])
@@ -151,15 +192,23 @@ def nginx() -> Side:
     def setup() -> contextlib.AbstractContextManager[None]:
         return server.running(arena.disk("file-memory").path.parent)
 
-    return Side("nginx", rate(run), setup, lambda: {"nginx": server.pid})
+    return Side("nginx", rate(run), setup, lambda: {SERVER: server.pid})
 
+
+# Of the daemon over HTTPS, without the help of the kernel.
+CHEAPER = Times(0.75, cpu_of=SERVER)
+LIKE_NGINX = Times(1.1, "nginx", cpu_of=SERVER)
 
 # What a line should reach, and who else is measured beside the release.
 TARGETS = {
     "get-nbd-memory-unix-1": (Times(3.5), Times(1.2, "nbdcopy"), Times(0.4, cpu_of="daemon")),
     "put-nbd-memory-unix-1": (Times(2),),
-    "get-nbd-memory-https-1": (Times(1.7), Times(1, "nginx")),
-    "put-nbd-memory-https-1": (Times(2.1),),
+    "get-nbd-memory-https-1": (CHEAPER, LIKE_NGINX, Times(1.7), Times(1, "nginx")),
+    "put-nbd-memory-https-1": (CHEAPER, Times(2.1)),
+    "get-nbd-memory-https-curl": (CHEAPER, LIKE_NGINX),
+    "put-nbd-memory-https-curl": (CHEAPER,),
+    "get-file-memory-https-curl": (LIKE_NGINX,),
+    "get-file-memory-https-1": (LIKE_NGINX,),
     "get-nbd-memory-https-4": (Times(1.3),),
     "put-nbd-memory-https-4": (Times(1.3),),
     "put-file-disk-unix-1": (Times(1.6), Times(0.85, "dd")),
@@ -170,35 +219,52 @@ OTHERS = {
     "get-nbd-memory-unix-1": lambda: nbdcopy("GET"),
     "put-nbd-memory-unix-1": lambda: nbdcopy("PUT"),
     "get-nbd-memory-https-1": nginx,
+    "get-nbd-memory-https-curl": lambda: nginx(is_curl=True),
+    "get-file-memory-https-1": nginx,
+    "get-file-memory-https-curl": lambda: nginx(is_curl=True),
     "get-file-disk-unix-1": lambda: direct_dd("GET"),
     "put-file-disk-unix-1": lambda: direct_dd("PUT"),
 }
 
 
-def both(*arguments: Any, **options: Any) -> list[Side]:
+def both(make: Callable[..., Union[Transfer, Curl]], *arguments: Any, **options: Any) -> list[Side]:
     """Return our side and that of the release."""
-    paths = [(kind, Transfer(kind, *arguments, **options)) for kind in ("ours", "release")]
+    paths = [(kind, make(kind, *arguments, **options)) for kind in ("ours", "release")]
     return [Side(kind, path.run, path.setup, path.processes) for kind, path in paths]
 
 
 def line(method: str, storage: str, via: str, connections: int) -> Line:
     """Return one line of the matrix."""
-    name = f"{method.lower()}-{storage}-{via}-{connections}"
-    sides = both(method, storage, via, connections=connections)
+    sides = both(Transfer, method, storage, via, connections=connections)
+    return whole(f"{method.lower()}-{storage}-{via}-{connections}", method, storage, via, sides)
+
+
+def with_curl(method: str, storage: str) -> Line:
+    """Return a line whose client is curl."""
+    sides = both(Curl, method, storage)
+    return whole(f"{method.lower()}-{storage}-https-curl", method, storage, "https", sides)
+
+
+def whole(name: str, method: str, storage: str, via: str, sides: list[Side]) -> Line:
+    """Return the line of this name, which moves a whole disk."""
     if name in OTHERS:
         sides.append(OTHERS[name]())
     verb = "download" if method == "GET" else "upload"
     where = "the Unix socket" if via == "unix" else "HTTPS"
     about = f"{verb} 1 GiB, {storage.replace('-', ' in ' if 'memory' in storage else ' on ')}, over {where}"
     targets = TARGETS.get(name, ())
-    return Line(name, "MiB/s", sides, about=about, targets=targets, rounds=5 if targets else 3, warmups=1)
+    rounds = 5 if targets else 3
+    return Line(name, "MiB/s", sides, about=about, targets=targets, rounds=rounds, warmups=1, gib=SIZE / GIB)
 
 
 def many(method: str) -> Line:
     """Return a line of many transfers at once."""
-    sides = both(method, "nbd-memory", "https", connections=4, transfers=TRANSFERS)
+    sides = both(Transfer, method, "nbd-memory", "https", connections=4, transfers=TRANSFERS)
     about = f"{TRANSFERS} transfers at once, with four HTTPS connections each; 1 GiB together"
-    return Line(f"{method.lower()}-nbd-memory-https-{TRANSFERS}x4", "MiB/s", sides, about=about, rounds=3, warmups=1)
+    name = f"{method.lower()}-nbd-memory-https-{TRANSFERS}x4"
+    targets = (Times(0.8, cpu_of=SERVER), Times(1.25))
+    gib = TRANSFERS * 4 * share(4, TRANSFERS) / GIB
+    return Line(name, "MiB/s", sides, about=about, targets=targets, warmups=1, gib=gib)
 
 
 LINES = [
@@ -209,6 +275,9 @@ LINES = [
         for connections in (1, 4)
         for method in ("GET", "PUT")
     ),
+    with_curl("GET", "nbd-memory"),
+    with_curl("PUT", "nbd-memory"),
+    with_curl("GET", "file-memory"),
     many("GET"),
     many("PUT"),
 ]

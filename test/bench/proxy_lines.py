@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.arena import LIFE, MEMORY, MIB
-from bench.lines import Line, Side, Times
+from bench.arena import GIB, LIFE, MEMORY, MIB
+from bench.lines import SERVER, Line, Side, Times
 from bench.path_lines import transfer
 from real import certificates, daemon, release
 
@@ -55,7 +55,7 @@ class Proxy:
             size = {"download": SIZE} if self._method == "GET" else {"upload": SIZE}
             head += "\r\n" if self._method == "GET" else f"Content-Length: {SIZE}\r\n\r\n"
             self._job = {"address": ["localhost", proxy.port], "ca_file": proxy.ca_file, "head": head, **size}
-            self._pids = {"proxy": proxy.process.pid, "host": host.process.pid}
+            self._pids = {SERVER: proxy.process.pid, "host": host.process.pid}
             yield
 
     def run(self) -> float:
@@ -71,7 +71,8 @@ def line(method: str, about: str) -> Line:
     """Return a line of both proxies."""
     proxies = [(kind, Proxy(kind, method)) for kind in ("ours", "release")]
     sides = [Side(kind, proxy.run, proxy.setup, proxy.processes) for kind, proxy in proxies]
-    return Line(f"proxy-{method.lower()}", "MiB/s", sides, about=about, targets=(Times(1.5),), warmups=1)
+    name = f"proxy-{method.lower()}"
+    return Line(name, "MiB/s", sides, about=about, targets=(Times(1.5),), warmups=1, gib=SIZE / GIB)
 
 
 LINES = [

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from bench.lines import Line, Result, digits
+from bench.lines import SERVER, Line, Result, digits
 
 __all__ = ["document", "plot", "record", "run", "save", "table", "targets"]
 
@@ -30,6 +30,7 @@ def record(line: Line, results: Sequence[Result]) -> Record:
         "unit": line.unit,
         "less_is_better": line.less_is_better,
         "sides": [side_record(result) for result in results],
+        "cpu_per_gib": dict(line.cpu_per_gib(results)),
         "ratios": dict(line.ratios(results)),
         "targets": [
             {"target": check.target, "reached": check.reached, "good": check.is_good} for check in line.checks(results)
@@ -106,6 +107,14 @@ Measured with `make bench` until {date}: {processors} processors, {machine}, Lin
 [../performance.md](../performance.md) tells what the lines are. Shown are medians; all samples are in
 [results.json](results.json).
 
+## The processor for a GiB
+
+CPU seconds of the process that serves, and how many times that of the others ours are.
+
+| line | ours | release | ratio | nginx | ratio |
+|---|---|---|---|---|---|
+{costs}
+
 ## The targets
 
 Those that were missed come first.
@@ -128,7 +137,23 @@ def table(content: Record) -> str:
     aims = [(line, target) for line in lines for target in line["targets"]]
     aims.sort(key=lambda aim: aim[1]["good"])
     rows = [aim_row(*aim) for aim in aims] + [LINES_HEAD.rstrip("\n")] + [row(line) for line in lines]
-    return HEAD.format(**content) + "\n".join(rows) + "\n"
+    costs = "\n".join(cost_row(line) for line in lines if line["cpu_per_gib"])
+    return HEAD.format(costs=costs, **content) + "\n".join(rows) + "\n"
+
+
+def cost_row(line: Record) -> str:
+    """Return what a GiB costs."""
+    costs = line["cpu_per_gib"]
+    ours = costs.get("ours")
+    texts = [line["name"], seconds(ours)]
+    for theirs in (costs.get(RELEASE), costs.get("nginx")):
+        texts += [seconds(theirs), number(ours / theirs) if ours and theirs else ""]
+    return cells(*texts)
+
+
+def seconds(value: Optional[float]) -> str:
+    """Return CPU seconds, of which thousandths are measured."""
+    return "" if value is None else f"{value:.3f}"
 
 
 def aim_row(line: Record, target: Record) -> str:
@@ -179,8 +204,11 @@ MOST = 5.0
 
 
 def plot(records: Sequence[Record]) -> str:
-    """Return an SVG with a bar for each line that was compared with the release: how many times as good we are."""
-    bars = [(line, better) for line in records for better in gains(line)]
+    """Return an SVG with bars for each line that was compared with the release: how many times as good we are.
+
+    What a GiB takes of the processor has a bar of its own, above that of the line.
+    """
+    bars = [bar for line in records for bar in gains(line)]
     height = TOP + ROW * len(bars) + 14
     one = LEFT + x(1)
     title = "How many times as good as release 2.5.1"
@@ -193,12 +221,12 @@ def plot(records: Sequence[Record]) -> str:
         f'  <text x="{one}" y="38" text-anchor="middle" fill="#555">1 x</text>',
         f'  <path d="M{one} {TOP - 4}V{height - 10}" stroke="#222" stroke-width="1"/>',
     ]
-    for index, (line, better) in enumerate(bars):
-        parts += bar(line["name"], better, wanted(line), TOP + ROW * index)
+    for index, (name, better, target) in enumerate(bars):
+        parts += draw(name, better, target, TOP + ROW * index)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def bar(name: str, better: float, target: float, top: int) -> Iterator[str]:
+def draw(name: str, better: float, target: float, top: int) -> Iterator[str]:
     """Yield one bar with its name, its number, and a mark where it should reach."""
     good = better >= (target or 1)
     yield f'  <text x="{LEFT - 8}" y="{top + 14}" text-anchor="end" fill="#222">{html.escape(name)}</text>'
@@ -216,17 +244,25 @@ def x(value: float) -> int:
     return round(min(value, MOST) / MOST * WIDTH)
 
 
-def gains(line: Record) -> Iterator[float]:
-    """Yield how many times as good as the release a line is, if the release was measured: more is always better."""
-    ratio = line["ratios"].get("release")
+def gains(line: Record) -> Iterator[tuple[str, float, float]]:
+    """Yield a name, how many times as good as the release we are, and should be: more is always better.
+
+    Nothing if the release was not measured.
+    """
+    costs = line["cpu_per_gib"]
+    if costs.get("ours") and RELEASE in costs:
+        yield f"{line['name']}, CPU", costs[RELEASE] / costs["ours"], wanted(line, f"CPU of {SERVER} ")
+    ratio = line["ratios"].get(RELEASE)
     if ratio:
-        yield 1 / ratio if line["less_is_better"] else ratio
+        yield line["name"], 1 / ratio if line["less_is_better"] else ratio, wanted(line)
 
 
-def wanted(line: Record) -> float:
-    """Return how many times as good as the release it should be, 0 if that is not known."""
+def wanted(line: Record, what: str = "") -> float:
+    """Return how many times as good as the release a line, or `what` of it, should be, 0 if that is not known."""
     for target in line["targets"]:
-        sign, factor, *rest = target["target"].split()
+        if not target["target"].startswith(what):
+            continue
+        sign, factor, *rest = target["target"][len(what) :].split()
         if rest == ["x", "release"]:
             return 1 / float(factor) if sign == "<=" else float(factor)
     return 0

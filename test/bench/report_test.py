@@ -10,7 +10,8 @@ from bench import report
 from bench.lines import Line, Result, Times
 from tools.source import ROOT
 
-FAST = Line("get-fast", "MiB/s", [], about="a | b", targets=[Times(2), Times(0.5, cpu_of="daemon"), Times(1, "nginx")])
+AIMS = [Times(2), Times(0.5, cpu_of="daemon"), Times(1, "nginx")]
+FAST = Line("get-fast", "MiB/s", [], about="a | b", targets=AIMS, gib=0.5)
 SLOW = Line("list", "s", [], less_is_better=True, targets=[Times(0.5)])
 ALONE = Line("alone", "s", [], 10, True)
 
@@ -37,6 +38,7 @@ def test_record_is_all_there_is(records):
     assert (ours["median"], ours["samples"]) == (3000, [3000, 1000, 9000])
     assert (ours["cpu"], release["cpu"]) == ({"daemon": 0.5}, {"daemon": 2})
     assert nginx == {"side": "nginx", "missing": "no <network>"}
+    assert fast["cpu_per_gib"] == {"ours": 1, "release": 4}
     assert fast["ratios"] == {"release": 3}
     assert [(target["reached"], target["good"]) for target in fast["targets"]] == [
         (3, True),
@@ -60,8 +62,26 @@ def test_table_has_a_row_for_each_line(records):
     assert rows[0].startswith("| get-fast | a / b | 3,000 MiB/s | release 1,000 | 3.00 | daemon 0.50 | daemon 2.00 |")
 
 
-def test_table_has_a_row_for_each_target_and_those_that_were_missed_come_first(records):
+def test_table_begins_with_what_a_gib_costs(records):
+    records[0]["cpu_per_gib"]["nginx"] = 0.8
     rows = report.table(report.run(records)).split("|---|\n")[1].split("\n\n")[0].splitlines()
+    assert rows == ["| get-fast | 1.000 | 4.000 | 0.25 | 0.800 | 1.25 |"]
+
+
+@pytest.mark.parametrize(
+    "costs, row",
+    [
+        ({"ours": 1.0}, "| get-fast | 1.000 |  |  |  |  |"),
+        ({"ours": 1.0, "nginx": 2.0}, "| get-fast | 1.000 |  |  | 2.000 | 0.50 |"),
+        ({"release": 1.0}, "| get-fast |  | 1.000 |  |  |  |"),
+    ],
+)
+def test_cost_of_a_side_that_is_missing(costs, row):
+    assert report.cost_row({"name": "get-fast", "cpu_per_gib": costs}) == row
+
+
+def test_table_has_a_row_for_each_target_and_those_that_were_missed_come_first(records):
+    rows = report.table(report.run(records)).split("|---|\n")[2].split("\n\n")[0].splitlines()
     assert rows == [
         "| get-fast | >= 1 x nginx | not measured | **no** | 3,000 MiB/s | 1,000 MiB/s |",
         "| list | <= 0.5 x release | 0.75 | **no** | 3.00 s | 4.00 s |",
@@ -76,19 +96,19 @@ def test_plot_shows_what_was_compared(records):
     document = xml.dom.minidom.parseString(drawing)
     words = [node.firstChild.data for node in document.getElementsByTagName("text")]
     # Seconds are turned round: more is better for every bar.
-    assert words[2:] == ["get-fast", "3.00", "list", "1.33"]
+    assert words[2:] == ["get-fast, CPU", "4.00", "get-fast", "3.00", "list", "1.33"]
     bars = document.getElementsByTagName("rect")[1:]
-    assert [int(bar.getAttribute("width")) for bar in bars] == [report.x(3), report.x(4 / 3)]
-    assert bars[0].getAttribute("fill") != bars[1].getAttribute("fill")
+    assert [int(bar.getAttribute("width")) for bar in bars] == [report.x(4), report.x(3), report.x(4 / 3)]
+    assert bars[1].getAttribute("fill") != bars[2].getAttribute("fill")
 
 
 def test_plot_cuts_what_is_long():
     assert report.x(1000) == report.x(report.MOST) == report.WIDTH
 
 
-@pytest.mark.parametrize("index, wanted", [(0, 2), (1, 2), (2, 0)])
-def test_wanted(records, index, wanted):
-    assert report.wanted(records[index]) == wanted
+@pytest.mark.parametrize("index, what, wanted", [(0, "", 2), (0, "CPU of daemon ", 2), (1, "", 2), (2, "", 0)])
+def test_wanted(records, index, what, wanted):
+    assert report.wanted(records[index], what) == wanted
 
 
 def test_document(tmp_path, records):

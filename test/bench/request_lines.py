@@ -131,11 +131,11 @@ def line(name: str, script: str, about: str, *targets: Times, connections: int =
 
 
 LINES = [
-    line("get-4k-https-1", "get", "random GET of 4 KiB, one HTTPS connection", Times(2.5), rounds=5),
-    line("put-4k-https-1", "put", "random PUT of 4 KiB, not flushed, one HTTPS connection", Times(2.5), rounds=5),
+    line("get-4k-https-1", "get", "random GET of 4 KiB, one HTTPS connection", Times(2), rounds=5),
+    line("put-4k-https-1", "put", "random PUT of 4 KiB, not flushed, one HTTPS connection", Times(2), rounds=5),
     line("get-4k-https-4", "get", "random GET of 4 KiB, four HTTPS connections", connections=4),
-    line("get-4k-https-100", "get", "random GET of 4 KiB, a hundred HTTPS connections", connections=100),
-    line("put-4k-https-100", "put", "random PUT of 4 KiB, a hundred HTTPS connections", connections=100),
+    line("get-4k-https-100", "get", "random GET of 4 KiB, a hundred HTTPS connections", Times(1.5), connections=100),
+    line("put-4k-https-100", "put", "random PUT of 4 KiB, a hundred HTTPS connections", Times(1.5), connections=100),
     # Last, as it leaves holes.
     line("zero-4k-https-1", "zero", "random zero of 4 KiB, not flushed, one HTTPS connection"),
     line("options-https-1", "options", "OPTIONS, one HTTPS connection"),

@@ -81,7 +81,10 @@ def main(arguments: list[str]) -> int:
 
 
 def show(line: Line, results: list[Result]) -> None:
-    """Print what came out of one line."""
+    """Print what came out of one line, the processor that a GiB takes first."""
+    costs = [f"{name} {seconds:.3f}" for name, seconds in line.cpu_per_gib(results)]
+    if costs:
+        print(f"  CPU s for a GiB: {', '.join(costs)}")
     for result in results:
         cpu = [f"{name} {result.cpu_median(name):.2f}" for name in result.cpu if result.samples]
         words = "" if result.missing else f" {line.unit}"
