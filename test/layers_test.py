@@ -87,6 +87,7 @@ PURE = {
     "geometry.blocks",
     "geometry.byteranges",
     "geometry.extent",
+    "geometry.outline",
     "geometry.qcow2",
     "geometry.ranges",
     "nbd.address",

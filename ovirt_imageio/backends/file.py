@@ -28,7 +28,8 @@ __all__ = ["FileBackend", "check_url", "open_backend"]
 class FileBackend(Backend):
     """A regular file or block device that exists.
 
-    `sparse` tells that zeroes should free space, instead of allocating it. Several backends, of one or of several
+    `sparse` tells that zeroes should free space, instead of allocating it; `detect_zeroes`, that they are looked for in
+    what is written; `is_cached`, that the page cache is used. Several backends, of one or of several
     connections, may have the same file open, and write to disjoint ranges of it.
 
     Threads: one at a time.
@@ -36,9 +37,18 @@ class FileBackend(Backend):
 
     name = "file"
 
-    def __init__(self, path: str, *, writable: bool, sparse: bool = False, max_connections: int = 8) -> None:
-        self._file = direct.open_file(path, writable=writable)
-        self._disk = Disk(self._file, sparse=sparse)
+    def __init__(
+        self,
+        path: str,
+        *,
+        writable: bool,
+        sparse: bool = False,
+        detect_zeroes: bool = False,
+        is_cached: bool = False,
+        max_connections: int = 8,
+    ) -> None:
+        self._file = direct.open_file(path, writable=writable, is_cached=is_cached)
+        self._disk = Disk(self._file, sparse=sparse, detect_zeroes=detect_zeroes)
         self._streamer = DiskStreamer(self._file, self._disk)
         self._writable = writable
         self._is_closed = False

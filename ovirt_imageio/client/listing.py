@@ -34,15 +34,19 @@ __all__ = ["list_extents"]
 log = logging.getLogger(__name__)
 
 
-def list_extents(remote: Remote, image: Image, context: str, retries: int = 0) -> Iterator[Extent]:
+def list_extents(remote: Remote, image: Image, context: str, retries: int = 0) -> Generator[Extent, None, None]:
     """Yield the "zero" or "dirty" extents of the image, going on where a lost connection left off.
+
+    A caller that wants no more of them closes the generator; then the connection can be used for other things.
 
     Raises errors.UnsupportedContext here, not when the first one is asked for.
     """
     return resumed(remote, image, context, image.extents(context), retries)
 
 
-def resumed(remote: Remote, image: Image, context: str, extents: Iterator[Extent], retries: int) -> Iterator[Extent]:
+def resumed(
+    remote: Remote, image: Image, context: str, extents: Iterator[Extent], retries: int
+) -> Generator[Extent, None, None]:
     """Yield the extents, and after a failure that may pass those that are missing."""
     position = 0
     pauses = pace.backoff(retries)

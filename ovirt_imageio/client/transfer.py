@@ -23,12 +23,15 @@ from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
 from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.local import ImageFile
+from ovirt_imageio.client.newqcow2 import NewQcow2
 from ovirt_imageio.client.progress import Progress, Reporter, Route
 from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
+from ovirt_imageio.client.target import QemuImage, Target, partial
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
+from ovirt_imageio.geometry.outline import Outline
+from ovirt_imageio.geometry.qcow2 import MAX_DISK
 from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.pipeline import Pipeline
-from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.node import is_block_device
 
 __all__ = ["DOWNLOAD_GAP", "Download", "TransferOptions", "Upload", "spare_after"]
@@ -40,6 +43,11 @@ UPLOAD_GAP = 32 * 1024
 
 # As many extents of the disk that is written to are looked at; it should have few.
 MAX_KNOWN = 100_000
+
+# Lists of extents that are longer are not kept, and larger tables not written, before a server has sent any data: qemu
+# makes them while it writes. The tables are enough for 2 TiB that are all data.
+MAX_CHANGES = 1_000_000
+MAX_TABLES = 256 * 1024**2
 
 # Here a gap costs only its way over the network, and is not written.
 DOWNLOAD_GAP = 128 * 1024
@@ -243,24 +251,35 @@ class Download:
             stack.callback(first.close)
             workers = options.workers(first.abilities.max_readers)
             size = first.size()
-            journal = self._journal(first, size)
-            # Whether the server can tell is known before anything is created.
-            extents = list_extents(remote, first, "dirty" if self.incremental else "zero", options.retries)
-            stack.enter_context(self._partial(journal, size))
-            image = ImageFile(self.filename, self.format)
-            open_local = stack.enter_context(local.served(image, writable=True, connections=workers + 1))
-            options.reporter.begin(size)
-            tasks = plan.plan(extents, self._rules(), journal.done if journal else ())
-            listed = spare_after(tasks, remote, first)
-            way, listed = ways.choose(listed, remote, first, size, is_listing=True)
-            stack.callback(way.close)
-            open_lane = way.downloading(open_local)
-            options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=True)
-            options.went(remote, first, way.name, "incremental" if self.incremental else "full")
-            log.info("Downloaded by %s", way.name)
-            if options.verify:
-                with contextlib.closing(open_local()) as here, contextlib.closing(remote.open()) as there:
-                    verify.compare(here, HttpBackend(there, writable=False))
+            direct = self._direct(remote, first, size)
+            target = direct or self._through_qemu(size)
+            stack.callback(target.close)
+            journal = self._journal(first, size, target)
+            if direct is not None:
+                extents: Iterator[Extent] = direct.outline.extents()
+                remote.spare(first)
+            else:
+                # Whether the server can tell is known before anything is created.
+                extents = list_extents(remote, first, "dirty" if self.incremental else "zero", options.retries)
+            with partial(target, self.filename, journal):
+                with target.served(workers + 1) as open_local:
+                    options.reporter.begin(size)
+                    tasks = plan.plan(extents, self._rules(), journal.done if journal else ())
+                    is_listing = direct is None
+                    listed = spare_after(tasks, remote, first) if is_listing else tasks
+                    way, listed = ways.choose(listed, remote, first, size, is_listing=is_listing)
+                    stack.callback(way.close)
+                    open_lane = way.downloading(open_local)
+                    options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=is_listing)
+                options.went(remote, first, way.name, "incremental" if self.incremental else "full")
+                log.info("Downloaded by %s", way.name)
+                if options.verify:
+                    # What qemu reads in the file that is complete now.
+                    with (
+                        local.opened(ImageFile(self.filename, self.format)) as here,
+                        contextlib.closing(remote.open()) as there,
+                    ):
+                        verify.compare(here, HttpBackend(there, writable=False))
             if journal is not None:
                 journal.remove()
 
@@ -295,13 +314,28 @@ class Download:
             max_gap=DOWNLOAD_GAP,
         )
 
-    def _journal(self, there: Image, size: int) -> Optional[resuming.Journal]:
+    def _direct(self, remote: Remote, there: Image, size: int) -> Optional[NewQcow2]:
+        """Return the image if it can be written without qemu: then what is where in it is known before data come."""
+        if self.format != "qcow2" or self.incremental or self.backing_file is not None:
+            return None
+        if size > MAX_DISK or is_block_device(self.filename):
+            return None
+        with contextlib.closing(list_extents(remote, there, "zero", self.options.retries)) as extents:
+            outline = Outline(size, extents, MAX_CHANGES)
+        image = NewQcow2(self.filename, outline) if outline.is_complete else None
+        return image if image is not None and image.tables_length <= MAX_TABLES else None
+
+    def _through_qemu(self, size: int) -> QemuImage:
+        return QemuImage(ImageFile(self.filename, self.format), size, self.backing_file, self.backing_format)
+
+    def _journal(self, there: Image, size: int, target: Target) -> Optional[resuming.Journal]:
         transfer = {
             "direction": "download",
             "size": size,
             "format": self.format,
             "incremental": self.incremental,
             "backing_file": self.backing_file,
+            **({} if target.tag is None else {"layout": target.tag}),
         }
         journal = self.options.journal(self.filename, transfer)
         if journal is not None:
@@ -309,7 +343,7 @@ class Download:
             if journal.done and not os.path.exists(self.filename):
                 journal.forget()
             elif journal.done:
-                with local.opened(ImageFile(self.filename, self.format)) as here:
+                with target.opened() as here:
                     if here.size() < size:
                         log.warning("Starting over: %s is shorter than it was", self.filename)
                         journal.forget()
@@ -318,50 +352,6 @@ class Download:
             if not journal.done and not self.overwrite and os.path.lexists(self.filename):
                 raise ImageExists(self.filename)
         return journal
-
-    @contextlib.contextmanager
-    def _partial(self, journal: Optional[resuming.Journal], size: int) -> Iterator[None]:
-        """Create the image; if the with block fails, delete it, or leave it marked as partial by its journal."""
-        if journal is not None and journal.done:
-            yield
-            return
-        # What is there already is not touched before qemu agrees to create the image.
-        is_ours = not os.path.exists(self.filename)
-        try:
-            if journal is not None:
-                journal.begin()
-            create(self.filename, self.format, size, self.backing_file, self.backing_format)
-            is_ours = True
-            yield
-        except BaseException:
-            if journal is None:
-                if is_ours and not is_block_device(self.filename):
-                    remove(self.filename)
-            elif not is_ours:
-                journal.remove()
-            raise
-
-
-def create(path: str, format: str, size: int, backing_file: Optional[str], backing_format: Optional[str]) -> None:
-    """Create the image that is downloaded to; a device must be large enough."""
-    if format == "raw" and is_block_device(path):
-        with local.opened(ImageFile(path, "raw")) as device:
-            if device.size() < size:
-                raise SizeMismatch(size, device.size())
-        return
-    img.create(
-        os.path.abspath(path),
-        format,
-        size,
-        backing_file=backing_file,
-        backing_format=backing_format if backing_file else None,
-    )
-
-
-def remove(path: str) -> None:
-    """Delete a part of an image, not the link to it."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.realpath(path))
 
 
 def check_size(there: Image, size: int) -> int:

@@ -15,12 +15,12 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from sys import byteorder
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 from ovirt_imageio.geometry.blocks import pieces, round_up
 from ovirt_imageio.geometry.extent import Extent
 
-__all__ = ["MAX_DISK", "DiskRange", "Qcow2Layout"]
+__all__ = ["CLUSTER", "MAX_DISK", "DiskRange", "Qcow2Layout"]
 
 MAGIC = b"QFI\xfb"
 VERSION = 3
@@ -101,6 +101,11 @@ class Qcow2Layout:
         return self._count * CLUSTER
 
     @property
+    def tables_length(self) -> int:
+        """How many of them come before the data."""
+        return self._data_start * CLUSTER
+
+    @property
     def data_length(self) -> int:
         """How many of them are data of the disk."""
         return self._data_count * CLUSTER
@@ -136,6 +141,29 @@ class Qcow2Layout:
         for part in self._data(max(offset, self._data_start * CLUSTER), offset + length):
             if part.offset < self._size:
                 yield part.offset, min(part.offset + part.length, self._size)
+
+    def places(self, offset: int, length: int) -> Iterator[tuple[int, int, Optional[int]]]:
+        """Yield start, length and place in the image of each part of a range of the disk; None where it has none."""
+        end = offset + length
+        run = max(0, bisect_right(self._starts, offset // CLUSTER) - 1)
+        while offset < end:
+            first, stop = self._run(run)
+            if offset < first:
+                place, stop = None, first
+            elif offset < stop:
+                place = (self._data_start + self._before[run]) * CLUSTER + offset - first
+            else:
+                run += 1
+                continue
+            count = min(stop, end) - offset
+            yield offset, count, place
+            offset += count
+
+    def _run(self, run: int) -> tuple[int, int]:
+        """Return where a run begins and ends on the disk; behind the last one nothing is."""
+        if run >= len(self._starts):
+            return MAX_DISK, MAX_DISK
+        return self._starts[run] * CLUSTER, (self._starts[run] + self._clusters_of(run)) * CLUSTER
 
     def _add_runs(self, extents: Iterable[Extent]) -> None:
         """Round extents with data to clusters, join those that touch."""

@@ -154,17 +154,20 @@ class DirectFile:
         self.close()
 
 
-def open_file(path: str, *, writable: bool) -> DirectFile:
-    """Open an existing regular file or block device; raises errors.StorageError."""
+def open_file(path: str, *, writable: bool, is_cached: bool = False) -> DirectFile:
+    """Open an existing regular file or block device, through the page cache if `is_cached`.
+
+    Raises errors.StorageError.
+    """
     try:
-        return _open(path, writable)
+        return _open(path, writable, is_cached)
     except OSError as e:
         raise errors.storage_error("open the disk", e) from e
     except ValueError as e:  # A zero byte in the path.
         raise errors.StorageError("open the disk", "the path is not valid", errno.EINVAL) from e
 
 
-def _open(path: str, writable: bool) -> DirectFile:
+def _open(path: str, writable: bool, is_cached: bool) -> DirectFile:
     # Opening a tape or a watchdog has effects, and opening a fifo blocks: look first, and again at what we got.
     place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -174,8 +177,8 @@ def _open(path: str, writable: bool) -> DirectFile:
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
     with contextlib.ExitStack() as stack:
         try:
-            fd = os.open(path, flags | os.O_DIRECT)
-            is_direct = True
+            fd = os.open(path, flags if is_cached else flags | os.O_DIRECT)
+            is_direct = not is_cached
         except OSError as e:
             if e.errno != errno.EINVAL:
                 raise
@@ -188,7 +191,7 @@ def _open(path: str, writable: bool) -> DirectFile:
         block_size = _probe(fd, info) if is_direct and not is_in_memory else None
         if block_size is None:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
-            if not is_in_memory:
+            if not (is_in_memory or is_cached):
                 _warn(info.st_dev, path)
         file = DirectFile(fd, info, block_size or 1)
         stack.pop_all()

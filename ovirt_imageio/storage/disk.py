@@ -25,14 +25,15 @@ class Disk:
     """Access to any range of a file.
 
     Writers in this process that share a block do each other no harm. A file grows by what is written, not by whole
-    blocks. Raises OSError.
+    blocks. With `detect_zeroes` a write of zeroes is a zero(), which frees space if the disk is sparse. Raises OSError.
 
     Threads: any, each with a range of its own.
     """
 
-    def __init__(self, file: DirectFile, *, sparse: bool = False) -> None:
+    def __init__(self, file: DirectFile, *, sparse: bool = False, detect_zeroes: bool = False) -> None:
         self._file = file
         self._sparse = sparse
+        self._detect_zeroes = detect_zeroes
         self._shared = shared_by(file.identity)
 
     def read(self, offset: int, view: memoryview) -> int:
@@ -67,6 +68,9 @@ class Disk:
 
     def write(self, offset: int, view: memoryview) -> None:
         """Write all of view; a file that must grow does."""
+        if self._detect_zeroes and zero.is_zero(view):
+            self.zero(offset, len(view))
+            return
         self._check_end(offset + len(view))
         with self._shared.locked(offset, len(view)):
             self._write(offset, view)

@@ -212,6 +212,30 @@ def test_server_that_lies(path, tmp_path, monkeypatch):
     assert image.read_bytes() == liar.DATA
 
 
+# What they tell of a disk decides where its data is in a new image.
+OF_EXTENTS = [path for path in HOSTILE if path.stem.startswith(("extents_", "larger_"))]
+
+
+@pytest.mark.storage
+@pytest.mark.parametrize("path", OF_EXTENTS, ids=lambda path: path.stem)
+def test_server_that_lies_of_extents_of_a_new_qcow2(path, tmp_path, monkeypatch):
+    """Nothing is written anywhere else, and no image is left."""
+    monkeypatch.setattr(pace, "BACKOFF", 0.001)
+    script = load(path)
+    copy = tmp_path / "copy.qcow2"
+    tracemalloc.start()
+    try:
+        with ScriptedOrigin(*[script.Lie().serve] * CONNECTIONS) as origin:
+            timeout = getattr(script, "READ_TIMEOUT", DEADLINE)
+            with pytest.raises(script.EXPECTED, match=script.MESSAGE):
+                client.download(origin.url, copy, None, retries=2, read_timeout=timeout)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MOST_MEMORY
+    assert not copy.exists()
+
+
 @pytest.mark.parametrize("command", ["read", "extents", "checksum", "write", "zero"])
 def test_server_that_leaves_within_its_answer(command):
     """At each byte of each answer: what was cut is never taken for the whole."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 
 import pytest
 from fakes.imageserver import ImageServer
@@ -13,15 +15,20 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import errors as client_errors
-from ovirt_imageio.client import ways
+from ovirt_imageio.client import transfer, ways
+from ovirt_imageio.client.newqcow2 import NewQcow2
 from ovirt_imageio.client.resume import decode, encode
 from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size
+from ovirt_imageio.geometry.extent import ZeroExtent
+from ovirt_imageio.geometry.outline import Outline
 from ovirt_imageio.nbd.wire import Command, Mode
 from ovirt_imageio.origin.image import Image
+from ovirt_imageio.qemu import img
 
 DATA = bytes(range(256)) * 4096
 SMALL = len(DATA) // 2
 DEFAULT = TransferOptions()
+PATH = os.environ["PATH"]
 
 
 @pytest.fixture
@@ -65,6 +72,105 @@ def test_download(tmp_path):
     with DiskOrigin(DATA) as origin:
         download(origin, str(path))
     assert path.read_bytes() == DATA
+
+
+@pytest.fixture
+def no_qemu(monkeypatch):
+    """There is no qemu."""
+    monkeypatch.setenv("PATH", "/nowhere")
+
+
+def list_alternately(origin: DiskOrigin) -> None:
+    """Let the server list 16 extents, each second one of zeroes, which are in the data, too."""
+    origin.options["size"] = len(DATA)
+    step = len(DATA) // 16
+    for number in range(1, 16, 2):
+        origin.data[number * step : (number + 1) * step] = bytes(step)
+    origin.extents["zero"] = [
+        {"start": number * step, "length": step, "zero": number % 2 == 1, "hole": number % 4 == 1}
+        for number in range(16)
+    ]
+
+
+@pytest.mark.storage
+@pytest.mark.parametrize("resume", [False, True])
+def test_new_qcow2_needs_no_qemu(tmp_path, no_qemu, resume):
+    with DiskOrigin(DATA) as origin:
+        list_alternately(origin)
+        download(origin, str(tmp_path / "copy"), TransferOptions(resume=resume), format="qcow2")
+        assert content(tmp_path / "copy") == origin.data
+    assert [item.name for item in tmp_path.iterdir()] == ["copy"]
+
+
+def content(path):
+    """Return the disk in a qcow2 image."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", PATH)
+        subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", path], check=True)
+        raw = path.with_name("raw")
+        img.convert(str(path), "qcow2", str(raw), "raw")
+    data = raw.read_bytes()
+    raw.unlink()
+    return data
+
+
+@pytest.mark.storage
+@pytest.mark.parametrize("limit", ["MAX_CHANGES", "MAX_TABLES"])
+def test_qemu_writes_what_is_too_long_to_be_known_before(tmp_path, monkeypatch, limit):
+    """The list is given up in its middle; then it is asked for again."""
+    monkeypatch.setattr(transfer, limit, 4)
+    with DiskOrigin(DATA) as origin:
+        list_alternately(origin)
+        download(origin, str(tmp_path / "copy"), format="qcow2")
+        assert sum("/extents" in path for _, path, _ in origin.requests) == 2
+        assert content(tmp_path / "copy") == origin.data
+
+
+@pytest.mark.storage
+def test_verify_reads_the_new_image_as_qemu_does(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        transfer.verify, "compare", lambda here, there: seen.append((type(here), here.size(), there.size()))
+    )
+    with DiskOrigin(DATA) as origin:
+        download(origin, str(tmp_path / "copy"), TransferOptions(verify=True), format="qcow2")
+    assert seen == [(NBDBackend, len(DATA), len(DATA))]
+
+
+@pytest.mark.storage
+@pytest.mark.parametrize("changes", [False, True])
+def test_new_qcow2_goes_on_while_the_extents_are_the_same(tmp_path, changes):
+    """The first download ends within its second half; with other extents the data would have other places."""
+    path, state = tmp_path / "copy", tmp_path / "copy.resume"
+    step = len(DATA) // 16
+    with DiskOrigin(DATA) as origin:
+        list_alternately(origin)
+        origin.refusals[("GET", "")] = (403, "No such ticket", {})
+        with pytest.raises(errors.OriginError):
+            download(origin, str(path), TransferOptions(resume=True), format="qcow2")
+        assert path.read_bytes()[:4] == bytes(4)
+        origin.refusals.clear()
+        # As if the first half had come, and been flushed.
+        journal = decode(state.read_bytes())
+        outline = Outline(len(DATA), [ZeroExtent(**item) for item in origin.extents["zero"]], 100)
+        image = NewQcow2(str(path), outline)
+        with pytest.raises(ZeroDivisionError), image.served(1) as open_disk, contextlib.closing(open_disk()) as disk:
+            for number in range(0, 8, 2):
+                disk.write(number * step, memoryview(origin.data)[number * step : (number + 1) * step])
+                journal.done.add(number * step, (number + 1) * step)
+            raise ZeroDivisionError
+        image.close()
+        state.write_bytes(encode(journal))
+        if changes:
+            origin.extents["zero"][0]["zero"] = True
+            origin.data[:step] = bytes(step)
+        origin.requests.clear()
+        download(origin, str(path), TransferOptions(resume=True, max_workers=1), format="qcow2")
+        asked = [headers.get("range") for method, _, headers in origin.requests if method == "GET"]
+        # Gaps are read along, so one request has what is missing; samples are much shorter.
+        assert f"bytes={(2 if changes else 8) * step}-{15 * step - 1}" in asked, asked
+        assert content(path) == origin.data
+    assert not state.exists()
 
 
 def test_size_that_fits():

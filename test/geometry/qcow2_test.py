@@ -269,3 +269,39 @@ def test_qemu_finds_no_error(tmp_path):
     assert img.info(str(qcow2))["virtual-size"] == size
     for command in (["check", qcow2], ["compare", "-f", "raw", "-F", "qcow2", disk, qcow2]):
         subprocess.run(["qemu-img", *command], check=True, capture_output=True)
+
+
+def test_places():
+    """Three runs, the second of which begins within a cluster."""
+    layout = Qcow2Layout(4 * MIB, data((0, CLUSTER), (3 * CLUSTER + 1, CLUSTER), (4 * MIB - 1, 1)))
+    start = layout.tables_length
+    assert list(layout.places(0, 4 * MIB)) == [
+        (0, CLUSTER, start),
+        (CLUSTER, 2 * CLUSTER, None),
+        (3 * CLUSTER, 2 * CLUSTER, start + CLUSTER),
+        (5 * CLUSTER, 4 * MIB - 6 * CLUSTER, None),
+        (4 * MIB - CLUSTER, CLUSTER, start + 3 * CLUSTER),
+    ]
+    assert list(layout.places(4 * CLUSTER + 7, 10)) == [(4 * CLUSTER + 7, 10, start + 2 * CLUSTER + 7)]
+    assert list(layout.places(2 * CLUSTER, 10)) == [(2 * CLUSTER, 10, None)]
+    assert list(layout.places(0, 0)) == []
+    assert list(Qcow2Layout(MIB).places(10, 20)) == [(10, 20, None)]
+
+
+@given(st.data())
+def test_places_are_those_of_the_tables(draw):
+    clusters = draw.draw(st.sets(st.integers(0, 100)))
+    size = 101 * CLUSTER
+    layout = Qcow2Layout(size, data(*((number * CLUSTER, CLUSTER) for number in sorted(clusters))))
+    reader = Reader(image(layout))
+    offset = draw.draw(st.integers(0, size))
+    length = draw.draw(st.integers(0, size - offset))
+    position = offset
+    for start, count, place in layout.places(offset, length):
+        assert start == position
+        for within in range(start, start + count, 4096):
+            expected = reader.cluster(within // CLUSTER)
+            found = place and place + within - start
+            assert found == (None if expected is None else expected + within % CLUSTER)
+        position += count
+    assert position == offset + length

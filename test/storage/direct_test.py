@@ -299,3 +299,17 @@ def test_storage_that_is_the_page_cache_is_not_bypassed(caplog):
             assert file.read(9, view) == 5
             assert view == b"xabcx"
     assert not caplog.records
+
+
+@pytest.mark.storage
+def test_page_cache_on_request(tmp_path, caplog):
+    """Unaligned memory will do, and there is nothing to warn of."""
+    path = tmp_path / "disk"
+    path.write_bytes(b"old" * 1000)
+    with direct.open_file(str(path), writable=True, is_cached=True) as file:
+        assert not file.is_direct
+        file.write(1, memoryview(b"new"))
+        view = memoryview(bytearray(5))
+        assert file.read(0, view) == 5
+    assert bytes(view) == b"onewl"
+    assert caplog.records == []

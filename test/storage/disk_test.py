@@ -299,3 +299,18 @@ def test_writers_of_one_block(path, monkeypatch, sizes):
         for thread in threads:
             thread.join()
     assert content(path) == b"1" * 2048 + b"2" * 2048 + b"x" * 4096
+
+
+@pytest.mark.parametrize("block_size", [1, 512, 4096])
+def test_zeroes_that_are_found_take_no_space(path, block_size):
+    _, file = open_disk(path, block_size)
+    with file:
+        disk = Disk(file, sparse=True, detect_zeroes=True)
+        disk.write(0, memoryview(b"a" * MIB))
+        disk.write(MIB, memoryview(bytes(MIB)))
+        disk.write(64 * KIB, memoryview(bytes(512 * KIB)))
+        disk.write(600 * KIB, memoryview(bytes(100) + b"b"))
+    assert content(path) == b"a" * 64 * KIB + bytes(512 * KIB) + b"a" * 24 * KIB + bytes(100) + b"b" + b"a" * (
+        MIB - 600 * KIB - 101
+    ) + bytes(MIB)
+    assert os.stat(path).st_blocks * 512 <= MIB - 512 * KIB
