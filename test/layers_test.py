@@ -98,6 +98,7 @@ PURE = {
     "nbd.replies",
     "nbd.requests",
     "nbd.wire",
+    "net.controls",
     "net.x509",
     "origin.abilities",
     "origin.jsonstream",

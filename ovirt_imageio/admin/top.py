@@ -2,7 +2,7 @@
 
     12:30:05  1 transfers, 1 active, in 310.00 MiB/s, out 0 bytes/s
     TRANSFER  DIR  PROGRESS                         DONE       SIZE          RATE  AGE  CONNS  STATE
-    5a3c5b4e  in   [##########----------]  50%  5.00 GiB  10.00 GiB  310.00 MiB/s  17s      4  active
+    5a3c5b4e  in   [##########----------]  50%  5.00 GiB  10.00 GiB  310.00 MiB/s  17s   4/4k  active
 
 Knows terminals; where the tickets come from is an argument.
 """
@@ -159,6 +159,12 @@ def _heads(bar_width: int) -> list[str]:
     return ["TRANSFER", "DIR", progress, "DONE", "SIZE", "RATE", "AGE", "CONNS", "STATE"]
 
 
+def _connections(info: Info) -> str:
+    """Return how many there are, and for how many of them the kernel speaks TLS, if for any: 4/3k."""
+    in_kernel = info.get("kernel_tls", 0)
+    return f"{info['connections']}/{in_kernel}k" if in_kernel else str(info["connections"])
+
+
 def _row(info: Info, bar_width: int = BAR_WIDTHS[0]) -> list[str]:
     is_known = "transferred" in info
     share = table.progress(info)
@@ -171,6 +177,6 @@ def _row(info: Info, bar_width: int = BAR_WIDTHS[0]) -> list[str]:
         units.size(info["size"]),
         f"{units.size(info['rate'])}/s",
         units.duration(info["age"]),
-        str(info["connections"]),
+        _connections(info),
         table.state(info),
     ]

@@ -326,6 +326,7 @@ class Books:
             "age": int(now - self._born),
             "canceled": self._state is not State.OPEN,
             "connections": self.links.opened,
+            "kernel_tls": self.links.in_kernel,
             "idle_time": 0 if is_active else int(now - self._lease.accessed),
             "inactivity_timeout": self.inactivity_timeout,
             "version": self._news.version,

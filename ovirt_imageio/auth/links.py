@@ -36,6 +36,10 @@ class Connection(Protocol):
         """Names the work of others that is done now, for their logs; None if it is of none. Threads: its own."""
 
     @property
+    def encryption(self) -> str:
+        """Who encrypts; what begins with "kernel" is spared copies. Threads: any."""
+
+    @property
     def is_aborted(self) -> bool:
         """True after abort(). Threads: any."""
 
@@ -158,6 +162,11 @@ class Links:
     def opened(self) -> int:
         """How many connections have used the disk and are still there."""
         return sum(link.was_opened for link in self._links.values())
+
+    @property
+    def in_kernel(self) -> int:
+        """For how many of them the kernel speaks TLS."""
+        return sum(link.was_opened and link.connection.encryption.startswith("kernel") for link in self._links.values())
 
     def __len__(self) -> int:
         """Return how many connections there are."""

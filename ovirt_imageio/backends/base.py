@@ -62,6 +62,8 @@ class Options:
     ca_section: str = "tls"
     # What serves the images of image: URLs; None if they may not be used.
     images: Optional[Images] = None
+    # The kernel may encrypt what goes to origins, where it can.
+    kernel_tls: bool = False
 
 
 class Backend(abc.ABC):

@@ -73,7 +73,7 @@ def open_image(url: str, options: Options, line: Optional[Lifeline] = None, trac
 def trust(options: Options) -> ssl.SSLContext:
     """Return the context that trusts the authorities in ca_file. An unusable file is not the client's fault."""
     try:
-        return tls.kept_client_context(options.ca_file or "", section=options.ca_section)
+        return tls.kept_client_context(options.ca_file or "", section=options.ca_section, kernel=options.kernel_tls)
     except errors.ConfigError as e:
         log.error("Cannot verify the origin: %s", e)
         raise errors.BackendUntrusted("open", "the origin cannot be verified: the log of this server tells why") from e

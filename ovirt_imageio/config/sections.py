@@ -119,6 +119,8 @@ class TLS:
     cert_file: str = file_name()
     ca_file: str = file_name()
     enable_tls1_1: bool = switch(False)
+    # auto: the kernel encrypts where it can, also to the origins of a proxy.
+    kernel: str = choice("auto", "off")
 
 
 @dataclass(frozen=True)

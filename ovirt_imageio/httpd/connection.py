@@ -104,7 +104,7 @@ class Connection(Peer):
             self._answer_refusal(refusal, head.method_of(data or self._begun), headers)
             return False
         response = Response(request, self._stream)
-        if self.is_stopping:
+        if self.is_stopping or self._stream.is_worn:
             response.close = True
         self._waits_since = None
         self.traceparent = request.traceparent

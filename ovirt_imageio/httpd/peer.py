@@ -61,6 +61,11 @@ class Peer:
         """True after abort()."""
         return self._stream.is_interrupted
 
+    @property
+    def encryption(self) -> str:
+        """Who encrypts, as Stream tells it: "none", "memory", "kernel", "kernel-send" or "openssl". Threads: any."""
+        return self._stream.encryption
+
     def activity(self) -> int:
         """Return a number that changes when the client gives or takes something. Never blocks."""
         return self._stream.activity()

@@ -255,7 +255,8 @@ class Server:
             connection.close()
             connection.clock.stop("connection")
             self._observer.connection_closed(connection)
-            log.log(level, "CLOSE connection=%s client=%s %s", connection.id, client, connection.clock)
+            tls = f" tls={stream.encryption}" if stream.is_tls else ""
+            log.log(level, "CLOSE connection=%s client=%s%s %s", connection.id, client, tls, connection.clock)
 
     def _secure(self, connection: Connection, stream: Stream, level: int) -> bool:
         """Do the TLS handshake, if there is one to do; return False if the client is not worth more of our time."""

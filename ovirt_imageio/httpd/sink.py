@@ -42,17 +42,16 @@ class BodySink:
 
     @property
     def socket(self) -> Optional[sockets.socket]:
-        """The plain socket that takes our next bytes, None over TLS.
+        """The socket that takes our next bytes as they are; None over TLS, but where the kernel encrypts.
 
         It blocks, for as long as timeouts.get_timeout() says. No more than what is left of the length may be put there,
         and it must be told to advance().
         """
-        if self._stream.is_tls:
-            return None
-        if self._head and self._left:
+        sock = self._stream.sink
+        if sock is not None and self._head and self._left:
             self._stream.send_ahead(self._head)
             self._head = b""
-        return self._stream.socket
+        return sock
 
     def advance(self, count: int) -> None:
         """Tell that `count` bytes were put into the socket."""

@@ -91,21 +91,21 @@ def linger(stream: Stream, seconds: float, limit: int) -> None:
     """End our side, then drop what the client still sends, so that it gets to read our last words.
 
     Closing a socket that has unread bytes resets the connection, and the peer's system drops what we sent. Over TLS the
-    raw records are dropped: nothing needs to be decrypted.
+    raw records are dropped: nothing needs to be decrypted, but by a kernel that does that anyway.
     """
     if stream.is_interrupted or stream.is_ended:
         return
     say_goodbye(stream)
     sock = stream.wire.sock
     deadline = time.monotonic() + seconds
-    sink = bytearray(DISCARD)
+    sink = memoryview(bytearray(DISCARD))
     while limit > 0:
         left = deadline - time.monotonic()
         if left <= 0:
             return
         try:
             set_receive_timeout(sock, left)
-            count = sock.recv_into(sink)
+            count = stream.drop(sink)
         except OSError:
             return
         if not count:

@@ -32,6 +32,9 @@ class PlainSocket:
     Threads: one at a time.
     """
 
+    # Who encrypts.
+    encryption = "none"
+
     __slots__ = ("_told_receive", "_told_send", "eager", "flags", "sock", "timeout")
 
     def __init__(self, sock: socket.socket, timeout: Optional[float]) -> None:
@@ -108,6 +111,10 @@ class PlainSocket:
         self._prepare_send()
         return self.sock.send(data, socket.MSG_MORE)
 
+    def drop(self, view: memoryview) -> int:
+        """Receive what is of no interest; return how much came, 0 at the end."""
+        return self.sock.recv_into(view)
+
     def pending(self) -> int:
         """How many bytes were received and not read: none, they wait in the socket."""
         return 0
@@ -115,6 +122,10 @@ class PlainSocket:
     def end(self) -> None:
         """Tell the peer that nothing more will come; reading goes on."""
         self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket; harmless when repeated."""
+        self.sock.close()
 
     def _prepare_receive(self, seconds: Optional[float] = None) -> None:
         """Let the kernel know how long we wait, no longer than the time-out."""

@@ -4,7 +4,7 @@
            └────────────────────┼────────────────────┘
                               Stream                                   look-ahead, interrupt, failures
                                 │
-                   PlainSocket or TLSSocket                            the same methods: recv, recv_into, send, ...
+       PlainSocket, TLSSocket or KernelTLSSocket               the same methods: recv, recv_into, send, ...
                                 │
                            PlainSocket                                 time-outs of the kernel, looking before sleeping
 
@@ -15,6 +15,7 @@ Knows sockets and TLS; knows nothing of what is said.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -22,12 +23,17 @@ import threading
 from collections.abc import Sequence
 from typing import Optional, Protocol, Union
 
+from ovirt_imageio.net import kernel_tls
+from ovirt_imageio.net.descriptor_tls import DescriptorTLS
+from ovirt_imageio.net.kernel_tls import KernelTLSSocket
 from ovirt_imageio.net.lifeline import shut_down
 from ovirt_imageio.net.plain_socket import SMALL, Data, PlainSocket
 from ovirt_imageio.net.timeouts import has_left, is_timeout, unsent
 from ovirt_imageio.net.tls_socket import TLSSocket
 
 __all__ = ["RECEIVE", "Data", "Failures", "Stream", "describe"]
+
+Channel = Union[PlainSocket, TLSSocket, DescriptorTLS, KernelTLSSocket]
 
 # A TLS record, and more than any usual head.
 RECEIVE = 16 * 1024
@@ -66,7 +72,7 @@ class Stream:
         # The socket itself; over TLS its bytes are of no use elsewhere.
         self.wire = PlainSocket(sock, timeout)
         self.is_tls = False
-        self._channel: Union[PlainSocket, TLSSocket] = self.wire
+        self._channel: Channel = self.wire
         # A protocol that takes the connection over may have other names for its failures.
         self.failures = failures
         # Held to close, and to shut down: so that a shutdown never hits the next owner of the descriptor.
@@ -92,12 +98,29 @@ class Stream:
         self.wire.timeout = seconds
 
     @property
+    def sink(self) -> Optional[socket.socket]:
+        """The socket, if it takes the next bytes as they are: a plain one, or one whose kernel encrypts them."""
+        takes = not self.is_tls or isinstance(self._channel, KernelTLSSocket)
+        return self.wire.prepare() if takes else None
+
+    @property
     def socket(self) -> Optional[socket.socket]:
         """The plain socket, which takes the next bytes, and has those after `ahead`; None over TLS.
 
         It blocks, for as long as the time-out says.
         """
         return None if self.is_tls else self.wire.prepare()
+
+    @property
+    def encryption(self) -> str:
+        """Who encrypts: "none", OpenSSL in "memory", the "kernel", for sending only "kernel-send", or "openssl"."""
+        return self._channel.encryption
+
+    @property
+    def is_worn(self) -> bool:
+        """True if the keys of TLS have encrypted enough: then the connection should end when that is possible."""
+        channel = self._channel
+        return isinstance(channel, KernelTLSSocket) and channel.is_worn(self._sent)
 
     def start_tls(
         self,
@@ -109,9 +132,17 @@ class Stream:
     ) -> None:
         """Speak TLS from now on, when the handshake is over before the deadline. Raises OSError as it is."""
         assert not self.ahead
-        channel = TLSSocket(self.wire, context, server_side=server_side, server_hostname=server_hostname)
-        channel.handshake(deadline)
-        self._channel = channel
+        tls = kernel_tls.begin(self.wire, context, server_side=server_side, server_hostname=server_hostname)
+        if tls is None:
+            channel = TLSSocket(self.wire, context, server_side=server_side, server_hostname=server_hostname)
+            channel.handshake(deadline)
+            self._channel = channel
+        else:
+            with contextlib.ExitStack() as stack:
+                stack.callback(tls.release)
+                tls.handshake(deadline)
+                self._channel = kernel_tls.take_over(tls)
+                stack.pop_all()
         self.is_tls = True
 
     # Receiving.
@@ -255,6 +286,10 @@ class Stream:
         self.received += count
         return count
 
+    def drop(self, view: memoryview) -> int:
+        """Receive what is of no interest; return how much came, 0 at the end. Raises OSError as it is."""
+        return self._channel.drop(view)
+
     # Sending.
 
     def send(self, data: Data) -> None:
@@ -287,9 +322,11 @@ class Stream:
             done = max(0, done - len(part))
 
     def send_ahead(self, data: Data) -> None:
-        """Send bytes that more will follow at once, put into the plain socket by others."""
+        """Send bytes that more will follow at once, put into the sink by others."""
+        channel = self._channel
+        assert not isinstance(channel, TLSSocket)
         try:
-            count = self.wire.send_ahead(data)
+            count = channel.send_ahead(data)
         except OSError as error:
             raise self.failure(error, is_sending=True) from error
         self._sent += count
@@ -346,7 +383,7 @@ class Stream:
     def close(self) -> None:
         """Close the socket; harmless when repeated."""
         with self._lock:
-            self.wire.sock.close()
+            self._channel.close()
 
     def failure(self, error: OSError, is_sending: bool) -> Exception:
         """Return what the owner calls an error of the system."""

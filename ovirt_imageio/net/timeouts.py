@@ -97,8 +97,8 @@ def has_left(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def is_ready(sock: socket.socket, seconds: float) -> bool:
-    """Return True if the socket has something to read, is broken or at its end within this many seconds."""
+def is_ready(sock: socket.socket, seconds: Optional[float]) -> bool:
+    """Return True if the socket has something to read, is broken or at its end within this many seconds, if any."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    return bool(poll.poll(None if seconds is None else seconds * 1000))

@@ -12,7 +12,7 @@ import warnings
 from typing import NoReturn, Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.net import x509
+from ovirt_imageio.net import kernel_tls, x509
 from ovirt_imageio.net.pinned import PinnedContext, parse_fingerprint
 
 __all__ = ["ServerContext", "client_context", "kept_client_context"]
@@ -30,6 +30,8 @@ PROTOCOLS = ["http/1.1"]
 class ServerContext:
     """The context for the next handshake of a server. A reload leaves the connections that exist alone.
 
+    kernel: the kernel may encrypt, where it can; see net/kernel_tls.py.
+
     Raises errors.ConfigError that names the file which cannot be used, and the section of the configuration.
 
     >>> tls = ServerContext("cert.pem", "key.pem")
@@ -38,11 +40,20 @@ class ServerContext:
     Threads: any.
     """
 
-    def __init__(self, cert_file: str, key_file: str, *, enable_tls1_1: bool = False, section: str = "tls") -> None:
+    def __init__(
+        self,
+        cert_file: str,
+        key_file: str,
+        *,
+        enable_tls1_1: bool = False,
+        section: str = "tls",
+        kernel: bool = False,
+    ) -> None:
         self._cert_file = cert_file
         self._key_file = key_file
         self._section = section
         self._enable_tls1_1 = enable_tls1_1
+        self._kernel = kernel
         # When the certificate that is used expires, in seconds since the epoch; None: it cannot be told.
         self.expires: Optional[int] = None
         # What the files were like when they were read, or tried, last.
@@ -90,6 +101,8 @@ class ServerContext:
         context.set_alpn_protocols(PROTOCOLS)
         load_certificate(context, self._cert_file, self._key_file, self._section)
         self.expires = expiry(self._cert_file)
+        if self._kernel:
+            kernel_tls.allow(context)
         return context
 
 
@@ -110,6 +123,7 @@ def client_context(
     insecure: bool = False,
     fingerprint: str = "",
     section: str = "",
+    kernel: bool = False,
 ) -> ssl.SSLContext:
     """Return a context that verifies servers by the authorities in ca_file, or by those that the system trusts.
 
@@ -117,6 +131,7 @@ def client_context(
     cert_file, key_file: the certificate of the client, if the server wants one; the key may be in the same file.
     insecure: verify nothing. The data is encrypted, but any server may get it.
     section: the one of the configuration that names the files, for errors.
+    kernel: the kernel may encrypt, where it can; see net/kernel_tls.py.
 
     Raises errors.ConfigError that names the file which cannot be used, errors.InvalidValue for the fingerprint.
     """
@@ -134,21 +149,23 @@ def client_context(
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if cert_file:
         load_certificate(context, cert_file, key_file or cert_file, section)
+    if kernel:
+        kernel_tls.allow(context)
     return context
 
 
-def kept_client_context(ca_file: str = "", *, section: str = "") -> ssl.SSLContext:
+def kept_client_context(ca_file: str = "", *, section: str = "", kernel: bool = False) -> ssl.SSLContext:
     """Return the client_context of a file, the same one until the file changes: to load it takes milliseconds."""
     try:
         changed = os.stat(ca_file).st_mtime_ns if ca_file else 0
     except OSError:
         return client_context(ca_file, section=section)  # It tells what is wrong.
-    return _kept_client_context(ca_file, changed, section)
+    return _kept_client_context(ca_file, changed, section, kernel)
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_client_context(ca_file: str, changed: int, section: str) -> ssl.SSLContext:
-    return client_context(ca_file, section=section)
+def _kept_client_context(ca_file: str, changed: int, section: str, kernel: bool) -> ssl.SSLContext:
+    return client_context(ca_file, section=section, kernel=kernel)
 
 
 def load_authorities(context: ssl.SSLContext, ca_file: str, section: str) -> None:

@@ -52,6 +52,9 @@ class TLSSocket:
     Threads: one at a time.
     """
 
+    # Who encrypts: OpenSSL, in memory.
+    encryption = "memory"
+
     def __init__(
         self,
         below: PlainSocket,
@@ -158,6 +161,10 @@ class TLSSocket:
         """Send some of the parts, one after the other; return how many bytes."""
         return self.send(next(filter(len, parts)))
 
+    def drop(self, view: memoryview) -> int:
+        """Receive what is of no interest; return how much came, 0 at the end. It need not be decrypted."""
+        return self._below.drop(view)
+
     def pending(self) -> int:
         """How many bytes, at least, were received and not read: without them, wait for the socket before reading."""
         return self._tls.pending() + self._incoming.pending
@@ -171,6 +178,10 @@ class TLSSocket:
         with contextlib.suppress(OSError):
             self._below.send(self._outgoing.read())
         self._below.flags = 0
+
+    def close(self) -> None:
+        """Close the socket; harmless when repeated."""
+        self._below.close()
 
     def _receive(self, wanted: int, since: float, is_eager: bool = True) -> float:
         """Take what the peer sent, for a caller that wants this many bytes; return since when it waits.

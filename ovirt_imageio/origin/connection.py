@@ -70,6 +70,11 @@ class Peer:
         self.stream.start_tls(context, time.monotonic() + timeout, server_hostname=hostname)
 
     @property
+    def sink(self) -> Optional[socket.socket]:
+        """The socket, if it takes the next bytes as they are: a plain one, or one whose kernel encrypts them."""
+        return self.stream.sink
+
+    @property
     def socket(self) -> Optional[socket.socket]:
         """The plain socket, if the next bytes to read are still in it; None over TLS."""
         return None if self.stream.ahead else self.stream.socket

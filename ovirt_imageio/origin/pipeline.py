@@ -178,8 +178,8 @@ class BodySink:
 
     @property
     def socket(self) -> Optional[socket.socket]:
-        """The plain socket, if there is one."""
-        return self._peer.socket
+        """The socket, if it takes the bytes as they are."""
+        return self._peer.sink
 
     def write(self, view: memoryview) -> None:
         """Send a piece."""

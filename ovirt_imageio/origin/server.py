@@ -168,7 +168,7 @@ class Origin:
 
     def release(self, peer: Peer, is_reusable: bool) -> None:
         """Take back a connection that a reply or an upload is done with."""
-        if is_reusable and self._idle is None and peer in self._peers:
+        if is_reusable and not peer.stream.is_worn and self._idle is None and peer in self._peers:
             self._idle = peer
         else:
             with self._lock:

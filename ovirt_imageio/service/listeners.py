@@ -223,6 +223,7 @@ def backend_options(config: Config, exports: Optional[Exports] = None) -> Option
         ca_file=ca_file or None,
         ca_section=ca_section,
         images=exports,
+        kernel_tls=config.tls.kernel == "auto",
     )
 
 

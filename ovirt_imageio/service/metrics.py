@@ -59,6 +59,9 @@ class Metrics(Observer, TicketObserver):
         )
         self._opened = counter("imageio_connections_opened_total", "Connections of clients that were opened.")
         self._closed = counter("imageio_connections_closed_total", "Connections of clients that were closed.")
+        self._encrypted = counter(
+            "imageio_tls_connections_total", "Connections of clients over TLS that were closed.", "encryption"
+        )
         self.registry.gauge("imageio_connections", "Connections of clients that are open.", self._open_connections)
         self.registry.counted("process_cpu_seconds_total", "Processor time, user and system.", time.process_time)
         self.registry.gauge("process_resident_memory_bytes", "Memory in use.", lambda: process_status("VmRSS", 1024))
@@ -95,6 +98,8 @@ class Metrics(Observer, TicketObserver):
     def connection_closed(self, connection: Peer) -> None:
         """A connection was closed."""
         self._closed.add()
+        if connection.encryption != "none":
+            self._encrypted.add(connection.encryption)
 
     def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:
         """A request was answered."""

@@ -72,6 +72,7 @@ def run(config: Config, reload: Callable[[], Config], ticket: Any = None, notifi
         if ticket is not None:
             listeners.store.add(ticket)
         warn_of_expiry(listeners.expires, time.time())
+        log.info("%s", trust.describe_kernel(config))
         given = {*kept, *inherited.listeners}
         keeper.keep_listeners(config, {name: new for name, new in listeners.opened().items() if name not in given})
         # Nothing can fail from here on: what the process before has left is used once.

@@ -10,19 +10,28 @@ from typing import Optional
 from ovirt_imageio import errors
 from ovirt_imageio.backends.allowed import Allowed
 from ovirt_imageio.config import Config
-from ovirt_imageio.net import jws
+from ovirt_imageio.net import jws, kernel_tls
 from ovirt_imageio.net.tls import ServerContext, kept_client_context
 from ovirt_imageio.sessions.engine import Engine
 from ovirt_imageio.sessions.keyring import KeyRing
 from ovirt_imageio.sessions.signed import Verifier
 
-__all__ = ["check_authorities", "files", "open_engine", "open_verifier", "server_context"]
+__all__ = ["check_authorities", "describe_kernel", "files", "open_engine", "open_verifier", "server_context"]
 
 
 def server_context(config: Config) -> Optional[ServerContext]:
     """Return the TLS context of the remote listener, None for plain HTTP. Raises errors.ConfigError."""
     tls = config.tls
-    return ServerContext(tls.cert_file, tls.key_file, enable_tls1_1=tls.enable_tls1_1) if tls.enable else None
+    if not tls.enable:
+        return None
+    kernel = tls.kernel == "auto"
+    return ServerContext(tls.cert_file, tls.key_file, enable_tls1_1=tls.enable_tls1_1, kernel=kernel)
+
+
+def describe_kernel(config: Config) -> str:
+    """Return whether the kernel can encrypt, and if not, why; for the log."""
+    reason = "[tls] kernel is off" if config.tls.kernel == "off" else kernel_tls.why_not()
+    return f"TLS is not in the kernel: {reason}" if reason else "TLS is in the kernel"
 
 
 def open_engine(config: Config) -> Engine:

@@ -21,6 +21,7 @@ def info(transfer_id="t-1", **changes):
         "transferred": 2**29,
         "rate": 2**20,
         "connections": 4,
+        "kernel_tls": 0,
         "remaining": 300,
         "active": True,
         "canceled": False,
@@ -50,6 +51,11 @@ def test_render():
         ]
     )
     assert lines[3].startswith("t-2       out")
+
+
+def test_connections_for_which_the_kernel_speaks_tls():
+    lines = top.render([info(kernel_tls=3)], 80, 50, "12:00:00")
+    assert lines[2].split()[-2:] == ["4/3k", "active"]
 
 
 def test_both_directions():

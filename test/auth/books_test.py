@@ -85,6 +85,7 @@ def test_fresh(desk):
         "age": 0,
         "canceled": False,
         "connections": 0,
+        "kernel_tls": 0,
         "dirty": False,
         "expires": 1300,
         "idle_time": 0,

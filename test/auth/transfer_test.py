@@ -159,6 +159,14 @@ def test_what_opens_the_disk_is_told_the_trace(transfer, backends, connection):
     assert backends.traceparent == "00-a"
 
 
+def test_connections_for_which_the_kernel_speaks_tls(transfer):
+    for encryption in ("kernel", "memory", "kernel-send"):
+        connection = FakeConnection()
+        connection.encryption = encryption
+        open_backend(transfer, connection)
+    assert (transfer.info()["kernel_tls"], transfer.info()["connections"]) == (2, 3)
+
+
 def test_one_backend_per_connection(transfer, backends):
     one, two = FakeConnection(), FakeConnection()
     assert open_backend(transfer, one) is open_backend(transfer, one)

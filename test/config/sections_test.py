@@ -20,7 +20,7 @@ PUBLISHED = {
         "group_name": "ovirtimg",
         "systemd_enable": True,
     },
-    "tls": {"enable": True, "key_file": "", "cert_file": "", "ca_file": "", "enable_tls1_1": False},
+    "tls": {"enable": True, "key_file": "", "cert_file": "", "ca_file": "", "enable_tls1_1": False, "kernel": "auto"},
     "backend_file": {"buffer_size": 8388608},
     "backend_http": {"ca_file": "", "buffer_size": 8388608},
     "backend_nbd": {"buffer_size": 8388608},

@@ -26,6 +26,7 @@ class FakeConnection:
         self.id = next(_ids)
         self.clock = Clock()
         self.client = "local"
+        self.encryption = "none"
         self.traceparent: Optional[str] = None
         self.timeout: Optional[float] = None
         self.is_aborted = False

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from fakes import toy
+from fakes.kernelsocket import FakeTLS
 from fakes.raw_client import RawClient
 from fakes.sockets import split_at
 from fakes.waiting import DEADLINE
@@ -20,6 +21,7 @@ from ovirt_imageio.httpd.connection import Connection
 from ovirt_imageio.httpd.limits import Limits
 from ovirt_imageio.httpd.refusal import Refusal
 from ovirt_imageio.httpd.stream import open_stream
+from ovirt_imageio.net.kernel_tls import KernelTLSSocket
 
 GOOD = b"GET /echo/a HTTP/1.1\r\n\r\n"
 
@@ -387,6 +389,17 @@ def test_on_close_does_not_wait_for_who_lingers():
         assert client.ask(put(b"content-length: 5\r\n").replace(b"PUT", b"POST")).status == 403
         assert called.wait(DEADLINE)
         assert client.thread.is_alive()
+
+
+def test_worn_keys_end_the_connection():
+    """The answer that is sent with the last of them tells the client to connect anew."""
+
+    def wear(connection):
+        stream = connection._stream
+        stream._channel = KernelTLSSocket(FakeTLS(stream.wire.sock), 0x303, limit=2)
+
+    with talking(before=wear) as client:
+        assert [client.ask(GOOD).headers.get("connection") for _ in range(3)] == [None, None, "close"]
 
 
 def test_stopping_ends_after_the_response():

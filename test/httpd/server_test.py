@@ -292,6 +292,16 @@ def test_observer_and_log(caplog):
     assert re.fullmatch(close, messages[2])
 
 
+def test_log_tells_who_encrypts(provider, trust, caplog):
+    caplog.set_level(logging.INFO)
+    recorder = toy.Recorder()
+    with toy.serving(tls=provider, observer=recorder) as server:
+        with connect(server, trust) as client:
+            client.get("/echo/a")
+        recorder.wait(lambda: recorder.closed)
+    assert re.search(r"CLOSE connection=\d+ client=127\.0\.0\.1 tls=memory \[connection", caplog.text)
+
+
 def test_stop_closes_idle_connections():
     recorder, limits = toy.Recorder(), Limits(newcomer_grace=0.01)
     with toy.serving(observer=recorder, limits=limits) as server, connect(server) as idle, connect(server) as fresh:

@@ -124,6 +124,7 @@ class Connection:
         self.id = number
         self.clock = NullClock()
         self.traceparent: Optional[str] = None
+        self.encryption = "none"
         self.is_aborted = False
         self.is_left = False
         self.finishing: Optional[Steps] = None

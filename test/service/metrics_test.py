@@ -43,6 +43,21 @@ def test_certificate():
     assert "\nimageio_certificate_expiry_seconds 1893456000\n" in counts.registry.render()
 
 
+def test_connections_by_who_encrypts():
+    class Connection:
+        def __init__(self, encryption):
+            self.encryption = encryption
+
+    counts = Metrics()
+    for encryption in ("kernel", "none", "memory", "kernel"):
+        counts.connection_closed(Connection(encryption))
+    text = counts.registry.render()
+    assert 'imageio_tls_connections_total{encryption="kernel"} 2\n' in text
+    assert 'imageio_tls_connections_total{encryption="memory"} 1\n' in text
+    assert '="none"' not in text
+    assert "imageio_connections_closed_total 4\n" in text
+
+
 def test_purged():
     counts = Metrics()
     counts.ticket_expired()

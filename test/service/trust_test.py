@@ -7,6 +7,7 @@ from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.config import Config
+from ovirt_imageio.net import kernel_tls
 from ovirt_imageio.service import trust
 
 
@@ -43,3 +44,29 @@ def test_check_authorities(section):
 def test_no_tls():
     config = Config()
     assert trust.server_context(replace(config, tls=replace(config.tls, enable=False))) is None
+
+
+def test_kernel_that_may_not_encrypt():
+    config = Config()
+    off = replace(config, tls=replace(config.tls, kernel="off"))
+    assert trust.describe_kernel(off) == "TLS is not in the kernel: [tls] kernel is off"
+
+
+def test_kernel_that_may_encrypt():
+    """Whether it can is told by the system of the test."""
+    reason = kernel_tls.why_not()
+    assert trust.describe_kernel(Config()) == (
+        f"TLS is not in the kernel: {reason}" if reason else "TLS is in the kernel"
+    )
+
+
+@pytest.mark.parametrize("kernel, asks", [("auto", 1), ("off", 0)])
+def test_system_is_asked_once(monkeypatch, kernel, asks):
+    asked = []
+    monkeypatch.setattr(kernel_tls, "allow", asked.append)
+    made = certificates.certificate()
+    config = Config()
+    tls = replace(config.tls, cert_file=made.cert_file, key_file=made.key_file, kernel=kernel)
+    context = trust.server_context(replace(config, tls=tls))
+    assert context() is context()
+    assert len(asked) == asks

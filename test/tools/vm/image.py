@@ -25,6 +25,8 @@ PACKAGES = (
     *("linux-image-cloud-amd64", "systemd", "systemd-sysv", "udev", "kmod", "dbus", "busybox-static"),
     *("python3", "python3-systemd", "python3-cryptography", "qemu-utils", "openssl", "make"),
     *("python3-pytest", "python3-pytest-timeout", "python3-hypothesis", "python3-h11"),
+    # pycurl: a client with GnuTLS, other than curl.
+    *("gnutls-bin", "python3-pycurl"),
     *("curl", "dmsetup", "e2fsprogs", "ethtool", "iproute2", "libnbd-bin", "nbd-client", "nftables", "procps"),
     *("strace", "util-linux", "xfsprogs"),
 )
