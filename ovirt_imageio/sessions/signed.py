@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.auth.agenda import Agenda
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import MAX_SECONDS, Fields
 from ovirt_imageio.net import jws
@@ -183,6 +184,8 @@ class SignedTickets:
         # Until when a jti is revoked, and the ticket in the store that it had, which may take a while to end.
         self._denied: dict[str, float] = {}
         self._revoked: dict[str, str] = {}
+        # When an entry, and a denial, ends: what is there need not be looked at for each new ticket.
+        self._ends, self._lifts = Agenda(), Agenda()
 
     def resolve(self, jti: str, token: str) -> str:
         """Return the id of the ticket in the store that a request for jti may use.
@@ -235,7 +238,7 @@ class SignedTickets:
                 raise errors.BackendUnavailable(
                     "deny a signed ticket", "too many are denied; use [signed_tickets] deny_file"
                 )
-            self._denied[jti] = self._clock() + DENIAL_SECONDS
+            self._set_denied(jti, self._clock() + DENIAL_SECONDS)
             return []
 
     def ticket_of(self, jti: str) -> Optional[str]:
@@ -248,8 +251,8 @@ class SignedTickets:
         """Forget what expired."""
         now = self._clock()
         with self._lock:
-            gone = [self._entries.pop(jti) for jti in [jti for jti in self._entries if not self._lives(jti, now)]]
-            for jti in [jti for jti, until in self._denied.items() if until <= now]:
+            gone = [self._entries.pop(jti) for jti in self._ends.pop_due(now)]
+            for jti in self._lifts.pop_due(now):
                 del self._denied[jti]
                 self._revoked.pop(jti, None)
         for entry in gone:
@@ -267,14 +270,14 @@ class SignedTickets:
         denied, entries = Fields(fields.get("denied", {})), Fields(fields.get("entries", {}))
         with self._lock:
             for jti in denied:
-                self._denied[jti] = denied.number(jti, LAST_SECOND)
+                self._set_denied(jti, denied.number(jti, LAST_SECOND))
             for jti in entries:
                 entry = Fields(entries.get(jti))
                 found = Entry(
                     entry.text("ticket_id", 64), entry.number("expires", LAST_SECOND), entry.text("fingerprint", 64)
                 )
                 if found.ticket_id in self._store:
-                    self._entries[jti] = found
+                    self._set_entry(jti, found)
 
     def __len__(self) -> int:
         """Return the number of tickets, those that expired unnoticed included."""
@@ -297,8 +300,20 @@ class SignedTickets:
         """Refuse a jti that is in use; return the id of its ticket in the store."""
         assert self._lock.locked()
         entry = self._entries.pop(jti)
-        self._denied[jti], self._revoked[jti] = entry.expires, entry.ticket_id
+        self._ends.remove(jti)
+        self._set_denied(jti, entry.expires)
+        self._revoked[jti] = entry.ticket_id
         return entry.ticket_id
+
+    def _set_entry(self, jti: str, entry: Entry) -> None:
+        assert self._lock.locked()
+        self._entries[jti] = entry
+        self._ends.set(jti, entry.expires)
+
+    def _set_denied(self, jti: str, until: float) -> None:
+        assert self._lock.locked()
+        self._denied[jti] = until
+        self._lifts.set(jti, until)
 
     def _admit(self, claims: Claims, now: float) -> str:
         assert self._lock.locked()
@@ -306,7 +321,7 @@ class SignedTickets:
         denied_until = self._denied.get(jti, 0)
         if denied_until > now:
             # A newer token than the one that was revoked is refused to its end, too.
-            self._denied[jti] = max(denied_until, claims.expires)
+            self._set_denied(jti, max(denied_until, claims.expires))
             raise errors.NoSuchTicket()
         entry = self._entries.get(jti)
         if entry is None or not self._lives(jti, now):
@@ -324,12 +339,13 @@ class SignedTickets:
             raise errors.BackendUnavailable("use a signed ticket", "too many are in use")
         entry = Entry(str(uuid.uuid4()), claims.expires, claims.fingerprint)
         self._store.add(make_document(claims, entry.ticket_id, now))
-        self._entries[claims.jti] = entry
+        self._set_entry(claims.jti, entry)
         log.info("INSTALL signed transfer=%s", name_of(claims.jti))
         return entry
 
     def _renew(self, claims: Claims, entry: Entry, now: float) -> Entry:
-        renewed = self._entries[claims.jti] = dataclasses.replace(entry, expires=claims.expires)
+        renewed = dataclasses.replace(entry, expires=claims.expires)
+        self._set_entry(claims.jti, renewed)
         with contextlib.suppress(errors.NotFound):
             self._store.extend(entry.ticket_id, lifetimes(claims, now))
         log.info("RENEW signed transfer=%s", name_of(claims.jti))

@@ -353,6 +353,37 @@ def test_a_denial_ends_with_the_token(house):
     assert house.can_use(shown=token(exp=NOW + 2000))
 
 
+class Unsearched(dict):
+    """Finds what is asked for by its name; nobody looks at all of it."""
+
+    def __iter__(self):
+        raise AssertionError("all were looked at")
+
+    items = values = keys = __iter__
+
+
+def test_a_new_ticket_does_not_look_at_all_others(house):
+    for jti in ("a", "b", "c"):
+        house.tickets.resolve(jti, token(jti))
+    house.tickets.revoke("c")
+    house.tickets._entries, house.tickets._denied = map(Unsearched, (house.tickets._entries, house.tickets._denied))
+    house.tickets.resolve("d", token("d"))
+    house.wait(600)
+    house.tickets.purge()
+    assert len(house.tickets) == len(house.tickets._denied) == 0
+
+
+def test_a_renewed_ticket_is_not_purged_with_its_first_end(house):
+    house.tickets.resolve("backup-1", token())
+    house.tickets.resolve("backup-1", token(exp=NOW + 2000))
+    house.wait(600)
+    house.tickets.purge()
+    assert len(house.tickets) == 1
+    house.wait(1400)
+    house.tickets.purge()
+    assert len(house.tickets) == 0
+
+
 def test_denied_by_a_file():
     denied = set()
     house = House(is_denied=denied.__contains__)
