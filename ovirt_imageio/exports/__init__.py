@@ -3,6 +3,7 @@
     exports     the daemon's side: which images are served, for whom, and until when
     helper      a process that starts with the daemon, becomes the user, and makes an attendant for each image
     attendant   looks at the image, starts qemu-nbd, and ends it when the daemon lets go of it
+    locks       whether somebody else keeps an image in Ceph for himself
     settings    what the administrator decided, as the helper is told it
 
     daemon ──socket──> helper ──fork──> attendant ──> qemu-nbd

@@ -22,6 +22,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends import image
 from ovirt_imageio.backends.allowed import Allowed
 from ovirt_imageio.backends.image import DiskImage
+from ovirt_imageio.exports import locks
 from ovirt_imageio.exports.settings import Settings
 from ovirt_imageio.qemu import chain, img
 from ovirt_imageio.qemu.nbd import QemuNbd
@@ -88,6 +89,8 @@ def make_server(disk: DiskImage, writable: bool, path: str, settings: Settings) 
     where = admit(disk.url)
     if where is None:
         raise errors.UnsafeImage(disk.url.text, "[export] allow does not permit it, or what a link leads to")
+    if writable:
+        locks.check(where.node, settings.start_seconds, settings.sandbox)
     tree = chain.build(where, disk.format, look, admit, is_encrypted=secret is not None)
     return QemuNbd(
         where.path or "",

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from tools.source import ROOT
 
+from ovirt_imageio.backends.allowed import Allowed
+from ovirt_imageio.backends.image import check_url
 from ovirt_imageio.config.sections import find_parsers
 from ovirt_imageio.service import cli
 from ovirt_imageio.version import __version__
@@ -97,7 +99,7 @@ def test_selectors_find_the_pods():
 def test_the_configuration_is_one():
     """Each key is known, and its value good."""
     parser = configparser.RawConfigParser()
-    parser.read(FOLDER / "base" / "50-cluster.conf")
+    assert len(parser.read(FOLDER.glob("*/*.conf"))) == 2
     for section in parser.sections():
         # `keys` alone: [handlers] of the logging library.
         parsers = find_parsers(section)
@@ -112,6 +114,30 @@ def test_places_that_the_configuration_names_are_mounted():
     for path in re.findall(r"= (/\S+)|file://(/[^*\s]+)", text):
         name = "".join(path).rstrip("/")
         assert any(name == mount or name.startswith(f"{mount}/") for mount in mounts), name
+
+
+def test_patches_meet_what_they_are_for():
+    """Each replaces what the operation before it has tested, in the deployment of the base."""
+    (deployment,) = find("Deployment")
+    (listed,) = documents(FOLDER / "rbd" / "kustomization.yaml")
+    steps = yaml.safe_load(listed["patches"][0]["patch"])
+    for test, replace in zip(steps[::2], steps[1::2]):
+        assert (test["op"], replace["op"]) == ("test", "replace")
+        assert test["path"] == f"{replace['path']}/name"
+        found: Any = deployment
+        for part in test["path"].strip("/").split("/"):
+            found = found[int(part)] if isinstance(found, list) else found[part]
+        assert found == test["value"]
+    assert len(steps) == 4
+
+
+def test_what_a_cluster_permits_can_be_exported():
+    """A signed ticket for an image needs both sections to agree."""
+    parser = configparser.RawConfigParser()
+    parser.read(FOLDER / "rbd" / "60-rbd.conf")
+    assert Allowed(parser["export"]["allow"].split()).permits("rbd:vms/disk:id=imageio")
+    assert Allowed(parser["signed_tickets"]["allow"].split()).permits("image:raw:rbd:vms/disk:id=imageio")
+    check_url("image:raw:rbd:vms/disk:id=imageio")
 
 
 def test_a_pod_has_time_to_drain():

@@ -1,8 +1,9 @@
 """Several daemons without shared state, for real: scale.py [--kills N] [--daemons N] [--size MIB] [--seed N]
 
-    client ──> HAProxy, by ticket ──> three daemons ──> qemu-nbd ──> RBD image ──> a Ceph cluster of one node
+    client ──> HAProxy, by ticket ──> three daemons, each with ──> qemu-nbd ──> RBD image ──> a Ceph cluster of one node
 
-Images are uploaded and downloaded with the client library, by signed tickets, while daemons are killed with -9 at
+The daemons start and end qemu-nbd themselves. First two of them write one image, and one meets a lock of somebody else.
+Then images are uploaded and downloaded with the client library, by signed tickets, while daemons are killed with -9 at
 random and started again. All transfers must end, equal byte by byte, and nobody asks for another ticket. Everything is
 on loopback, and ends with this program.
 """
@@ -15,11 +16,14 @@ import filecmp
 import functools
 import os
 import random
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -53,7 +57,10 @@ port = {health}
 enable = true
 key_file = {folder}/public.pem
 audience = scale
-allow = nbd:unix:{folder}/*.sock
+allow = image:raw:rbd:rbd/*:conf={folder}/ceph/ceph.conf
+[export]
+enable = true
+allow = rbd:rbd/*:conf={folder}/ceph/ceph.conf
 """
 
 # As docs/load-balancers.md has it, and by ticket: the second part of the path.
@@ -106,6 +113,16 @@ class Daemons:
             daemon.process.kill()
             self._forget(scope)
 
+    @property
+    def ports(self) -> list[int]:
+        """Where they are."""
+        return [port for port, _ in self._places]
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """A context that trusts them."""
+        return self._running[0][0].tls
+
     def kill(self, number: int) -> None:
         """Kill one; it has no time for anything."""
         self._running[number][0].process.kill()
@@ -144,19 +161,54 @@ def balancer(folder: Path, port: int, places: list[tuple[int, int]]) -> Iterator
         process.wait()
 
 
-@contextlib.contextmanager
-def served(cluster: ceph.Cluster, name: str, folder: Path) -> Iterator[str]:
-    """Serve an RBD image by NBD."""
-    socket = folder / f"{name}.sock"
-    command = ["qemu-nbd", "--persistent", "--shared=0", "--cache=none", "-f", "raw", f"--socket={socket}"]
-    # It tells of each client that was killed.
-    process = subprocess.Popen([*command, "--export-name=", cluster.url(name)], stderr=subprocess.DEVNULL)
+def ticket_url(folder: Path, image: str, size: int, server: str) -> str:
+    """Return the URL for clients of a signed ticket for an image."""
+    disk = DiskChoice(url=f"image:raw:{image}", size=size)
+    jti, token = sign(Wish(disk, "scale", 3600), str(folder / "private.pem"))
+    return presigned(server, jti, token)
+
+
+def share(cluster: ceph.Cluster, folder: Path, daemons: Daemons) -> None:
+    """Let two daemons write one image in turn, while both have it open; then let somebody else lock it."""
+    cluster.create("shared", MIB)
+    urls = [ticket_url(folder, cluster.url("shared"), MIB, f"https://localhost:{port}") for port in daemons.ports[:2]]
+    tls = daemons.tls
+    half = MIB // 2
+    for number in range(20):
+        for place, url in enumerate(urls):
+            part = bytes([number + place]) * half
+            headers = {"Content-Range": f"bytes {place * half}-{(place + 1) * half - 1}/*"}
+            urllib.request.urlopen(urllib.request.Request(url, part, headers, method="PUT"), context=tls).close()
+        for url in urls:
+            with urllib.request.urlopen(url, context=tls) as answer:
+                assert answer.read() == bytes([number]) * half + bytes([number + 1]) * half, "a write is not seen"
+    print("two daemons wrote one image in turn, and each saw what the other one had written", flush=True)
+    cluster.create("locked", MIB)
+    cluster.run("rbd", "lock", "add", "locked", "somebody")
+    url = ticket_url(folder, cluster.url("locked"), MIB, f"https://localhost:{daemons.ports[0]}")
     try:
-        wait_until(socket.exists)
-        yield str(socket)
-    finally:
-        process.terminate()
-        process.wait()
+        urllib.request.urlopen(urllib.request.Request(url, bytes(MIB), method="PUT"), context=tls).close()
+    except urllib.error.HTTPError as error:
+        with error:
+            text = error.read().decode()
+        assert (error.code, "somebody" in text) == (503, True), text
+        print(f"an image that is locked: {text}", flush=True)
+    else:
+        raise AssertionError("an image was written that somebody had locked")
+
+
+def remove(cluster: ceph.Cluster, image: str) -> None:
+    """Remove an image when nobody has it open any more: servers are kept for some seconds."""
+
+    def try_it() -> bool:
+        try:
+            cluster.run("rbd", "rm", "--no-progress", image)
+        except subprocess.CalledProcessError as error:
+            assert "watchers" in error.stderr, error.stderr
+            return False
+        return True
+
+    wait_until(try_it)
 
 
 def write_source(path: Path, size: int, chance: random.Random) -> None:
@@ -223,19 +275,17 @@ def main(arguments: list[str]) -> int:
         scope.enter_context(balancer(folder, port, places))
         ca_file = certificates.authority().cert_file
         source, copy = folder / "source", folder / "copy"
+        share(cluster, folder, daemons)
         while kills < options.kills:
             image = f"disk-{transfers}"
             cluster.create(image, size)
-            with served(cluster, image, folder) as socket:
-                # One ticket for all that is done with the disk.
-                disk = DiskChoice(url=f"nbd:unix:{socket}", size=size)
-                jti, token = sign(Wish(disk, "scale", 3600), str(folder / "private.pem"))
-                url = presigned(f"https://localhost:{port}", jti, token)
-                write_source(source, size, chance)
-                upload = functools.partial(client.upload, str(source), url, ca_file, format="raw", retries=RETRIES)
-                download = functools.partial(client.download, url, str(copy), ca_file, fmt="raw", retries=RETRIES)
-                kills += disturbed(upload, daemons, chance, options.daemons)
-                kills += disturbed(download, daemons, chance, options.daemons)
+            # One ticket for all that is done with the disk.
+            url = ticket_url(folder, cluster.url(image), size, f"https://localhost:{port}")
+            write_source(source, size, chance)
+            upload = functools.partial(client.upload, str(source), url, ca_file, format="raw", retries=RETRIES)
+            download = functools.partial(client.download, url, str(copy), ca_file, fmt="raw", retries=RETRIES)
+            kills += disturbed(upload, daemons, chance, options.daemons)
+            kills += disturbed(download, daemons, chance, options.daemons)
             if not filecmp.cmp(source, copy, shallow=False):
                 print(f"{image}: the copy differs", file=sys.stderr)
                 return 1
@@ -244,7 +294,7 @@ def main(arguments: list[str]) -> int:
                 print(f"{image}: the disk differs", file=sys.stderr)
                 return 1
             copy.unlink()
-            cluster.run("rbd", "rm", "--no-progress", image)
+            remove(cluster, image)
             transfers += 2
             print(f"{transfers} transfers, {kills} kills", flush=True)
     print(
