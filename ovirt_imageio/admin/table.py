@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from ovirt_imageio import units
 from ovirt_imageio.errors import printable
+from ovirt_imageio.terminal import traffic
 
 __all__ = ["bar", "columns", "direction", "progress", "state", "table", "wrapped"]
 
@@ -94,9 +95,7 @@ def state(info: Info) -> str:
 def direction(info: Info) -> str:
     """Return where the bytes go."""
     ops = info["ops"]
-    if len(ops) > 1:
-        return "both"
-    return "in" if "write" in ops else "out"
+    return traffic.direction(comes="write" in ops, goes="read" in ops)
 
 
 def progress(info: Info) -> float:
@@ -124,7 +123,7 @@ def _row(info: Info) -> list[str]:
         ",".join(info["ops"]),
         units.size(info["size"]),
         units.size(info["transferred"]) if "transferred" in info else "-",
-        f"{units.size(info['rate'])}/s",
+        traffic.rate(info["rate"]),
         str(info["connections"]),
         units.duration(info["remaining"]),
         f"{printable(info['uuid_prefix'])}...",

@@ -22,7 +22,7 @@ from typing import Any, Optional, TextIO
 from ovirt_imageio import units
 from ovirt_imageio.admin import table
 from ovirt_imageio.errors import printable
-from ovirt_imageio.terminal import output
+from ovirt_imageio.terminal import output, traffic
 
 __all__ = ["render", "top"]
 
@@ -90,7 +90,7 @@ def summary(infos: Sequence[Info], clock: str) -> str:
     """Return the line above the table."""
     active = sum(table.state(info) == "active" for info in infos)
     rates = {way: sum(info["rate"] for info in infos if table.direction(info) == way) for way in ("in", "out", "both")}
-    text = ", ".join(f"{way} {units.size(rate)}/s" for way, rate in rates.items() if rate or way != "both")
+    text = ", ".join(f"{way} {traffic.rate(rate)}" for way, rate in rates.items() if rate or way != "both")
     return f"{clock}  {len(infos)} transfers, {active} active, {text}"
 
 
@@ -175,7 +175,7 @@ def _row(info: Info, bar_width: int = BAR_WIDTHS[0]) -> list[str]:
         f"{bar}{int(share * 100):3}%" if is_known else "-",
         units.size(info["transferred"]) if is_known else "-",
         units.size(info["size"]),
-        f"{units.size(info['rate'])}/s",
+        traffic.rate(info["rate"]),
         units.duration(info["age"]),
         _connections(info),
         table.state(info),

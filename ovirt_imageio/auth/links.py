@@ -25,6 +25,10 @@ class Connection(Protocol):
         """A number that no other connection of the process ever had."""
 
     @property
+    def client(self) -> str:
+        """The address of the client; a word for one of this machine."""
+
+    @property
     def clock(self) -> Clock:
         """Times what happens on this connection. Threads: its own."""
 

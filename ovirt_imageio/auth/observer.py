@@ -28,5 +28,11 @@ class TicketObserver:
     def bytes_moved(self, backend: str, operation: str, count: int) -> None:
         """An operation moved `count` more bytes."""
 
+    def client_moved(self, client: str, operation: str, kind: str, count: int) -> None:
+        """The client at an address moved these bytes; `kind` is what they were for, as for bytes_moved().
+
+        `operation` is what its request runs: "nbd" for one that attached the disk.
+        """
+
     def operation_finished(self, backend: str, operation: str, error: Optional[BaseException]) -> None:
         """An operation succeeded, or failed with `error`."""

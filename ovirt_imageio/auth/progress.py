@@ -100,6 +100,7 @@ class Progress:
             self._moved += count
             for name, part in operation.counts_between(running.seen, done):
                 self._observer.bytes_moved(running.backend_name, name, part)
+                self._observer.client_moved(running.link.connection.client, operation.name, name, part)
         running.seen = done
         return True
 

@@ -135,6 +135,7 @@ def add_serve(commands: Any) -> None:
     tls.add_argument("--no-tls", action="store_true", help="serve plain HTTP: every machine on the way can read along")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for scripts, and nothing else")
     parser.add_argument("--qr", action="store_true", help="print the address of the page as a QR code, too")
+    parser.add_argument("-q", "--quiet", action="store_true", help="do not show what clients do")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every connection")
     parser.set_defaults(run=run_serve, parser=parser)
 

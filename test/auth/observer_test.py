@@ -33,6 +33,7 @@ def test_life_of_a_store(observer):
         assert observer.called == [
             "ticket_added",
             "bytes_moved",
+            "client_moved",
             "operation_finished",
             "ticket_removed",
             "ticket_added",

@@ -212,6 +212,16 @@ def test_record_for_scripts(serve):
     assert len(serving.output.read_text().splitlines()) == 1
 
 
+def test_quiet(serve):
+    serving = serve("disk.qcow2", "--size", "1m", "--quiet")
+    with serving.open() as response:
+        response.read()
+    assert serving.stop() == 0
+    text = serving.output.read_text()
+    assert "transfer URL" in text
+    assert "received" not in text
+
+
 def test_line_for_each_transfer(serve):
     """However small: the log tells that a client was there."""
     serving = serve("disk.qcow2", "--size", "1m")
@@ -220,7 +230,9 @@ def test_line_for_each_transfer(serve):
     serving.find(r"(received 0 bytes, sent 1.00 MiB, idle)")
     assert serving.open(b"x" * 4096, "PUT").status == 200
     serving.stop()
-    assert len(re.findall("^received", serving.output.read_text(), re.MULTILINE)) == 2
+    text = serving.output.read_text()
+    assert len(re.findall("^received", text, re.MULTILINE)) == 2
+    assert re.findall(r"^  (\S+)  (\w+)  HTTP ", text, re.MULTILINE) == [("127.0.0.1", "out"), ("127.0.0.1", "both")]
 
 
 def test_reader_that_leaves(serve, tmp_path):

@@ -75,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
             for image, ticket in zip(found, tickets)
         ]
         show(options, offers, trust(options, config), where)
-        progress = None if options.json else TrafficDisplay(traffic, output.say, output.width(sys.stdout))
+        is_shown = not (options.json or options.quiet)
+        progress = TrafficDisplay(traffic, output.say, output.size(sys.stdout)) if is_shown else None
         status = watch(signals, listeners, servers, progress)
         process.drain(listeners, signals, GRACE, tell)
     if not options.json:
