@@ -221,10 +221,10 @@ class Bystander:
         """Read all of it, over a connection of its own."""
         with contextlib.closing(self._daemon.connect()) as connection:
             connection.request("GET", self._path)
-            if connection.getresponse().read() != self._data:
-                raise ValueError("it is not what was written")
             assert isinstance(connection.sock, ssl.SSLSocket)
             self.certificates.add(connection.sock.getpeercert(binary_form=True))
+            if connection.getresponse().read() != self._data:
+                raise ValueError("it is not what was written")
         self.served += 1
 
 
