@@ -82,7 +82,12 @@ def test_parse():
 
 @pytest.mark.parametrize(
     "name, value",
-    [("writes", 2**63 - 1), ("version", 2**63 - 1), ("last_error", 64 * 1024 * "x"), ("ranges", [[5, 5]])],
+    [
+        ("writes", 2**63 - 1),
+        ("version", 2**63 - 1),
+        ("last_error", 64 * 1024 * "x"),
+        ("ranges", [[0, MAX_SIZE], [5, 5]]),
+    ],
 )
 def test_largest_and_smallest_values(name, value):
     assert record.parse({**DOCUMENT, name: value}).describe()[name] == value

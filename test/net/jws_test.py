@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import hmac
 import json
@@ -39,6 +40,29 @@ def refuses(key: Key, token: str, words: str) -> None:
         key.verify(token)
     assert words in str(caught.value)
     assert token not in str(caught.value)
+
+
+def test_every_field_of_a_header_that_may_be_there():
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from jwt.api_jws import PyJWS
+
+    private, public = key_pair("ed25519")
+    header = {"kid": "key-1", "typ": "JWT", "cty": "json"}
+    token = PyJWS().encode(b"{}", load_pem_private_key(private, None), algorithm="EdDSA", headers=header)
+    assert Key(public).verify(token) == {}
+
+
+def test_key_of_a_certificate():
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+    private, _ = key_pair("p256")
+    key = load_pem_private_key(private, None)
+    name = x509.Name([])
+    day = datetime.datetime(2026, 1, 1)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, day, day).sign(key, hashes.SHA256())
+    assert Key(certificate.public_bytes(Encoding.PEM)).verify(PrivateKey(private).sign(PAYLOAD)) == PAYLOAD
 
 
 def test_signed_and_verified(pair):
@@ -122,7 +146,10 @@ def test_headers_that_change_the_meaning(field):
         ("a.b", "three short texts"),
         ("a.b.c.d", "three short texts"),
         ("é.b.c", "three short texts"),
-        ("x" * 20000 + "..", "three short texts"),
+        ("x" * (16 * 1024 - 1) + "..", "three short texts"),
+        # As long as may be.
+        ("x" * (16 * 1024 - 2) + "..", "header is not JSON"),
+        ("abcde.b.c", "header is not base64"),
         ("!.b.c", "header is not"),
         (assemble(b"[]", {}), "header is not a JSON object"),
         (assemble(b"{", {}), "header is not JSON"),
@@ -155,7 +182,7 @@ MFUwEwYHKoZIzj0CAQYIKoZIzj0DAQQDPgAEMecl2Pqds99ia+XnXDooptjMLEFTd2cb0HF87ZyPINru
 
 def test_keys_that_cannot_be_used():
     for pem in (b"", b"x", key_pair("ed25519")[0], STRANGE):
-        with pytest.raises(errors.InvalidValue):
+        with pytest.raises(errors.InvalidValue, match="a public key or a certificate, PEM"):
             Key(pem)
     for pem in (b"", key_pair("ed25519")[1]):
         with pytest.raises(errors.InvalidValue):
