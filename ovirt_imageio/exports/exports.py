@@ -14,7 +14,6 @@ import functools
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -186,7 +185,9 @@ class Exports:
             self._helper.wait(max(1.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             log.warning("A server of an image does not end, going on")
-        shutil.rmtree(self._settings.folder, ignore_errors=True)
+        # The helper has removed what was in it. Of another user, it is in a folder of ours.
+        with contextlib.suppress(OSError):
+            os.rmdir(self._settings.folder)
 
     def _wake(self) -> None:
         with self._changed:

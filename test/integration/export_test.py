@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pwd
+import shutil
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -103,3 +107,44 @@ def test_off_by_default(tmp_path, image):
         )
         assert (status, b"[export] enable" in body) == (400, True)
         assert list(tmp_path.glob("export-*")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_another_user_than_the_daemon(image):
+    """The daemon becomes one user, and what opens images another one, which alone may open the disk."""
+    with contextlib.ExitStack() as scope:
+        # Every user gets to it, which those of pytest do not allow.
+        folder = Path(scope.enter_context(tempfile.TemporaryDirectory(prefix="imageio-")))
+        folder.chmod(0o711)
+        disk = folder / "disk.qcow2"
+        shutil.copy(image.removeprefix("image:qcow2:file://"), disk)
+        shutil.chown(disk, "nobody")
+        disk.chmod(0o600)
+        (folder / "run").mkdir()
+        config = f"""\
+[daemon]
+drop_privileges = true
+user_name = daemon
+group_name = daemon
+run_dir = {folder}/run
+[control]
+socket = {folder}/run/control.sock
+[export]
+enable = true
+allow = file://{disk}
+user = nobody
+"""
+        running = scope.enter_context(daemon.running(folder, config))
+        running.wait_log("Running as user=daemon")
+        ticket = {"uuid": "x" * 32, "url": f"image:qcow2:file://{disk}", "size": SIZE, "ops": ["write"], "timeout": 60}
+        with contextlib.closing(running.connect_unix(str(folder / "run" / "control.sock"))) as control:
+            control.request("PUT", f"/tickets/{ticket['uuid']}", json.dumps(ticket))
+            assert control.getresponse().status == 200
+        data = os.urandom(SIZE)
+        request = urllib.request.Request(running.url(ticket["uuid"]), data, method="PUT")
+        with urllib.request.urlopen(request, context=running.tls):
+            pass
+        [pid] = set(servers(folder / "run"))
+        assert os.stat(f"/proc/{pid}").st_uid == pwd.getpwnam("nobody").pw_uid
+        assert running.stop() == 0
+        assert left(folder / "run") == []

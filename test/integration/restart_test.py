@@ -88,6 +88,24 @@ def test_ticket_and_listeners_go_on(manager, image):
     assert SECRET not in own.log()
 
 
+@pytest.mark.storage
+def test_an_image_is_opened_again(manager, image):
+    """Its server ends with the daemon, what was written included; the next process starts another one."""
+    config = f"{SETTINGS}[export]\nenable = true\nallow = file://{image}\n"
+    daemon.write_config(manager.folder, config)
+    own = started(manager)
+    url = own.add_ticket(SECRET, url=f"image:raw:file://{image}", size=SIZE)
+    data = os.urandom(SIZE)
+    assert ask(own, "PUT", url, data)[0] == 200
+    [before] = manager.folder.glob("export-*/*.sock")
+    manager.restart()
+    own = current(manager)
+    assert list(manager.folder.glob("export-*/*.sock")) == []
+    assert image.read_bytes() == data
+    assert ask(own, "GET", url)[1] == data
+    assert not before.exists()
+
+
 def test_clients_wait_while_no_daemon_runs(manager, image):
     own = started(manager)
     url = add(own, image)
