@@ -69,7 +69,7 @@ fresh: system-fresh  ## try the two commands of the README on minimal systems; O
 .PHONY: vm
 # With what is not committed yet of the files that git knows.
 vm: COMMIT = $(or $(shell git stash create),HEAD)
-vm: system-vm $(VENV)/ready deb  ## run the tests of test/machine in a guest with systemd; T=restart: some, T=shell: look around
+vm: system-vm $(VENV)/ready deb rpm  ## run the tests of test/machine in a guest with systemd; T=restart: some, T=shell: look around
 	@$(BIN)/python test/tools/vm/run.py $(T)
 
 .PHONY: scale

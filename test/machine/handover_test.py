@@ -55,6 +55,27 @@ def test_crash(running, ticket):
     assert running.pid not in (0, pid)
 
 
+# What a daemon of another version might leave: a descriptor of the same name, with a format that we do not know.
+ANOTHER_VERSION = """
+from ovirt_imageio.service import handover, notify
+manager = notify.Notifier.from_environment()
+assert manager.forget("tickets") and manager.wait()
+assert manager.keep("tickets", [handover.seal({"format": 2})]) and manager.wait()
+"""
+
+
+def test_another_version(running, ticket, tmp_path):
+    """The tickets are lost, which the journal tells; the listeners are not."""
+    script = tmp_path / "another_version.py"
+    script.write_text(ANOTHER_VERSION)
+    running.drop_in(f"[Service]\nNotifyAccess=all\nExecStopPost=/usr/bin/python3 {script}\n")
+    running.systemctl("restart", UNIT)
+    running.journal.wait("All tickets of before the restart are forgotten: .*'format 2'")
+    assert state_of(running, ticket) == 404
+    assert kept(running) == LISTENERS
+    ask(running.connect_local(), "OPTIONS", "/images/*")
+
+
 def test_stop(running, ticket):
     running.systemctl("stop", UNIT)
     assert kept(running) == 0

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 
 import pytest
+from fakes import oldpackages
 from tools import source
 
 from ovirt_imageio import version
@@ -238,51 +239,20 @@ def test_what_is_needed(packages):
     assert relations("common", "obsoletes") == ["python3.11-ovirt-imageio-common < 2.5.1"]
 
 
-OLD_SITE = "/usr/lib64/python3.9/site-packages/ovirt_imageio"
-
-# Where the release has its files: those of one package are the ones of another one in none of ours.
-OLD = {
-    "common": [f"{OLD_SITE}/_internal/backends/__init__.py", f"{OLD_SITE}/_internal/ioutil.so"],
-    "client": [f"{OLD_SITE}/client/__init__.py", "/usr/bin/ovirt-img"],
-    "daemon": [
-        f"{OLD_SITE}/admin/__init__.py",
-        "/etc/ovirt-imageio/README",
-        "/usr/bin/ovirt-imageio",
-        "/usr/bin/ovirt-imageioctl",
-        "/usr/lib/systemd/system/ovirt-imageio.service",
-    ],
-}
-OLD_FOLDERS = ["/etc/ovirt-imageio", "/etc/ovirt-imageio/conf.d", "/usr/lib/ovirt-imageio/conf.d"]
-
-
 @pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    """Packages with the names of those of the release, and files that say that they are old."""
-    lines = ["Name: ovirt-imageio", "Version: 2.5.0", "Release: 1", "Summary: Old", "License: Old", "BuildArch: noarch"]
-    lines += ["%description", "Old.", "%install"]
-    for folder in [*OLD_FOLDERS, "/var/log/ovirt-imageio"]:
-        lines += [f"mkdir -p %{{buildroot}}{folder}"]
-    for path in (path for paths in OLD.values() for path in paths):
-        lines += [f"mkdir -p $(dirname %{{buildroot}}{path})", f"echo old >%{{buildroot}}{path}"]
-    for name, paths in OLD.items():
-        lines += [f"%package {name}", "Summary: Old", f"%description {name}", "Old.", f"%files {name}", *paths]
-    # Those of the last package.
-    lines += [
-        *(f"%dir {folder}" for folder in OLD_FOLDERS),
-        "%attr(755, ovirtimg, ovirtimg) %dir /var/log/ovirt-imageio",
-    ]
+def old_packages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
-    (folder / "old.spec").write_text("\n".join(lines) + "\n")
+    (folder / "old.spec").write_text(oldpackages.spec())
     return build(folder, folder / "old.spec")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can install packages")
-def test_upgrade_over_the_release(packages, release, tmp_path):
+def test_upgrade_over_the_release(packages, old_packages, tmp_path):
     """What the administrator, vdsm and the engine have written is kept, and nothing old is left."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("ovirtimg:x:123:123::/:/sbin/nologin\n")
     (tmp_path / "etc/group").write_text("ovirtimg:x:123:\n")
-    run("rpm", "--root", str(tmp_path), *FLAGS, "-U", *map(str, release.values()))
+    run("rpm", "--root", str(tmp_path), *FLAGS, "-U", *map(str, old_packages.values()))
     mine = {"etc/ovirt-imageio/conf.d/99-mine.conf": "mine\n", "var/log/ovirt-imageio/daemon.log": "a line\n"}
     for path, text in mine.items():
         (tmp_path / path).write_text(text)
@@ -291,8 +261,8 @@ def test_upgrade_over_the_release(packages, release, tmp_path):
     assert set(run("rpm", "--root", str(tmp_path), "-qa").splitlines()) == names
     assert {path: (tmp_path / path).read_text() for path in mine} == mine
     # These packages own files only.
-    assert not [path for path in (tmp_path / OLD_SITE[1:]).rglob("*") if path.is_file()]
-    for path in (path for paths in OLD.values() for path in paths if "site-packages" not in path):
+    assert not [path for path in (tmp_path / oldpackages.SITE[1:]).rglob("*") if path.is_file()]
+    for path in (path for paths in oldpackages.FILES.values() for path in paths if "site-packages" not in path):
         assert (tmp_path / path[1:]).read_text() != "old\n"
     log = (tmp_path / "var/log/ovirt-imageio").stat()
     assert (log.st_uid, log.st_gid, log.st_mode & 0o777) == (123, 123, 0o755)

@@ -23,12 +23,12 @@ SUITE = "trixie"
 # the drivers of virtual machines, among them the file system ext4, built in.
 PACKAGES = (
     *("linux-image-cloud-amd64", "systemd", "systemd-sysv", "udev", "kmod", "dbus", "busybox-static"),
-    *("python3", "python3-systemd", "python3-cryptography", "qemu-utils", "openssl", "make"),
+    *("python3", "python3-cryptography", "qemu-utils", "openssl", "make"),
     *("python3-pytest", "python3-pytest-timeout", "python3-hypothesis", "python3-h11"),
     # pycurl: a client with GnuTLS, other than curl.
     *("gnutls-bin", "python3-pycurl"),
     *("curl", "dmsetup", "e2fsprogs", "ethtool", "iproute2", "libnbd-bin", "nbd-client", "nftables", "procps"),
-    *("strace", "util-linux", "xfsprogs"),
+    *("rpm", "strace", "util-linux", "xfsprogs"),
 )
 
 # What is for readers is of no use in the guest.

@@ -17,7 +17,7 @@ __all__ = ["PACKAGES", "TESTS", "pack"]
 PACKAGES = ("build/deb/*.deb",)
 
 # The tests, and what they look at.
-TESTS = (*PACKAGES, "conf", "data", "docs", "test", ".pytest.ini")
+TESTS = (*PACKAGES, "build/rpm/RPMS/noarch/*.rpm", "conf", "data", "docs", "test", ".pytest.ini")
 
 
 def pack(path: Path, root: Path, parts: Sequence[str], files: Mapping[str, bytes]) -> None:
