@@ -127,6 +127,8 @@ class TrafficDisplay:
         text = f"{self._moved()}, {speed}, connections: {sum(info['connections'] for info in infos)}"
         if self._size is not None:
             busy = [client for client in clients if client.meter.rate() > 0] if is_active else []
+            # In an order that stays, whoever moved last.
+            busy.sort(key=lambda client: client.address)
             self._show([text, *(client.line() for client in busy)], *self._size)
         else:
             if is_active and not self._was_active:

@@ -95,7 +95,7 @@ def test_nothing_moved(traffic, stream, say):
 
 
 def test_clients_on_a_terminal(traffic, stream, say):
-    """Those that move something are below the line, the latest first; what went is cleared."""
+    """Those that move something are below the line; what went is cleared."""
     progress = TrafficDisplay(traffic, say, size=(80, 24))
     traffic.client_moved("192.0.2.7", "write", "write", MiB)
     progress.update(0, ACTIVE)
