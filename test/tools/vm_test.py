@@ -44,7 +44,7 @@ def test_image_is_made_once(tmp_path):
 @pytest.mark.parametrize(
     "what, arguments",
     [
-        ("", ["test/machine", "-m", "not long"]),
+        ("", ["test/machine", "-m", "not long", f"--ignore=test/machine/{run.BESIDE}_test.py"]),
         ("restart", ["test/machine/restart_test.py", "-m", "not long"]),
         ("long", ["test/machine", "-m", "long"]),
         ("restart::test_it", ["test/machine/restart_test.py::test_it"]),
@@ -53,6 +53,10 @@ def test_image_is_made_once(tmp_path):
 )
 def test_what_runs(what, arguments):
     assert run.chosen(what, io.StringIO("uname")) == arguments
+
+
+def test_the_other_guest_has_tests():
+    assert (source.ROOT / f"test/machine/{run.BESIDE}_test.py").exists()
 
 
 def test_two_guests_at_once(capfd):

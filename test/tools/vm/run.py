@@ -1,8 +1,8 @@
 """Run the tests of test/machine/ in a guest, as `make vm` does: run.py [NAME]
 
-Without NAME: all of them but those that are marked as long, and kills.py beside them. NAME is a file of that folder
-(restart), a test in it (restart::test_it), "long", "kills", or "shell". What the guest did is in .cache/vm/last/:
-console, log, junit.xml, journal.
+Without NAME: all of them but those that are marked as long, in two guests at once. NAME is a file of that folder
+(restart), a test in it (restart::test_it), "long", "kills" (see kills.py), "beside", what the other one of two guests
+does, or "shell". What the guest did is in .cache/vm/last/, or in .cache/vm/beside/: console, log, junit.xml, journal.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ CACHE = source.ROOT / ".cache" / "vm"
 LIMIT_SECONDS = 15 * 60
 LONG_SECONDS = 60 * 60
 
+# What the other guest does when there are two, after kills.py.
+BESIDE = "kernel_tls"
+
 INSIDE = Path(__file__).with_name("inside")
 
 # What the tests may fill; the file is sparse.
@@ -50,11 +53,13 @@ def main(what: str = "") -> int:
         return 1
     if what == "kills":
         return kills.run(made, CACHE / "kills")
-    limit = LONG_SECONDS if what == "long" else LIMIT_SECONDS
+    if what == "beside":
+        status = kills.run(made, CACHE / "kills")
+        return run(made, CACHE / "beside", chosen(BESIDE, sys.stdin)) or status
     if what:
-        return run(made, CACHE / "last", chosen(what, sys.stdin), limit)
-    with beside([sys.executable, __file__, "kills"]) as statuses:
-        statuses.append(run(made, CACHE / "last", chosen(what, sys.stdin), limit))
+        return run(made, CACHE / "last", chosen(what, sys.stdin), LONG_SECONDS if what == "long" else LIMIT_SECONDS)
+    with beside([sys.executable, __file__, "beside"]) as statuses:
+        statuses.append(run(made, CACHE / "last", chosen(what, sys.stdin)))
     return int(any(statuses))
 
 
@@ -65,7 +70,10 @@ def beside(command: Sequence[str]) -> Iterator[list[int]]:
     A guest waits often, for time-outs and for one program after the other: two of them take little longer than one.
     """
     statuses: list[int] = []
-    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as process:
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             yield statuses
             statuses.append(process.wait())
@@ -74,7 +82,7 @@ def beside(command: Sequence[str]) -> Iterator[list[int]]:
             process.send_signal(signal.SIGINT)
             raise
         said.seek(0)
-        print(said.read().decode(), end="", flush=True)
+        print(said.read().decode(errors="replace"), end="", flush=True)
 
 
 def chosen(what: str, stdin: TextIO) -> list[str]:
@@ -86,7 +94,9 @@ def chosen(what: str, stdin: TextIO) -> list[str]:
         return [f"test/machine/{name}_test.py::{test}"]
     if name == "long":
         return ["test/machine", "-m", "long"]
-    return [f"test/machine/{name}_test.py" if name else "test/machine", "-m", "not long"]
+    if not name:
+        return ["test/machine", "-m", "not long", f"--ignore=test/machine/{BESIDE}_test.py"]
+    return [f"test/machine/{name}_test.py", "-m", "not long"]
 
 
 def run(made: image.Image, folder: Path, arguments: Sequence[str], limit: float = LIMIT_SECONDS) -> int:
