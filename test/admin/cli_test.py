@@ -158,6 +158,7 @@ def test_qcow2_file_is_served_as_it_is(server, ctl, tmp_path):
     [
         (["--file", "/no/such/disk"], 1, "Cannot find the size of /no/such/disk: No such file"),
         (["--url", "nbd:unix:/run/disk.sock"], 1, "add --size"),
+        (["--url", "image:raw:rbd:vms/disk"], 1, "add --size"),
         (["--url", "no-scheme", "--size", "1k"], 1, "400 Bad Request"),
         (["--url", "https://[::1/", "--size", "1k"], 1, "is not a URL"),
         (["--file", "/dev/null", "--url", "nbd:unix:/a"], 2, "not allowed with"),

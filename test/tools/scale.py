@@ -2,10 +2,10 @@
 
     client ──> HAProxy, by ticket ──> three daemons, each with ──> qemu-nbd ──> RBD image ──> a Ceph cluster of one node
 
-The daemons start and end qemu-nbd themselves. First two of them write one image, and one meets a lock of somebody else.
-Then images are uploaded and downloaded with the client library, by signed tickets, while daemons are killed with -9 at
-random and started again. All transfers must end, equal byte by byte, and nobody asks for another ticket. Everything is
-on loopback, and ends with this program.
+The daemons start and end qemu-nbd themselves. First one of them writes a disk by iSCSI, then two of them write one
+image, and one meets a lock of another program. Then images are uploaded and downloaded with the client library, by
+signed tickets, while daemons are killed with -9 at random and started again. All transfers must end, equal byte by
+byte, and nobody asks for another ticket. Everything is on loopback, and ends with this program.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 from fakes import ports  # noqa: E402
 from fakes.signing import key_pair  # noqa: E402
 from fakes.waiting import wait_until  # noqa: E402
-from real import ceph, certificates  # noqa: E402
+from real import ceph, certificates, iscsi  # noqa: E402
 from real import daemon as real_daemon  # noqa: E402
 from real.daemon import Daemon  # noqa: E402
 
@@ -57,10 +57,10 @@ port = {health}
 enable = true
 key_file = {folder}/public.pem
 audience = scale
-allow = image:raw:rbd:rbd/*:conf={folder}/ceph/ceph.conf
+allow = image:raw:rbd:rbd/*:conf={folder}/ceph/ceph.conf image:raw:{iscsi}
 [export]
 enable = true
-allow = rbd:rbd/*:conf={folder}/ceph/ceph.conf
+allow = rbd:rbd/*:conf={folder}/ceph/ceph.conf {iscsi}
 """
 
 # As docs/load-balancers.md has it, and by ticket: the second part of the path.
@@ -97,8 +97,9 @@ class Daemons:
     Threads: one.
     """
 
-    def __init__(self, folder: Path, places: list[tuple[int, int]]) -> None:
+    def __init__(self, folder: Path, places: list[tuple[int, int]], iscsi: str) -> None:
         self._folder = folder
+        self._iscsi = iscsi
         self._places = places
         self._count = 0
         self._running: list[tuple[Daemon, contextlib.ExitStack]] = []
@@ -134,7 +135,7 @@ class Daemons:
 
     def _start(self, place: tuple[int, int]) -> tuple[Daemon, contextlib.ExitStack]:
         self._count += 1
-        text = CONFIG.format(port=place[0], health=place[1], folder=self._folder)
+        text = CONFIG.format(port=place[0], health=place[1], folder=self._folder, iscsi=self._iscsi)
         scope = contextlib.ExitStack()
         return scope.enter_context(real_daemon.running(self._folder / f"daemon-{self._count}", text)), scope
 
@@ -166,6 +167,18 @@ def ticket_url(folder: Path, image: str, size: int, server: str) -> str:
     disk = DiskChoice(url=f"image:raw:{image}", size=size)
     jti, token = sign(Wish(disk, "scale", 3600), str(folder / "private.pem"))
     return presigned(server, jti, token)
+
+
+def write_lun(target: iscsi.Target, lun: Path, folder: Path, daemons: Daemons) -> None:
+    """Let a daemon write and read a disk by iSCSI."""
+    size = lun.stat().st_size
+    url = ticket_url(folder, target.url, size, f"https://localhost:{daemons.ports[0]}")
+    data = os.urandom(size)
+    urllib.request.urlopen(urllib.request.Request(url, data, method="PUT"), context=daemons.tls).close()
+    with urllib.request.urlopen(url, context=daemons.tls) as answer:
+        assert answer.read() == data, "what was written by iSCSI is not read again"
+    assert lun.read_bytes() == data, "what was written by iSCSI is not on the disk"
+    print("a disk by iSCSI was written and read", flush=True)
 
 
 def share(cluster: ceph.Cluster, folder: Path, daemons: Daemons) -> None:
@@ -271,10 +284,15 @@ def main(arguments: list[str]) -> int:
             (scope.enter_context(ports.reserved()), scope.enter_context(ports.reserved()))
             for _ in range(options.daemons)
         ]
-        daemons = scope.enter_context(Daemons(folder, places))
+        lun = folder / "lun"
+        lun.touch()
+        os.truncate(lun, 8 * MIB)
+        target = scope.enter_context(iscsi.Target(folder, lun))
+        daemons = scope.enter_context(Daemons(folder, places, target.url))
         scope.enter_context(balancer(folder, port, places))
         ca_file = certificates.authority().cert_file
         source, copy = folder / "source", folder / "copy"
+        write_lun(target, lun, folder, daemons)
         share(cluster, folder, daemons)
         while kills < options.kills:
             image = f"disk-{transfers}"
