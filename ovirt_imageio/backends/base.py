@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Optional, Protocol
 
@@ -24,7 +24,7 @@ from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source, fill
 from ovirt_imageio.relay.buffers import SLOT
 
-__all__ = ["Backend", "HeldImage", "Images", "Options", "fill"]
+__all__ = ["Backend", "HeldImage", "Images", "Options", "Terms", "fill"]
 
 
 class HeldImage(Protocol):
@@ -64,6 +64,22 @@ class Options:
     images: Optional[Images] = None
     # The kernel may encrypt what goes to origins, where it can.
     kernel_tls: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms a disk is opened: what its ticket says, what the administrator decided, and for which request."""
+
+    options: Options
+    writable: bool = False
+    # Zeroing may give space back.
+    sparse: bool = False
+    # Dirty extents may be asked for.
+    dirty: bool = False
+    # Another thread may cut it, so that what waits for a server fails.
+    line: Lifeline = field(default_factory=Lifeline)
+    # The traceparent of the request for which the disk is opened: for a host that is asked.
+    traceparent: Optional[str] = None
 
 
 class Backend(abc.ABC):

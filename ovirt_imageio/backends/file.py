@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.base import Backend, Terms
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent, merged
-from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.relay import Progress, Sink, Source
 from ovirt_imageio.storage import direct, holes
 from ovirt_imageio.storage.disk import Disk
@@ -145,18 +144,11 @@ def check_url(url: str) -> None:
     _path(url)
 
 
-def open_backend(
-    url: str,
-    *,
-    writable: bool,
-    sparse: bool,
-    dirty: bool,
-    options: Options,
-    line: Optional[Lifeline] = None,
-    traceparent: Optional[str] = None,
-) -> FileBackend:
+def open_backend(url: str, terms: Terms) -> FileBackend:
     """Open the file at url. Files know of no dirty extents, and what hangs in the kernel cannot be woken."""
-    return FileBackend(_path(url), writable=writable, sparse=sparse, max_connections=options.max_connections)
+    return FileBackend(
+        _path(url), writable=terms.writable, sparse=terms.sparse, max_connections=terms.options.max_connections
+    )
 
 
 def _path(url: str) -> str:

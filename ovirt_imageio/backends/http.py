@@ -14,7 +14,7 @@ from typing import Optional
 from urllib.parse import urlsplit
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.base import Backend, Options, Terms
 from ovirt_imageio.backends.nbdconnection import translated
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry.extent import Extent
@@ -28,7 +28,6 @@ from ovirt_imageio.nbd.inbox import Channel
 from ovirt_imageio.nbd.offer import Offer
 from ovirt_imageio.nbd.wire import ALLOCATION_DEPTH, BASE_ALLOCATION, DIRTY_BITMAP
 from ovirt_imageio.net import tls
-from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Description, Image
 from ovirt_imageio.origin.server import Approach
 from ovirt_imageio.origin.upload import Zeroes
@@ -42,32 +41,23 @@ log = logging.getLogger("backends.http")
 
 def look(url: str, options: Options) -> Description:
     """Ask the origin about the image at url, as a client that begins a transfer would."""
-    with contextlib.closing(open_image(url, options)) as image:
+    with contextlib.closing(open_image(url, Terms(options))) as image:
         return image.look()
 
 
-def open_backend(
-    url: str,
-    *,
-    writable: bool,
-    sparse: bool,
-    dirty: bool,
-    options: Options,
-    line: Optional[Lifeline] = None,
-    traceparent: Optional[str] = None,
-) -> HttpBackend:
+def open_backend(url: str, terms: Terms) -> HttpBackend:
     """Open the image at url; whether zeroed ranges are deallocated is for the origin to decide."""
-    return HttpBackend(open_image(url, options, line, traceparent), writable=writable, dirty=dirty)
+    return HttpBackend(open_image(url, terms), writable=terms.writable, dirty=terms.dirty)
 
 
-def open_image(url: str, options: Options, line: Optional[Lifeline] = None, traceparent: Optional[str] = None) -> Image:
+def open_image(url: str, terms: Terms) -> Image:
     """Open the image at url."""
     approach = Approach(
-        context=trust(options) if urlsplit(url).scheme == "https" else None,
-        connect_timeout=options.http_connect_timeout,
-        read_timeout=options.http_read_timeout,
+        context=trust(terms.options) if urlsplit(url).scheme == "https" else None,
+        connect_timeout=terms.options.http_connect_timeout,
+        read_timeout=terms.options.http_read_timeout,
     )
-    return Image(url, approach, line=line, traceparent=traceparent)
+    return Image(url, approach, line=terms.line, traceparent=terms.traceparent)
 
 
 def trust(options: Options) -> ssl.SSLContext:

@@ -17,9 +17,8 @@ import re
 from typing import NamedTuple, Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import HeldImage, Options
+from ovirt_imageio.backends.base import HeldImage, Terms
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.qemu import urls
 from ovirt_imageio.qemu.urls import ImageURL
 
@@ -79,31 +78,22 @@ def check_url(url: str) -> None:
     parse(url)
 
 
-def open_backend(
-    url: str,
-    *,
-    writable: bool,
-    sparse: bool,
-    dirty: bool,
-    options: Options,
-    line: Optional[Lifeline] = None,
-    traceparent: Optional[str] = None,
-) -> ImageBackend:
+def open_backend(url: str, terms: Terms) -> ImageBackend:
     """Connect to a server of the image, which is started if there is none; it has no use for the trace."""
+    options = terms.options
     if options.images is None:
         raise errors.StorageError("open", "the administrator does not permit images")
-    line = line or Lifeline()
-    held = options.images.open(url, writable=writable, line=line)
+    held = options.images.open(url, writable=terms.writable, line=terms.line)
     try:
         backend = ImageBackend(
             held.url,
-            writable=writable,
-            sparse=sparse,
-            dirty=dirty,
+            writable=terms.writable,
+            sparse=terms.sparse,
+            dirty=terms.dirty,
             max_connections=options.max_connections,
             connect_timeout=options.nbd_connect_timeout,
             reply_timeout=options.nbd_reply_timeout,
-            line=line,
+            line=terms.line,
         )
     except BaseException:
         held.close()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.base import Backend, Terms
 from ovirt_imageio.backends.nbdconnection import NBDConnection, RequestScope, translated
 from ovirt_imageio.backends.writes import UnflushedWrites
 from ovirt_imageio.geometry import blocks
@@ -41,27 +41,18 @@ def check_url(url: str) -> None:
     address.parse(url)
 
 
-def open_backend(
-    url: str,
-    *,
-    writable: bool,
-    sparse: bool,
-    dirty: bool,
-    options: Options,
-    line: Optional[Lifeline] = None,
-    traceparent: Optional[str] = None,
-) -> NBDBackend:
-    """Connect to the export at url; a thread that cuts `line` interrupts that."""
+def open_backend(url: str, terms: Terms) -> NBDBackend:
+    """Connect to the export at url; a thread that cuts the line interrupts that."""
     return NBDBackend(
         url,
-        writable=writable,
-        sparse=sparse,
-        dirty=dirty,
-        max_connections=options.max_connections,
-        connect_timeout=options.nbd_connect_timeout,
-        reply_timeout=options.nbd_reply_timeout,
-        ca_file=options.ca_file,
-        line=line,
+        writable=terms.writable,
+        sparse=terms.sparse,
+        dirty=terms.dirty,
+        max_connections=terms.options.max_connections,
+        connect_timeout=terms.options.nbd_connect_timeout,
+        reply_timeout=terms.options.nbd_reply_timeout,
+        ca_file=terms.options.ca_file,
+        line=terms.line,
     )
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import file, http, image, nbd
-from ovirt_imageio.backends.base import Backend, Options
-from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.backends.base import Backend, Terms
 
 __all__ = ["check_url", "open_backend"]
 
@@ -36,24 +34,9 @@ def check_url(url: str) -> None:
     _module(url).check_url(url)
 
 
-def open_backend(
-    url: str,
-    *,
-    writable: bool,
-    sparse: bool,
-    dirty: bool,
-    options: Options,
-    line: Optional[Lifeline] = None,
-    traceparent: Optional[str] = None,
-) -> Backend:
-    """Open the disk at url; another thread may cut `line`, so that what waits for a server fails.
-
-    traceparent: of the request for which it is opened, for a host that is asked.
-    """
-    module = _module(url)
-    backend: Backend = module.open_backend(
-        url, writable=writable, sparse=sparse, dirty=dirty, options=options, line=line, traceparent=traceparent
-    )
+def open_backend(url: str, terms: Terms) -> Backend:
+    """Open the disk at url."""
+    backend: Backend = _module(url).open_backend(url, terms)
     return backend
 
 

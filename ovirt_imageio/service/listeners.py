@@ -23,7 +23,7 @@ from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.auth.ticket import Ticket
 from ovirt_imageio.backends import http, registry
-from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.base import Backend, Options, Terms
 from ovirt_imageio.config import Config
 from ovirt_imageio.exports.exports import Exports
 from ovirt_imageio.httpd.limits import Limits
@@ -231,15 +231,8 @@ def open_store(config: Config, options: Options, observer: TicketObserver, expor
     """Return the store of tickets."""
 
     def open_backend(ticket: Ticket, line: Lifeline, traceparent: Optional[str]) -> Backend:
-        return registry.open_backend(
-            ticket.url,
-            writable=ticket.can("write"),
-            sparse=ticket.sparse,
-            dirty=ticket.dirty,
-            options=options,
-            line=line,
-            traceparent=traceparent,
-        )
+        terms = Terms(options, ticket.can("write"), ticket.sparse, ticket.dirty, line, traceparent)
+        return registry.open_backend(ticket.url, terms)
 
     def check_url(url: str) -> None:
         registry.check_url(url)

@@ -16,7 +16,7 @@ from real import faulty, loop
 from real.storage import Storage
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import Options
+from ovirt_imageio.backends.base import Options, Terms
 from ovirt_imageio.backends.file import FileBackend, check_url, open_backend
 from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.storage import direct
@@ -125,7 +125,7 @@ def test_url(path):
         f"file://{path}#cut",
     ):
         check_url(url)
-        backend = open_backend(url, writable=False, sparse=False, dirty=False, options=Options(max_connections=3))
+        backend = open_backend(url, Terms(Options(max_connections=3)))
         with contextlib.closing(backend):
             assert read(backend, 0, 10) == b"data"
             assert (backend.max_readers, backend.max_writers) == (3, 3)
@@ -133,9 +133,7 @@ def test_url(path):
 
 def test_url_is_not_decoded(tmp_path):
     (tmp_path / "100%25").write_bytes(b"data")
-    backend = open_backend(
-        f"file://{tmp_path}/100%25", writable=False, sparse=False, dirty=True, options=Options(max_connections=3)
-    )
+    backend = open_backend(f"file://{tmp_path}/100%25", Terms(Options(max_connections=3), dirty=True))
     with contextlib.closing(backend):
         assert backend.size() == 4
 

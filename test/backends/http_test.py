@@ -11,7 +11,7 @@ from fakes.origin import DiskOrigin
 from real import certificates
 
 from ovirt_imageio import errors
-from ovirt_imageio.backends.base import Options
+from ovirt_imageio.backends.base import Options, Terms
 from ovirt_imageio.backends.http import HttpBackend, look, open_backend
 from ovirt_imageio.geometry.extent import DirtyExtent
 from ovirt_imageio.origin.image import Description, Image
@@ -70,8 +70,7 @@ def test_limits_are_those_of_the_origin():
 def test_trace():
     """The origin is told from the first request on of which work it is a part."""
     with DiskOrigin(b"0123456789") as origin:
-        options = {"writable": False, "sparse": True, "dirty": False, "options": Options()}
-        with contextlib.closing(open_backend(origin.url, **options, traceparent="00-a")) as backend:
+        with contextlib.closing(open_backend(origin.url, Terms(Options(), traceparent="00-a"))) as backend:
             backend.readinto(0, memoryview(bytearray(1)))
             backend.trace(None)
             backend.readinto(0, memoryview(bytearray(1)))
@@ -107,7 +106,7 @@ def tls_origin():
 
 
 def open_with(url, ca_file):
-    return open_backend(url, writable=True, sparse=False, dirty=False, options=Options(ca_file=ca_file))
+    return open_backend(url, Terms(Options(ca_file=ca_file), writable=True))
 
 
 def test_options_name_the_authority():

@@ -7,7 +7,7 @@ from fakes.nbdexport import Exporting
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import image
-from ovirt_imageio.backends.base import Options
+from ovirt_imageio.backends.base import Options, Terms
 from ovirt_imageio.backends.memory import MemoryBackend
 
 
@@ -28,7 +28,7 @@ class Images:
 
 def opened(images):
     options = Options(images=images)
-    return image.open_backend("image:raw:rbd:a/b", writable=True, sparse=False, dirty=False, options=options)
+    return image.open_backend("image:raw:rbd:a/b", Terms(options, writable=True))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from backends.contract import Bytes, Contract, Disk
@@ -17,6 +16,7 @@ from fakes.waiting import DEADLINE, wait_until
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import nbd
+from ovirt_imageio.backends.base import Options, Terms
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.nbd.wire import Command, ExportFlag
@@ -107,9 +107,9 @@ def read(backend, offset=0, length=10):
 
 
 def test_open_with_options():
-    options = SimpleNamespace(max_connections=5, nbd_connect_timeout=7, nbd_reply_timeout=9, ca_file=None)
+    options = Options(max_connections=5, nbd_connect_timeout=7, nbd_reply_timeout=9)
     with Peer(serving(bytearray(1000))) as peer:
-        backend = nbd.open_backend(peer.url, writable=True, sparse=True, dirty=False, options=options)
+        backend = nbd.open_backend(peer.url, Terms(options, writable=True, sparse=True))
         with contextlib.closing(backend):
             assert backend.size() == 1000
             assert (backend.max_readers, backend.max_writers) == (5, 5)

@@ -6,7 +6,7 @@ import pytest
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import registry
-from ovirt_imageio.backends.base import Options
+from ovirt_imageio.backends.base import Options, Terms
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_refused_url_is_repeated_without_its_password(scheme, user):
     with pytest.raises(errors.InvalidValue) as e:
         registry.check_url(f"{scheme}://{user}@host/x")
         options = Options()
-        registry.open_backend(f"{scheme}://{user}@host/x", writable=False, sparse=False, dirty=False, options=options)
+        registry.open_backend(f"{scheme}://{user}@host/x", Terms(options))
     assert "secret" not in str(e.value)
 
 
@@ -64,7 +64,7 @@ def test_open(tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(b"x" * 4096)
     options = Options(max_connections=3)
-    backend = registry.open_backend(f"file://{disk}", writable=False, sparse=False, dirty=False, options=options)
+    backend = registry.open_backend(f"file://{disk}", Terms(options))
     try:
         assert (backend.name, backend.size(), backend.max_readers) == ("file", 4096, 3)
     finally:
@@ -73,5 +73,5 @@ def test_open(tmp_path):
 
 def test_a_disk_that_is_not_there_is_named_without_its_path(tmp_path):
     with pytest.raises(errors.StorageError) as e:
-        registry.open_backend(f"file://{tmp_path}/secret", writable=False, sparse=False, dirty=False, options=Options())
+        registry.open_backend(f"file://{tmp_path}/secret", Terms(Options()))
     assert "secret" not in str(e.value)

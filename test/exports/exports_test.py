@@ -18,7 +18,7 @@ from real import luks
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import registry
-from ovirt_imageio.backends.base import Options
+from ovirt_imageio.backends.base import Options, Terms
 from ovirt_imageio.exports.exports import Exports
 from ovirt_imageio.exports.settings import Settings
 from ovirt_imageio.net.lifeline import Lifeline
@@ -72,7 +72,7 @@ def opened(exports, url, writable=True):
 
 def backend(exports, url, writable=True):
     options = Options(images=exports)
-    return registry.open_backend(url, writable=writable, sparse=True, dirty=False, options=options)
+    return registry.open_backend(url, Terms(options, writable, sparse=True))
 
 
 @pytest.mark.parametrize("format", ["raw", "qcow2"])

@@ -14,6 +14,7 @@ from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends import registry
+from ovirt_imageio.backends.base import Terms
 from ovirt_imageio.config import Config
 from ovirt_imageio.config.sections import Remote
 from ovirt_imageio.httpd.listener import ListenError
@@ -169,7 +170,7 @@ def test_error_names_the_section_of_the_authorities(tmp_path, caplog, section):
     config = configured(tmp_path, **{section: {"ca_file": ca_file}})
     options = backend_options(config)
     with pytest.raises(errors.BackendUntrusted):
-        registry.open_backend("https://localhost/images/1", writable=True, sparse=True, dirty=True, options=options)
+        registry.open_backend("https://localhost/images/1", Terms(options))
     assert f"[{section}] ca_file = {ca_file!r}"[:80] in caplog.text
 
 

@@ -26,7 +26,7 @@ from torture import host
 
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends import registry
-from ovirt_imageio.backends.base import Backend, Options
+from ovirt_imageio.backends.base import Backend, Options, Terms
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.httpd.listener import TcpAddress, UnixAddress
@@ -138,7 +138,7 @@ class House:
         if self.backend == "memory":
             return MemoryBackend(self._memory_disk, extents={"zero": [ZeroExtent(0, SIZE, False, False)]})
         options = Options(nbd_reply_timeout=PATIENCE, http_read_timeout=PATIENCE, ca_file=self._certificate.ca_file)
-        return registry.open_backend(self._url, writable=True, sparse=False, dirty=False, options=options, line=line)
+        return registry.open_backend(self._url, Terms(options, writable=True, line=line))
 
     # --- The disks ---------------------------------------------------------------------------------------------------
 
