@@ -135,7 +135,10 @@ def refusal(error: errors.Error, url: str) -> dict[str, Any]:
             reason = reason.replace(name, "(the image)")
     else:
         reason = NOT_SHOWN if isinstance(error, errors.UnsafeImage) else "it is not a file that can be served"
-    return {"reason": reason, "is_late": isinstance(error, errors.BackendTimeout), "detail": str(error)}
+    detail = str(error)
+    if disk.shown != disk.text:
+        detail = detail.replace(settled(detail) or disk.text, disk.shown).replace(disk.text, disk.shown)
+    return {"reason": reason, "is_late": isinstance(error, errors.BackendTimeout), "detail": detail}
 
 
 def settled(reason: str) -> str:

@@ -141,7 +141,7 @@ class Exports:
         with self._changed:
             server.is_busy = False
             self._changed.notify_all()
-        log.info("START image=%s pid=%d", disk, server.pid)
+        log.info("START image=%s pid=%d", shown(disk), server.pid)
         return Held(self, disk, server)
 
     def leave(self, disk: str, server: Server) -> None:
@@ -180,6 +180,8 @@ class Exports:
             await_end(server, deadline - time.monotonic())
             assert server.channel is not None
             server.channel.close()
+        with self._changed:
+            self._servers.clear()
         self._channel.close()
         try:
             self._helper.wait(max(1.0, deadline - time.monotonic()))
@@ -208,7 +210,7 @@ class Exports:
                 if server.is_busy:
                     self._changed.wait()
                 elif server.has_ended():
-                    log.warning("The server of an image ended by itself image=%s pid=%d", disk, server.pid)
+                    log.warning("The server of an image ended by itself image=%s pid=%d", shown(disk), server.pid)
                     self._drop(disk, server)
                 elif server.writable or not writable:
                     if server.timer is not None:
@@ -268,7 +270,7 @@ class Exports:
         hang_up(server)
         await_end(server, END_SECONDS)
         self._forget(disk, server)
-        log.info("END image=%s pid=%d", disk, server.pid)
+        log.info("END image=%s pid=%d", shown(disk), server.pid)
 
     def _forget(self, disk: str, server: Server) -> None:
         with self._changed:
@@ -313,6 +315,11 @@ def start_helper(settings: Settings, inherit: tuple[int, ...]) -> tuple[subproce
             raise OSError(0, answer.decode(errors="replace") or "it ended")
         undo.pop_all()
         return process, ours
+
+
+def shown(url: str) -> str:
+    """Return as much of the URL of an image as the log may show."""
+    return url.replace(image.parse(url).url.text, image.parse(url).url.shown)
 
 
 def hang_up(server: Server) -> None:

@@ -74,6 +74,11 @@ class ImageURL(NamedTuple):
         return f"{scheme}{colon}{slashes}{rest[len(slashes) :].partition('/')[0]}/"
 
     @property
+    def shown(self) -> str:
+        """As much of it as logs may show: in the path of a server may be a secret, as the ticket of a daemon is."""
+        return f"{self.place}(path)" if self.text.startswith("http") else self.text
+
+    @property
     def name(self) -> str:
         """Its last part, for people and logs; not one without a dot in the URL of a server: that may be a secret."""
         if self.text.startswith("http"):

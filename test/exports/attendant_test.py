@@ -55,6 +55,14 @@ def test_client_does_not_learn_where_it_is(error, reason, is_late):
     assert reason is None or told["reason"] == reason
 
 
+def test_log_does_not_show_the_path_on_a_server():
+    """It may be that of the ticket of another daemon."""
+    error = errors.BackendUnavailable("open", 'Bad json:{"file": {"url": "https://h/images/SECRET"}}: No')
+    assert refusal(error, "image:raw:https://h/images/SECRET")["detail"] == "Cannot open: Bad https://h/(path): No"
+    error = errors.UnsafeImage("https://h/images/SECRET", "it stands on 'x'")
+    assert "SECRET" not in refusal(error, "image:qcow2:https://h/images/SECRET")["detail"]
+
+
 def test_refused(tmp_path):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:

@@ -99,3 +99,4 @@ def test_refused(text):
 def test_place_and_name(text, place, name):
     url = urls.parse(text)
     assert (url.place, url.name) == (place, name)
+    assert url.shown == (f"{place}(path)" if text.startswith("http") else text)
