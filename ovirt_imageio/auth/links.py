@@ -41,7 +41,7 @@ class Connection(Protocol):
 
     @property
     def encryption(self) -> str:
-        """Who encrypts; what begins with "kernel" is spared copies. Threads: any."""
+        """What encrypts; what begins with "kernel" is spared copies. Threads: any."""
 
     @property
     def is_aborted(self) -> bool:

@@ -35,7 +35,7 @@ class HeldImage(Protocol):
         """Where the server is."""
 
     def close(self) -> None:
-        """Let the server end, if nobody else needs it; harmless when repeated."""
+        """Let the server end, unless another client needs it; harmless when repeated."""
 
 
 class Images(Protocol):

@@ -8,7 +8,7 @@
 The format is named, because one that is looked for is chosen by a guest that writes. Behind it is an NBD server that
 other connections share; it ends some time after the last one. A server that died is started again by the next use.
 
-Knows URLs and NBD; who starts the servers is an option.
+Knows URLs and NBD; what starts the servers is an option.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ImageBackend(NBDBackend):
     held: Optional[HeldImage] = None
 
     def close(self) -> None:
-        """Say good-bye to the server, and let it end if nobody else needs it."""
+        """Say good-bye to the server, and let it end unless another client needs it."""
         super().close()
         if self.held is not None:
             self.held.close()

@@ -4,7 +4,7 @@
     close()  of the last one: it ends after `idle_seconds`, or with the ticket
 
 A server belongs to what it was started as: a format, and reading alone or not. One that writes serves those that read,
-too; one that only reads gives way to one that writes when nobody reads.
+too; one that only reads gives way to one that writes when no client reads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MESSAGE_LIMIT = 64 * 1024
 
 # An attendant ends a start by itself; this much later it is given up.
 MARGIN = 5.0
-# How long a server may write what it has before nobody waits for it any more.
+# How long a server may write what it has; then no thread waits for it any more.
 END_SECONDS = 30.0
 
 # The environment of the daemon that is not that of its children.
@@ -78,7 +78,7 @@ class Held:
         self.url = server.url
 
     def close(self) -> None:
-        """Let the server end, if nobody else needs it; harmless when repeated."""
+        """Let the server end, unless another client needs it; harmless when repeated."""
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
@@ -155,7 +155,7 @@ class Exports:
             server.timer.start()
 
     def end_idle(self, url: str) -> None:
-        """End the server of an image now if nobody uses it: a ticket that named it is gone."""
+        """End the server of an image now unless a client uses it: a ticket that named it is gone."""
         with contextlib.suppress(errors.InvalidValue):
             disk = canonical(url)
             with self._changed:

@@ -63,7 +63,7 @@ class Peer:
 
     @property
     def encryption(self) -> str:
-        """Who encrypts, as Stream tells it: "none", "memory", "kernel", "kernel-send" or "openssl". Threads: any."""
+        """What encrypts, as Stream tells it: "none", "memory", "kernel", "kernel-send" or "openssl". Threads: any."""
         return self._stream.encryption
 
     def activity(self) -> int:

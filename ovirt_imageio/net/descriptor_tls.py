@@ -31,7 +31,7 @@ class DescriptorTLS:
     Threads: one at a time.
     """
 
-    # Who encrypts: OpenSSL, on the socket.
+    # What encrypts: OpenSSL, on the socket.
     encryption = "openssl"
 
     def __init__(

@@ -32,7 +32,7 @@ class PlainSocket:
     Threads: one at a time.
     """
 
-    # Who encrypts.
+    # What encrypts.
     encryption = "none"
 
     __slots__ = ("_told_receive", "_told_send", "eager", "flags", "sock", "timeout")

@@ -113,7 +113,7 @@ class Stream:
 
     @property
     def encryption(self) -> str:
-        """Who encrypts: "none", OpenSSL in "memory", the "kernel", for sending only "kernel-send", or "openssl"."""
+        """What encrypts: "none", OpenSSL in "memory", the "kernel", for sending only "kernel-send", or "openssl"."""
         return self._channel.encryption
 
     @property

@@ -52,7 +52,7 @@ class TLSSocket:
     Threads: one at a time.
     """
 
-    # Who encrypts: OpenSSL, in memory.
+    # What encrypts: OpenSSL, in memory.
     encryption = "memory"
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Keep qemu, and others who ask as it does, away from an image that is written without it.
+"""Keep qemu, and programs that ask as it does, away from an image that is written without it.
 
 qemu takes locks of single bytes of an image, which tell what each program does with it, and what others may not do
-meanwhile. One lock of all these bytes excludes everybody who looks: virtual machines, qemu-img, qemu-nbd, and us.
+meanwhile. One lock of all these bytes excludes every program that looks: virtual machines, qemu-img, qemu-nbd, and us.
 
 Knows descriptors; knows nothing of formats.
 """
