@@ -122,6 +122,7 @@ class Connection:
     def __init__(self, scheduler: Scheduler, number: int) -> None:
         self.scheduler = scheduler
         self.id = number
+        self.client = "192.0.2.7"
         self.clock = NullClock()
         self.traceparent: Optional[str] = None
         self.encryption = "none"
