@@ -35,8 +35,8 @@ log = logging.getLogger("exports")
 
 MESSAGE_LIMIT = 64 * 1024
 
-# An attendant ends a start by itself; this much later it is given up.
-MARGIN = 5.0
+# An attendant ends a start by itself; this much later it is given up. A busy machine delays it.
+MARGIN = 15.0
 # How long a server may write what it has; then no thread waits for it any more.
 END_SECONDS = 30.0
 
