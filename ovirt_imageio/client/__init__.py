@@ -15,7 +15,7 @@ Everything else in this package may change. What upload and download both take:
     secure          False: trust any server that answers
     progress        a callable that gets numbers of bytes, or an object like ProgressBar
     proxy_url       the same image on a proxy, used if the server of `url` cannot be reached
-    max_workers     connections, at most as many as the server allows
+    max_workers     connections, at most as many as the server allows; the default is 8 where a round trip takes 20 ms
     resume          continue where an earlier call for the same image stopped, as a file beside it tells (or one at
                     the path given); that is deleted when all is done
     verify          compare checksums of both ends after the copy

@@ -288,7 +288,12 @@ def add_shown(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_mutually_exclusive_group()
     add_output(shown)
     shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
-    parser.add_argument("--max-workers", type=workers, default=MAX_WORKERS, help="connections, 1 to 8")
+    parser.add_argument(
+        "--max-workers",
+        type=workers,
+        default=MAX_WORKERS,
+        help="connections, 1 to 8; default: 4, or 8 to a server that is far",
+    )
     parser.add_argument("--bandwidth", type=size, help="bytes per second at most, for example 100m")
     add_retries(parser)
 

@@ -20,12 +20,14 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
 from ovirt_imageio.client.copy.ends import NBDEnd, attach, translated_there
+from ovirt_imageio.client.copy.reach import NEAR, reach
 from ovirt_imageio.client.errors import InvalidArgument
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.connect import speak
 from ovirt_imageio.nbd.errors import ConnectionDead
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.origin.abilities import Abilities
 from ovirt_imageio.origin.answers import is_passing
 from ovirt_imageio.origin.connection import Lost
 from ovirt_imageio.origin.image import Image
@@ -88,6 +90,9 @@ class Remote:
         self._spare: Optional[Image] = None
         # Known when connect() has returned.
         self.is_proxy = False
+        self.reach = NEAR
+        # Those of the image, which a server that is far is not asked for again: it takes one round trip.
+        self._abilities: Optional[Abilities] = None
 
     def connect(self) -> Image:
         """Make the first connection, and so decide which URL to use."""
@@ -101,6 +106,9 @@ class Remote:
             else:
                 self._urls = [url]
                 self.is_proxy = number > 0
+                self.reach = reach(image.round_trip)
+                if self.reach != NEAR:
+                    self._abilities = image.abilities
                 return image
         raise AssertionError("there is always one URL")
 
@@ -163,7 +171,13 @@ class Remote:
     def _try(self, url: str, line: Lifeline) -> Image:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
         with naming(url):
-            return Image(url, dataclasses.replace(self._approach, tunnel=tunnel), line=line, clock=self._clock)
+            return Image(
+                url,
+                dataclasses.replace(self._approach, tunnel=tunnel),
+                line=line,
+                abilities=self._abilities,
+                clock=self._clock,
+            )
 
 
 def plain_url(url: str) -> str:

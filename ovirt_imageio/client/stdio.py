@@ -22,6 +22,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.borrowed import BorrowedDisk
 from ovirt_imageio.client.copy import lanes, plan
+from ovirt_imageio.client.copy.reach import NEAR
 from ovirt_imageio.client.errors import SizeMismatch, translated
 from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.transfer import DOWNLOAD_GAP, TransferOptions, spare_after
@@ -203,6 +204,6 @@ class Input(BorrowedDisk):
             if start not in self._read:
                 self._read.append(start)
                 # A lane has no more tasks under way.
-                if len(self._read) > lanes.MAX_PENDING:
+                if len(self._read) > NEAR.requests:
                     del self._pieces[self._read.popleft()]
             return self._pieces[start]

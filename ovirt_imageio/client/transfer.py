@@ -20,6 +20,7 @@ from ovirt_imageio.client import local, verify, ways
 from ovirt_imageio.client import resume as resuming
 from ovirt_imageio.client.copy import lanes, pace, plan
 from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
+from ovirt_imageio.client.copy.reach import NEAR, Reach
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
 from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.local import ImageFile
@@ -91,9 +92,11 @@ class TransferOptions:
             retries=self.retries,
         )
 
-    def workers(self, limit: int) -> int:
+    def workers(self, limit: int, reach: Reach = NEAR) -> int:
         """Return how many workers there will be, when the server allows `limit`."""
-        return max(1, min(limit, self.max_workers))
+        # Another number than the default is what somebody wants.
+        wanted = reach.connections if self.max_workers == MAX_WORKERS else self.max_workers
+        return max(1, min(limit, wanted))
 
     def copy(
         self,
@@ -154,7 +157,7 @@ class Upload:
             stack.callback(remote.close)
             first = remote.connect()
             remote.spare(first)
-            workers = options.workers(first.abilities.max_writers)
+            workers = options.workers(first.abilities.max_writers, remote.reach)
             image = local.find(self.filename, self.member, self.format, backing_chain=self.backing_chain)
             serving = local.served(image, connections=workers + 1, backing_chain=self.backing_chain)
             open_local = stack.enter_context(serving)
@@ -164,7 +167,9 @@ class Upload:
             journal = self._journal(lister, first, size)
             options.reporter.begin(max(size, available))
             done = journal.done if journal else ()
-            tasks = plan.plan(self._extents(lister, size, available), self._rules(), done, self._zeroes(remote, first))
+            tasks = plan.plan(
+                self._extents(lister, size, available), self._rules(remote), done, self._zeroes(remote, first)
+            )
             way, tasks = ways.choose(tasks, remote, first, max(size, available))
             stack.callback(way.close)
             open_lane = way.uploading(open_local, detect_zeroes=self.detect_zeroes)
@@ -185,9 +190,9 @@ class Upload:
             here = stack.enter_context(local.opened(image))
             return check_size(there, here.size())
 
-    def _rules(self) -> plan.Rules:
+    def _rules(self, remote: Remote) -> plan.Rules:
         zero = not (self.disk_is_zero and self.backing_chain)
-        max_copy = lanes.UploadLane.BLOCK if self.detect_zeroes else plan.MAX_COPY
+        max_copy = lanes.UploadLane.BLOCK if self.detect_zeroes else remote.reach.max_copy
         return plan.Rules(zero, self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True, max_copy=max_copy)
 
     def _zeroes(self, remote: Remote, there: Image) -> list[tuple[int, int]]:
@@ -249,7 +254,9 @@ class Download:
             stack.callback(remote.close)
             first = remote.connect()
             stack.callback(first.close)
-            workers = options.workers(first.abilities.max_readers)
+            # Another connection may list the extents by NBD.
+            limit = first.abilities.max_readers
+            workers = max(options.workers(limit), options.workers(limit - 1, remote.reach))
             size = first.size()
             direct = self._direct(remote, first, size)
             target = direct or self._through_qemu(size)
@@ -264,7 +271,7 @@ class Download:
             with partial(target, self.filename, journal):
                 with target.served(workers + 1) as open_local:
                     options.reporter.begin(size)
-                    tasks = plan.plan(extents, self._rules(), journal.done if journal else ())
+                    tasks = plan.plan(extents, self._rules(remote), journal.done if journal else ())
                     is_listing = direct is None
                     listed = spare_after(tasks, remote, first) if is_listing else tasks
                     way, listed = ways.choose(listed, remote, first, size, is_listing=is_listing)
@@ -304,7 +311,7 @@ class Download:
         if os.path.exists(self.filename) and not (os.path.isfile(self.filename) or is_block_device(self.filename)):
             raise InvalidArgument("filename", self.filename, "a file, or a block device")
 
-    def _rules(self) -> plan.Rules:
+    def _rules(self, remote: Remote) -> plan.Rules:
         # A new image reads as zero, but not one with a backing file, nor a device with whatever was on it before.
         is_stale = self.format == "raw" and is_block_device(self.filename)
         return plan.Rules(
@@ -312,6 +319,7 @@ class Download:
             hole=is_stale,
             dirty=self.incremental,
             max_gap=DOWNLOAD_GAP,
+            max_copy=remote.reach.max_copy,
         )
 
     def _direct(self, remote: Remote, there: Image, size: int) -> Optional[NewQcow2]:

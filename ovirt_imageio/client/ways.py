@@ -71,11 +71,13 @@ class HTTPWay(Way):
 
     def uploading(self, open_local: lanes.OpenLocal, *, detect_zeroes: bool) -> OpenLane:
         """Return what opens a lane from a disk here."""
-        return lambda moved: lanes.UploadLane(open_local, self._remote.open, moved, detect_zeroes=detect_zeroes)
+        return lambda moved: lanes.UploadLane(
+            open_local, self._remote.open, moved, reach=self._remote.reach, detect_zeroes=detect_zeroes
+        )
 
     def downloading(self, open_local: lanes.OpenLocal) -> OpenLane:
         """Return what opens a lane to a disk here."""
-        return lambda moved: lanes.DownloadLane(open_local, self._remote.open, moved)
+        return lambda moved: lanes.DownloadLane(open_local, self._remote.open, moved, reach=self._remote.reach)
 
 
 class NBDWay(Way):
@@ -97,7 +99,8 @@ class NBDWay(Way):
         return lambda moved: self._lane(open_local, moved, is_upload=False)
 
     def _lane(self, open_local: lanes.OpenLocal, moved: Progress, **options: bool) -> Lane:
-        return NBDLane(lambda: ends.local_end(open_local()), self._open, moved, **options)
+        reach = self._remote.reach
+        return NBDLane(lambda: ends.local_end(open_local()), self._open, moved, reach=reach, **options)
 
     def _open(self, line: Lifeline) -> ends.NBDEnd[Any]:
         return self._take_first() or self._remote.attach(line)

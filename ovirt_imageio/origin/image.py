@@ -55,9 +55,9 @@ class Description:
 class Image:
     """The image at a transfer URL.
 
-    Cutting `line` interrupts the opening; `traceparent` is shown from the first request on, see trace(); `clock` tells
-    seconds that only grow. Raises errors.BackendUnavailable,
-    errors.BackendTimeout, or errors.OriginError if the origin refuses.
+    Cutting `line` interrupts the opening; `traceparent` is shown from the first request on, see trace(); an origin
+    whose `abilities` are known is not asked for them; `clock` tells seconds that only grow. Raises
+    errors.BackendUnavailable, errors.BackendTimeout, or errors.OriginError if the origin refuses.
 
         image = Image("https://host:54322/images/TICKET", Approach(context=context))
 
@@ -71,6 +71,7 @@ class Image:
         *,
         line: Optional[Lifeline] = None,
         traceparent: Optional[str] = None,
+        abilities: Optional[Abilities] = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         line = line or Lifeline()
@@ -81,7 +82,10 @@ class Image:
             stack.callback(self.close)
             # Until the caller has us, only the line can interrupt us.
             with line.waking(self.resource.origin.wake):
-                self.resource.negotiate()
+                if abilities is None:
+                    self.resource.negotiate()
+                else:
+                    self.resource.connect(abilities)
             stack.pop_all()
         self._size = self.abilities.size
         self._size_told = self._clock()
@@ -90,6 +94,11 @@ class Image:
     def abilities(self) -> Abilities:
         """What the origin told about the image when it was opened."""
         return self.resource.abilities
+
+    @property
+    def round_trip(self) -> float:
+        """How many seconds the way to the origin and back took when the image was opened."""
+        return self.resource.round_trip
 
     # --- Reading ------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 from urllib.parse import quote, urlsplit
@@ -50,6 +51,8 @@ class ImageResource:
         self._ticket_id = urlsplit(url).path.rpartition("/")[2]
         # What the origin told.
         self.abilities = abilities.Abilities()
+        # Seconds there and back, as ask() found it.
+        self.round_trip = 0.0
         self.origin = Origin(url, approach, line)
 
     # --- Opening -----------------------------------------------------------------------------------------------------
@@ -61,9 +64,18 @@ class ImageResource:
             found = self._try_unix_socket(found.unix_socket) or found
         self.abilities = found
 
+    def connect(self, known: abilities.Abilities) -> None:
+        """Connect to an origin that told what it can over another connection."""
+        self.origin.ready("open")
+        self.abilities = known
+
     def ask(self) -> abilities.Abilities:
         """Return what the origin tells about the image now."""
+        self.origin.ready("open")
+        began = time.monotonic()
         with self.origin.request("open", "OPTIONS") as reply:
+            # A relay may be on the way, which only TLS passes; but a busy origin is not a far one.
+            self.round_trip = max(self.origin.line, min(self.origin.handshake, time.monotonic() - began))
             if reply.status in (204, 405):
                 return abilities.Abilities()
             self.check_reply(reply, "open", 200)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from ovirt_imageio import errors
 from ovirt_imageio.net import tls
 from ovirt_imageio.net.connect import Address, connect
+from ovirt_imageio.net.distance import round_trip
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.net.timeouts import is_timeout
 from ovirt_imageio.origin.connection import Data, Lost, Peer
@@ -77,6 +79,8 @@ class Origin:
         # When set, the way to the server on this very host.
         self._unix_socket: Optional[str] = None
         self._idle: Optional[Peer] = None
+        # Of the last connection, in seconds: a round trip as the kernel measured it, and the handshake if it has TLS.
+        self.line = self.handshake = 0.0
         self._line = line
         # Guards what follows: interrupt() comes from other threads.
         self._lock = threading.Lock()
@@ -141,6 +145,10 @@ class Origin:
         peer = self._take_idle() or self._connect(operation)
         peer.begin(operation)
         return peer
+
+    def ready(self, operation: str) -> None:
+        """Have a connection for the next request, so that it takes no longer than the way there and back."""
+        self._idle = self._take_idle() or self._connect(operation)
 
     def use_unix_socket(self, path: Optional[str]) -> None:
         """Reach the server through this Unix socket from now on, or over the network again."""
@@ -241,9 +249,13 @@ class Origin:
                     if self._tunnel is not None:
                         open_tunnel(sock, self._host, self._port, self._approach.connect_timeout)
                     peer = Peer(sock, self._approach.read_timeout)
+                    began = time.monotonic()
                     peer.start_tls(context, self._host, self._approach.connect_timeout)
+                    self.handshake = time.monotonic() - began
             else:
                 peer = Peer(sock, self._approach.read_timeout)
+                self.handshake = 0.0
+            self.line = round_trip(sock)
             stack.pop_all()
             return peer
 

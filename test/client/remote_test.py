@@ -6,6 +6,7 @@ import contextlib
 import ssl
 
 import pytest
+from bench.relay import Distance, relayed
 from fakes import ports
 from fakes.origin import DiskOrigin, ScriptedOrigin
 from fakes.waiting import wait_until
@@ -13,6 +14,7 @@ from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.copy import pace
+from ovirt_imageio.client.copy.reach import NEAR, reach
 from ovirt_imageio.client.remote import Remote, address, plain_url
 from ovirt_imageio.net.pinned import format_fingerprint
 from ovirt_imageio.net.tls import ServerContext
@@ -41,6 +43,27 @@ def test_no_url():
     assert "secret" not in str(error.value)
     with pytest.raises(errors.InvalidValue):
         Remote("file:///etc/passwd", None).connect()
+
+
+def test_a_server_that_is_near_is_asked_on_each_connection():
+    with DiskOrigin(b"a") as server:
+        remote = Remote(server.url, None)
+        with contextlib.closing(remote.connect()), contextlib.closing(remote.open()):
+            assert remote.reach == NEAR
+            assert server.methods() == ["OPTIONS", "OPTIONS"]
+
+
+def test_a_server_that_is_far_is_asked_once():
+    """It is behind a relay, which the kernel takes for the server."""
+    made = certificates.self_signed("client")
+    context = ServerContext(made.cert_file, made.key_file)()
+    with DiskOrigin(b"a", context=context) as server, relayed(server.port, Distance(0.1)) as far:
+        remote = Remote(server.url.replace(f":{server.port}/", f":{far}/"), made.ca_file)
+        with contextlib.closing(remote.connect()) as first, contextlib.closing(remote.open()) as second:
+            assert first.round_trip >= 0.1
+            assert remote.reach == reach(first.round_trip) != NEAR
+            assert server.methods() == ["OPTIONS"]
+            assert (first.size(), second.size()) == (1, 1)
 
 
 def test_proxy_is_never_asked_when_the_server_answers():

@@ -9,7 +9,8 @@ from fakes.origin import DiskOrigin, ScriptedOrigin
 
 from ovirt_imageio import client
 from ovirt_imageio.client import stdio
-from ovirt_imageio.client.copy import lanes, pace
+from ovirt_imageio.client.copy import pace
+from ovirt_imageio.client.copy.reach import NEAR
 from ovirt_imageio.client.transfer import TransferOptions
 
 PIECE = stdio.PIECE
@@ -134,7 +135,7 @@ def test_only_what_may_be_lost_is_kept():
     for extent in source.extents():
         assert source.readinto(extent.start, view) == PIECE
         assert view.tobytes() == data[extent.start : extent.start + PIECE]
-        assert len(source._pieces) <= lanes.MAX_PENDING + 1
+        assert len(source._pieces) <= NEAR.requests + 1
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -16,6 +16,7 @@ from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import errors as client_errors
 from ovirt_imageio.client import transfer, ways
+from ovirt_imageio.client.copy.reach import reach
 from ovirt_imageio.client.newqcow2 import NewQcow2
 from ovirt_imageio.client.resume import decode, encode
 from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size
@@ -58,6 +59,11 @@ def test_wrong_options(wrong, name):
 @pytest.mark.parametrize(("limit", "wanted", "workers"), [(8, 4, 4), (1, 4, 1), (8, 0, 1), (8, -1, 1)])
 def test_workers(limit, wanted, workers):
     assert TransferOptions(max_workers=wanted).workers(limit) == workers
+
+
+@pytest.mark.parametrize(("limit", "wanted", "workers"), [(8, 4, 8), (7, 4, 7), (1, 4, 1), (8, 3, 3), (8, 6, 6)])
+def test_more_workers_for_servers_that_are_far(limit, wanted, workers):
+    assert TransferOptions(max_workers=wanted).workers(limit, reach(0.1)) == workers
 
 
 def test_upload(image):

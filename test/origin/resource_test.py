@@ -8,9 +8,11 @@ import pytest
 from fakes import ports
 from fakes.origin import TICKET_ID, DiskOrigin, ScriptedOrigin
 from fakes.waiting import wait_until
+from real import certificates
 
 from ovirt_imageio import errors
 from ovirt_imageio.net.lifeline import Lifeline
+from ovirt_imageio.net.tls import ServerContext, client_context
 from ovirt_imageio.origin.resource import ImageResource
 from ovirt_imageio.origin.server import Approach
 
@@ -77,6 +79,19 @@ def test_unix_socket(tmp_path):
         assert read(resource) == DIGITS
         assert len(unix.connections) == 1
         assert not tcp.connections
+
+
+def test_a_unix_socket_is_near(tmp_path):
+    """However long the handshake took, on the connection before."""
+    made = certificates.self_signed("resource")
+    tls = ServerContext(made.cert_file, made.key_file)()
+    approach = Approach(context=client_context(made.ca_file))
+    with DiskOrigin(DIGITS, context=tls, unix_socket=str(tmp_path / "sock")) as origin:
+        resource = ImageResource(origin.url, approach, Lifeline())
+        with contextlib.closing(resource.origin):
+            resource.negotiate()
+            assert len(origin.servers[1].connections) == 1
+            assert resource.round_trip == 0
 
 
 def test_unix_socket_that_does_not_answer(tmp_path, caplog):

@@ -17,6 +17,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.copy.pair import Pair
 from ovirt_imageio.client.copy.plan import COPY, Task
+from ovirt_imageio.client.copy.reach import NEAR, Reach
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.answers import is_passing
@@ -28,9 +29,8 @@ from ovirt_imageio.storage.zero import is_zero
 
 __all__ = ["DownloadLane", "OpenLocal", "OpenRemote", "UploadLane"]
 
-# How many tasks are under way at once ...
-MAX_PENDING = 32
-# ... but of large ones only two: while one ends, the next is on its way. More would only be kept from other workers.
+# Of tasks from here on only two are under way at once to a server that is near: while one ends, the next is on its way.
+# More would only be kept from other workers.
 LARGE = 1024**2
 
 # Below this, reading into a buffer is cheaper than what a backend does to stream.
@@ -47,11 +47,14 @@ class RemoteLane(abc.ABC):
     Threads: one, but for `interrupt`.
     """
 
-    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress) -> None:
+    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress, *, reach: Reach = NEAR) -> None:
         self._pair = Pair(open_local, open_remote)
         self._moved = moved
+        self._reach = reach
         self._pipeline: Optional[Pipeline] = None
         self._pending: deque[Task] = deque()
+        # How many bytes those have.
+        self._pending_bytes = 0
 
     @property
     def is_busy(self) -> bool:
@@ -66,8 +69,10 @@ class RemoteLane(abc.ABC):
         remote = self._pair.remote
         if remote is None or not remote.abilities.can_pipeline:
             return True
-        # The largest one is enough to know: a window of small ones is small.
-        return len(self._pending) >= (MAX_PENDING if self._pending[-1].length < LARGE else 2)
+        count = len(self._pending)
+        # The last one is enough to know: a window of small ones is small.
+        is_large = self._pending[-1].length >= LARGE
+        return count >= self._reach.requests or (is_large and count > 1 and self._pending_bytes >= self._reach.window)
 
     @abc.abstractmethod
     def begin(self, task: Task) -> None:
@@ -94,6 +99,7 @@ class RemoteLane(abc.ABC):
                 raise error from None
         lost = list(self._pending)
         self._pending.clear()
+        self._pending_bytes = 0
         return lost
 
     def interrupt(self) -> None:
@@ -105,6 +111,17 @@ class RemoteLane(abc.ABC):
         if self._pipeline is not None:
             self._pipeline.drop()
         self._pair.close()
+
+    def _add(self, task: Task) -> None:
+        """Note a task that is under way."""
+        self._pending.append(task)
+        self._pending_bytes += task.length
+
+    def _take(self) -> Task:
+        """Return the oldest task, which has ended."""
+        task = self._pending.popleft()
+        self._pending_bytes -= task.length
+        return task
 
     def _ends(self) -> tuple[Backend, Image, Pipeline]:
         local, remote = self._pair.open()
@@ -122,9 +139,15 @@ class UploadLane(RemoteLane):
     BLOCK = 1024**2
 
     def __init__(
-        self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress, *, detect_zeroes: bool = False
+        self,
+        open_local: OpenLocal,
+        open_remote: OpenRemote,
+        moved: Progress,
+        *,
+        reach: Reach = NEAR,
+        detect_zeroes: bool = False,
     ) -> None:
-        super().__init__(open_local, open_remote, moved)
+        super().__init__(open_local, open_remote, moved, reach=reach)
         self._detect_zeroes = detect_zeroes
         self._frame = Frame(self.BLOCK if detect_zeroes else STREAM_MINIMUM)
 
@@ -142,13 +165,13 @@ class UploadLane(RemoteLane):
             pipeline.stream(start, length, lambda sink: local.send_to(sink, start, length, self._moved))
         else:
             self._send_small(local, pipeline, task, can_zero)
-        self._pending.append(task)
+        self._add(task)
 
     def finish(self) -> Task:
         """Wait for the oldest answer."""
         _, _, pipeline = self._ends()
         pipeline.finish()
-        return self._pending.popleft()
+        return self._take()
 
     def flush(self) -> None:
         """Flush the image; for those that cannot, every write was flushed."""
@@ -177,8 +200,8 @@ class UploadLane(RemoteLane):
 class DownloadLane(RemoteLane):
     """From an image there to a disk here."""
 
-    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress) -> None:
-        super().__init__(open_local, open_remote, moved)
+    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress, *, reach: Reach = NEAR) -> None:
+        super().__init__(open_local, open_remote, moved, reach=reach)
         self._buffer = buffers.aligned(STREAM_MINIMUM)
 
     def begin(self, task: Task) -> None:
@@ -188,7 +211,7 @@ class DownloadLane(RemoteLane):
             pipeline.read(task.start, task.length)
         else:
             local.zero(task.start, task.length)
-        self._pending.append(task)
+        self._add(task)
 
     def finish(self) -> Task:
         """Wait for the oldest data, and write it."""
@@ -196,7 +219,7 @@ class DownloadLane(RemoteLane):
         if task.action == COPY:
             local, _, pipeline = self._ends()
             pipeline.finish(functools.partial(self._receive, local, task))
-        return self._pending.popleft()
+        return self._take()
 
     def flush(self) -> None:
         """Flush the disk."""

@@ -16,6 +16,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.client.copy.ends import End
 from ovirt_imageio.client.copy.pair import Pair
 from ovirt_imageio.client.copy.plan import COPY, Task
+from ovirt_imageio.client.copy.reach import NEAR, Reach
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd.batches import MAX_LENGTH
 from ovirt_imageio.net.lifeline import Lifeline
@@ -24,10 +25,6 @@ from ovirt_imageio.relay import Progress
 from ovirt_imageio.storage.zero import is_zero
 
 __all__ = ["NBDLane"]
-
-# How much is under way at one end: enough small requests to fill the line, and not more bytes than caches hold.
-MAX_REQUESTS = 64
-MAX_BYTES = 4 * 1024**2
 
 # Tasks begin before there is room for all of those before: while one ends, the next is on its way.
 MAX_WAITING = 2
@@ -67,11 +64,15 @@ class NBDLane:
         moved: Progress,
         *,
         is_upload: bool,
+        reach: Reach = NEAR,
         detect_zeroes: bool = False,
     ) -> None:
         self._pair = Pair(open_local, open_remote)
         self._moved = moved
         self._is_upload = is_upload
+        # How much is under way at one end: enough to fill the line.
+        self._max_requests = reach.nbd_requests
+        self._max_bytes = reach.nbd_bytes
         self._detect_zeroes = detect_zeroes
         self._jobs: deque[Job] = deque()
         # The parts of them that did not begin.
@@ -109,7 +110,7 @@ class NBDLane:
             self._fill(source, destination)
             source.push()
             destination.push()
-            if source.count and destination.count < MAX_REQUESTS and self._writing < MAX_BYTES:
+            if source.count and destination.count < self._max_requests and self._writing < self._max_bytes:
                 for piece, view in source.finish():
                     self._reading -= piece.length
                     self._pass(piece, view, destination)
@@ -160,12 +161,12 @@ class NBDLane:
         while todo:
             piece = todo[0]
             if piece.job.task.action == COPY:
-                if source.count >= MAX_REQUESTS or self._reading >= MAX_BYTES:
+                if source.count >= self._max_requests or self._reading >= self._max_bytes:
                     break
                 source.read(piece, piece.start, piece.length)
                 self._reading += piece.length
             else:
-                if destination.count >= MAX_REQUESTS:
+                if destination.count >= self._max_requests:
                     break
                 self._zero(piece, destination)
             todo.popleft()

@@ -13,6 +13,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client.copy import lanes
 from ovirt_imageio.client.copy.plan import COPY, Task
+from ovirt_imageio.client.copy.reach import NEAR
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.origin.image import Image
 
@@ -112,7 +113,7 @@ def test_download_writes_the_parts_alone():
     assert sum(moved) == task.size
 
 
-@pytest.mark.parametrize(("told", "limit"), [({}, 1), ({"transfer_id": "x"}, lanes.MAX_PENDING)])
+@pytest.mark.parametrize(("told", "limit"), [({}, 1), ({"transfer_id": "x"}, NEAR.requests)])
 def test_several_requests_only_for_servers_that_can(told, limit):
     with DiskOrigin(DATA) as origin:
         origin.options.update(told)
@@ -196,4 +197,31 @@ def test_interrupt_wakes_a_lane_that_waits_for_a_connection():
         lane.interrupt()
         with pytest.raises((errors.OperationCanceled, OSError)):
             job.result(20)
+        lane.close()
+
+
+def test_a_window_of_large_requests_for_servers_that_are_far():
+    with DiskOrigin(bytes(64 * MiB)) as origin:
+        origin.options["transfer_id"] = "x"
+        reach = NEAR._replace(window=20 * MiB)
+        lane = lanes.DownloadLane(lambda: MemoryBackend(b""), lambda line: Image(origin.url), ignore, reach=reach)
+        count = 0
+        while not lane.is_full:
+            lane.begin(copy(count * 4 * MiB, 4 * MiB))
+            count += 1
+        assert count == 5
+        lane.close()
+
+
+def test_what_ended_is_not_in_the_window():
+    disk = bytearray(16 * MiB)
+    with DiskOrigin(bytes(16 * MiB)) as origin:
+        origin.options["transfer_id"] = "x"
+        reach = NEAR._replace(window=8 * MiB)
+        lane = lanes.DownloadLane(lambda: MemoryBackend(disk), lambda line: Image(origin.url), ignore, reach=reach)
+        lane.begin(copy(0, 4 * MiB))
+        lane.begin(copy(4 * MiB, 4 * MiB))
+        assert lane.is_full
+        lane.finish()
+        assert not lane.is_full
         lane.close()

@@ -14,9 +14,10 @@ from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.memory import MemoryBackend
-from ovirt_imageio.client.copy import ends, nbdlane
+from ovirt_imageio.client.copy import ends
 from ovirt_imageio.client.copy.nbdlane import NBDLane, parts_within
 from ovirt_imageio.client.copy.plan import COPY, Task
+from ovirt_imageio.client.copy.reach import NEAR
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.nbd.batches import MAX_LENGTH
 from ovirt_imageio.nbd.wire import Mode
@@ -151,9 +152,9 @@ def test_memory_is_bounded_and_the_line_is_full(length):
     )  # Both ends are here: it cannot tell.
     run(lane, *(copy(start, length) for start in range(0, SIZE, length)))
     assert target == DATA
-    assert source.most <= nbdlane.MAX_REQUESTS
-    assert source.most_bytes <= nbdlane.MAX_BYTES + MAX_LENGTH
-    assert source.most == nbdlane.MAX_REQUESTS or source.most_bytes >= nbdlane.MAX_BYTES
+    assert source.most <= NEAR.nbd_requests
+    assert source.most_bytes <= NEAR.nbd_bytes + MAX_LENGTH
+    assert source.most == NEAR.nbd_requests or source.most_bytes >= NEAR.nbd_bytes
 
 
 def test_local_disk_that_is_too_short(upload):
