@@ -37,7 +37,7 @@ PURE = (
     *("geometry/blocks", "geometry/byteranges", "geometry/extent", "geometry/ranges"),
     *("nbd/address", "nbd/errors", "nbd/handshake", "nbd/ledger", "nbd/offer", "nbd/replies", "nbd/requests"),
     *("nbd/wire", "auth/agenda", "auth/lease", "auth/record", "auth/ticket"),
-    *("httpd/body", "httpd/framing", "httpd/head", "sessions/token"),
+    *("httpd/body", "httpd/framing", "httpd/head", "net/jws", "sessions/token"),
 )
 
 # The share of mutants, without those that are explained, that must be noticed.
