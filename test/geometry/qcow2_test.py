@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
-from ovirt_imageio.geometry.qcow2 import MAX_DISK, DiskRange, Qcow2Layout
+from ovirt_imageio.geometry.qcow2 import MAX_DISK, DiskRange, Qcow2Layout, refcount_blocks
 from ovirt_imageio.qemu import img
 
 KIB = 1024
@@ -305,3 +305,9 @@ def test_places_are_those_of_the_tables(draw):
             assert found == (None if expected is None else expected + within % CLUSTER)
         position += count
     assert position == offset + length
+
+
+@pytest.mark.parametrize("others, blocks", [(1, 1), (32766, 1), (32767, 2), (2 * 32768 - 3, 2), (2 * 32768 - 2, 3)])
+def test_refcount_blocks_count_themselves_and_their_table(others, blocks):
+    """A block counts 32768 clusters."""
+    assert refcount_blocks(others) == blocks
