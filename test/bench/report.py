@@ -16,6 +16,8 @@ from typing import Any, Optional
 
 from bench.lines import SERVER, Line, Result, digits
 
+from ovirt_imageio.net import kernel_tls
+
 __all__ = ["document", "plot", "record", "run", "save", "table", "targets"]
 
 # A line as it is written: plain JSON.
@@ -53,6 +55,8 @@ def run(records: Sequence[Record]) -> Record:
         "python": platform.python_version(),
         "kernel": ".".join(platform.release().split(".")[:2]),
         "machine": platform.machine(),
+        # Who encrypts for the daemon of these lines.
+        "tls": "in memory" if kernel_tls.why_not() else "in the kernel",
         "processors": os.cpu_count(),
         "lines": list(records),
     }
@@ -103,7 +107,7 @@ HEADLINE = (
 HEAD = """\
 # The last run
 
-Measured with `make bench` until {date}: {processors} processors, {machine}, Linux {kernel}, Python {python}.
+Measured with `make bench` until {date}: {processors} processors, {machine}, Linux {kernel}, Python {python}, TLS {tls}.
 [../performance.md](../performance.md) tells what the lines are. Shown are medians; all samples are in
 [results.json](results.json).
 

@@ -36,6 +36,8 @@ from bench import (  # noqa: E402  (the path comes first)
 from bench.arena import arena  # noqa: E402
 from bench.lines import Line, Result  # noqa: E402
 
+from ovirt_imageio.net import kernel_tls  # noqa: E402
+
 # Each module offers LINES. Memory comes last: it is that of all lines before.
 MODULES = [
     *(path_lines, request_lines, extents_lines, proxy_lines, attach_lines),
@@ -58,6 +60,7 @@ def main(arguments: list[str]) -> int:
         print(f"No such line; there are: {', '.join(line.name for line in every)}", file=sys.stderr)
         return 2
     print(f"Python {platform.python_version()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
+    print(f"TLS in the kernel: {kernel_tls.why_not() or 'yes'}")
     records, failed = [], []
     with arena.running():
         for line in lines:
