@@ -98,11 +98,12 @@ def disk(request, kernel):
 @contextlib.contextmanager
 def serving(path):
     """Let qemu-nbd serve a file; return the URL."""
-    sock = DISKS / "nbd.sock"
+    sock = DISKS / "kernel-tls" / "nbd.sock"
+    output_of("install", "--directory", "--owner=ovirtimg", str(sock.parent))
     command = ["runuser", "-u", "ovirtimg", "--", "qemu-nbd", "--persistent", "--shared=8", "--format=raw"]
     with subprocess.Popen([*command, f"--socket={sock}", str(path)]) as server:
         try:
-            wait_until(sock.exists, "the socket of qemu-nbd")
+            wait_until(lambda: sock.exists() or server.poll() is not None, "the socket of qemu-nbd")
             yield f"nbd:unix:{sock}"
         finally:
             run("pkill", "--parent", str(server.pid))
