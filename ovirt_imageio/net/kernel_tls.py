@@ -233,10 +233,11 @@ class KernelTLSSocket:
         """Take a record that is not data. Raises BrokenTLS."""
         self._is_amid_controls = True
         record, ancillary, _, _ = self._sock.recvmsg(controls.RECORD, socket.CMSG_SPACE(1), socket.MSG_DONTWAIT)
+        # What comes after a record that must not be is never read, whoever asks.
+        self._is_over = True
         reaction = self._reader.take(controls.type_of(ancillary), record)
-        if reaction is Reaction.END:
-            self._is_over = True
-        elif reaction is Reaction.REFUSE:
+        self._is_over = reaction is Reaction.END
+        if reaction is Reaction.REFUSE:
             with contextlib.suppress(BlockingIOError):
                 self._alert(controls.NO_RENEGOTIATION, socket.MSG_DONTWAIT)
 

@@ -108,6 +108,8 @@ def test_what_must_not_be_ends_the_connection(record):
     end, _ = channel(record, *data(b"x"))
     with pytest.raises(BrokenTLS):
         end.recv(10)
+    assert end.recv(10) == b""
+    assert end.recv_into(view(10)) == 0
 
 
 def test_renegotiation_is_refused():
