@@ -27,8 +27,8 @@ PACKAGES = (
     *("python3-pytest", "python3-pytest-timeout", "python3-hypothesis", "python3-h11"),
     # pycurl: a client with GnuTLS, other than curl.
     *("gnutls-bin", "python3-pycurl"),
-    *("curl", "dmsetup", "e2fsprogs", "ethtool", "iproute2", "libnbd-bin", "nbd-client", "nftables", "procps"),
-    *("rpm", "strace", "util-linux", "xfsprogs"),
+    *("curl", "dmsetup", "e2fsprogs", "ethtool", "iperf3", "iproute2", "libnbd-bin", "nbd-client"),
+    *("nftables", "procps", "rpm", "strace", "util-linux", "xfsprogs"),
 )
 
 # What is for readers is of no use in the guest.
