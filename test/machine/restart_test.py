@@ -16,7 +16,7 @@ from machine.service import UNIT, output_of, run, wait_until
 # In emulation a restart takes some seconds, on a busy machine half a minute: there are as many as the time allows.
 RESTARTS = 100
 SECONDS = 90
-LONG_SECONDS = 3000
+LONG_SECONDS = 2000
 AT_LEAST = 3
 
 TRANSFERS = 40

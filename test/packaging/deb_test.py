@@ -133,7 +133,8 @@ def test_versions_agree(folder):
 def test_programs_start_with_the_interpreter_of_the_system(folder):
     for package, name in (("daemon", "ovirt-imageio"), ("daemon", "ovirt-imageioctl"), ("client", "ovirt-img")):
         text = read(folder, package, "--fsys-tarfile", f"usr/bin/{name}")
-        assert text.startswith(b"#!/usr/bin/python3\n")
+        # dh_python3 of Debian 13 puts a space there, which means the same.
+        assert text.splitlines()[0].replace(b"#! ", b"#!") == b"#!/usr/bin/python3"
 
 
 def test_user_and_log_folder_are_made_before_the_service_is_touched(folder):
