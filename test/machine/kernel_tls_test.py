@@ -329,10 +329,9 @@ def test_end_is_told_and_heard(kernel, version):
             said += piece
         assert b"features" in said
     plain = socket.create_connection(("localhost", 54322), DEADLINE)
-    with context(version).wrap_socket(plain, **options) as end:
-        # One that has the last word is not answered, but it does not wait for the time-out of an idle connection.
-        with contextlib.suppress(ssl.SSLEOFError):
-            end.unwrap().close()
+    # The last word is not answered, but its sender does not wait for the time-out of an idle connection.
+    with context(version).wrap_socket(plain, **options) as end, contextlib.suppress(ssl.SSLEOFError):
+        end.unwrap().close()
 
 
 class Names:
