@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import xml.etree.ElementTree
+from pathlib import Path
 
 import pytest
+from fakes.waiting import wait_until
 from tools import source
 
 from ovirt_imageio import config
@@ -103,8 +105,11 @@ def test_reload_reaches_a_daemon_that_is_another_user():
     limits = ["--bounding-set", ",".join(["-all", *service["CapabilityBoundingSet"].lower().split()])]
     limits[1] = limits[1].replace("cap_", "+")
     setpriv = ["setpriv", *([] if "+" in prefix else [*limits, "--no-new-privs"])]
-    with subprocess.Popen(["setpriv", "--reuid=65534", "--clear-groups", "--", "sleep", "60"]) as process:
+    # What nohup started ignores the signal, and hands that on.
+    other = ["env", "--default-signal=HUP", "setpriv", "--reuid=65534", "--clear-groups", "--", "sleep", "60"]
+    with subprocess.Popen(other) as process:
         try:
+            wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
             done = run(*setpriv, "--", *command.replace("$MAINPID", str(process.pid)).split())
             assert (done.returncode, done.stdout) == (0, "")
             assert process.wait(30) == -signal.SIGHUP
