@@ -526,7 +526,7 @@ def test_without_the_module(without_module):
     # It is looked for again with the certificates.
     output_of("modprobe", "tls")
     service.systemctl("reload", UNIT)
-    service.journal.wait("TLS is in the kernel")
+    service.journal.wait("Reloaded")
     assert exchange(service) == {"kernel"}
 
 
