@@ -68,7 +68,8 @@ CASES = [
     (["ovirt-img", "upload", "--det"], {"--detect-zeroes"}),
     (["ovirt-img", "upload", "--output", ""], {"text", "json"}),
     (["ovirt-img", "upload", "-o", "j"], {"json"}),
-    (["ovirt-img", "download-disk", "--incr"], set()),
+    # The whole word: fish 4 finds the letters of --incr in --insecure.
+    (["ovirt-img", "download-disk", "--incremental"], set()),
     (["ovirt-img", "--vers"], {"--version"}),
     (["ovirt-imageio", "--check"], {"--check-config"}),
     (["ovirt-imageio", "serve", "--read"], {"--read-only"}),
