@@ -445,9 +445,7 @@ def large(request, kernel):
 
 def test_client_that_takes_nothing(kernel, large):
     path, url = large
-    kernel.configure(f"[remote]\nidle_timeout = 3\n[backend_http]\nca_file = {CERTIFICATE}\n")
-    kernel.systemctl("restart", UNIT)
-    image = kernel.add_ticket(url, LARGE)
+    image = kernel.add_ticket(url, LARGE, inactivity_timeout=3)
     with in_kernel(), slow_download(connect(), image) as response:
         kernel.journal.wait("took nothing for 3 seconds|CLOSE connection=.* tls=kernel")
         with contextlib.suppress(http.client.HTTPException, OSError):
@@ -457,9 +455,7 @@ def test_client_that_takes_nothing(kernel, large):
 
 def test_client_that_sends_nothing_more(kernel, large):
     _, url = large
-    kernel.configure(f"[remote]\nidle_timeout = 3\n[backend_http]\nca_file = {CERTIFICATE}\n")
-    kernel.systemctl("restart", UNIT)
-    image = kernel.add_ticket(url, LARGE)
+    image = kernel.add_ticket(url, LARGE, inactivity_timeout=3)
     with in_kernel(), contextlib.closing(connect()) as connection:
         connection.putrequest("PUT", image)
         connection.putheader("content-length", str(LARGE))
