@@ -211,7 +211,8 @@ def test_connection_line(running, image):
         connection.request("GET", f"/images/{ticket_id}", headers={"Range": "bytes=0-1048575"})
         assert len(connection.getresponse().read()) == 1024**2
     pattern = (
-        r"INFO .*CLOSE connection=\d+ client=\S+ \[connection 1 ops, \d+\.\d{6} s\] \[dispatch 1 ops, \d+\.\d{6} s\] "
+        r"INFO .*CLOSE connection=\d+ client=\S+ tls=\S+ "
+        r"\[connection 1 ops, \d+\.\d{6} s\] \[dispatch 1 ops, \d+\.\d{6} s\] "
         r".*\[read 1 ops, \d+\.\d{6} s, 1\.00 MiB, \S+ [KMG]iB/s\]"
     )
     running.wait_log(pattern)
