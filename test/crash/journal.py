@@ -21,8 +21,8 @@ from fakes.volatile import VolatileDisk, VolatileServer
 from ovirt_imageio import client
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
-from ovirt_imageio.client import resume, transfer
-from ovirt_imageio.client.copy import engine, plan
+from ovirt_imageio.client import remote, resume, transfer
+from ovirt_imageio.client.copy import engine, plan, reach
 from ovirt_imageio.geometry.extent import ZeroExtent
 
 __all__ = ["WAYS", "crash_journal"]
@@ -62,12 +62,14 @@ def crash_journal(folder: Path, way: str, seed: int, subsets: int = 2) -> tuple[
 @contextlib.contextmanager
 def small_tasks() -> Iterator[None]:
     """Let a copy in a with block have as many tasks, and checkpoints, as one that is a thousand times as large."""
+    near = reach.NEAR._replace(max_copy=PIECE)
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (engine, "CHECKPOINT", CHECKPOINT),
             (transfer, "DOWNLOAD_GAP", 0),
             (transfer, "UPLOAD_GAP", 0),
-            (plan, "MAX_COPY", PIECE),
+            (reach, "NEAR", near),
+            (remote, "NEAR", near),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         yield
