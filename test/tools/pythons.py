@@ -21,8 +21,8 @@ from typing import IO, NamedTuple, Optional, Union
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
-# Tests wait for half of their time: with the part that is shown, these three keep two processors busy.
-AT_ONCE = 2
+# Tests wait for half of their time: with the part that is shown, these keep two processors busy until the end.
+AT_ONCE = 3
 
 LOGS = Path(".cache/pythons")
 SUITE = ("coverage", "run", "-m", "pytest")
