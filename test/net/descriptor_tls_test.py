@@ -169,8 +169,13 @@ def test_end(receive, is_polite):
             thread.start()
         else:
             client.shutdown(socket.SHUT_RDWR)
-        assert not receive(server)
-        assert not receive(server)
+        try:
+            assert not receive(server)
+        except ConnectionError:
+            # OpenSSL may also tell that what it wrote last, after the handshake, did not arrive.
+            assert not is_polite
+        else:
+            assert not receive(server)
         server.end()
         if is_polite:
             thread.join(DEADLINE)
