@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from typing import NoReturn
 
 from fakes.origin import FEATURES, Wire
 
-__all__ = ["DATA", "Honest", "leave", "send_for_ever", "stall"]
+__all__ = ["DATA", "Honest", "leave", "say_no_more", "send_for_ever", "stall"]
 
 # Data, zeroes, data: a download is two requests, as the gap between them is too long to be copied along.
 PART = 16 * 1024
@@ -100,6 +101,14 @@ class Honest:
 def leave(wire: Wire) -> NoReturn:
     """Leave with a reset."""
     wire.reset()
+    raise ConnectionAbortedError
+
+
+def say_no_more(wire: Wire) -> NoReturn:
+    """End the connection so that what was sent arrives, and wait for the client to leave."""
+    wire.socket.shutdown(socket.SHUT_WR)
+    while wire.read(64 * 1024):
+        pass
     raise ConnectionAbortedError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakes.liar import Honest, leave
+from fakes.liar import Honest, say_no_more
 
 from ovirt_imageio import client
 
@@ -16,4 +16,4 @@ class Lie(Honest):
     def read(self, wire, first, last):
         wire.send(f"HTTP/1.1 206 X\r\nContent-Range: bytes {first}-{last}/{len(self.data)}\r\n\r\n".encode())
         wire.send(self.data[first : last + 1])
-        leave(wire)
+        say_no_more(wire)
