@@ -82,10 +82,9 @@ class Page:
         return str(self.run(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     def wait(self, condition: str) -> None:
-        """Wait until an expression is true."""
-        wait_until(
-            lambda: self.run(f"Boolean({condition})"), lambda: f"{condition}: {self.run('document.body.innerText')}"
-        )
+        """Wait until an expression is true. A page that still loads may lack what it asks for."""
+        guarded = f"(() => {{ try {{ return Boolean({condition}) }} catch {{ return false }} }})()"
+        wait_until(lambda: self.run(guarded), lambda: f"{condition}: {self.run('document.body.innerText')}")
 
     def call(self, method: str, **params: Any) -> Any:
         """Send a command; return its result. What comes meanwhile is looked at."""
