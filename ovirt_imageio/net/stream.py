@@ -15,16 +15,14 @@ Knows sockets and TLS; knows nothing of what is said.
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import ssl
 import threading
 from collections.abc import Sequence
-from typing import Optional, Protocol, Union
+from typing import Optional, Protocol
 
-from ovirt_imageio.net import kernel_tls
-from ovirt_imageio.net.descriptor_tls import DescriptorTLS
+from ovirt_imageio.net.channel import Channel, speak_tls
 from ovirt_imageio.net.kernel_tls import KernelTLSSocket
 from ovirt_imageio.net.lifeline import shut_down
 from ovirt_imageio.net.plain_socket import SMALL, Data, PlainSocket
@@ -32,8 +30,6 @@ from ovirt_imageio.net.timeouts import has_left, is_timeout, unsent
 from ovirt_imageio.net.tls_socket import TLSSocket
 
 __all__ = ["RECEIVE", "Data", "Failures", "Stream", "describe"]
-
-Channel = Union[PlainSocket, TLSSocket, DescriptorTLS, KernelTLSSocket]
 
 # A TLS record, and more than any usual head.
 RECEIVE = 16 * 1024
@@ -132,17 +128,9 @@ class Stream:
     ) -> None:
         """Speak TLS from now on, when the handshake is over before the deadline. Raises OSError as it is."""
         assert not self.ahead
-        tls = kernel_tls.begin(self.wire, context, server_side=server_side, server_hostname=server_hostname)
-        if tls is None:
-            channel = TLSSocket(self.wire, context, server_side=server_side, server_hostname=server_hostname)
-            channel.handshake(deadline)
-            self._channel = channel
-        else:
-            with contextlib.ExitStack() as stack:
-                stack.callback(tls.release)
-                tls.handshake(deadline)
-                self._channel = kernel_tls.take_over(tls)
-                stack.pop_all()
+        self._channel = speak_tls(
+            self.wire, context, deadline, server_side=server_side, server_hostname=server_hostname
+        )
         self.is_tls = True
 
     # Receiving.
