@@ -50,8 +50,8 @@ def browser(request, tmp_path_factory) -> Iterator[Page]:
 
 
 @pytest.fixture
-def page(browser) -> Iterator[Page]:
-    """A page about which the browser does not complain."""
+def page(browser, tmp_path) -> Iterator[Page]:
+    """A page about which the browser does not complain. It is left before its disk, in the folder, is deleted."""
     browser.complaints.clear()
     yield browser
     browser.leave()
