@@ -19,7 +19,8 @@ from ovirt_imageio.terminal import output
 
 __all__ = ["Bar", "Meter", "Records", "compose", "short_size"]
 
-# The rate and the time that is left tell of the last seconds: what is zero is done in no time.
+# The rate and the time that is left tell of the last seconds, and soon not of the very first ones any more: what is
+# zero is done in no time, most of it there.
 WINDOW = 10.0
 
 # Narrower than this, a terminal gets no room between words that can do without.
@@ -52,7 +53,9 @@ class Meter(ProgressCounter):
         if now - self._shown >= self.interval:
             self._shown = now
             self._samples.append((now, self._done))
-            while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW:
+            while len(self._samples) > 2 and (
+                self._samples[0][0] == self._start or now - self._samples[1][0] >= WINDOW
+            ):
                 self._samples.popleft()
             self._show()
 

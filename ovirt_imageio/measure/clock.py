@@ -166,6 +166,9 @@ class RateMeter:
         if samples and now - samples[-1][0] >= self.WINDOW:
             # The last look is too long ago: what happened then is not the current rate.
             samples.clear()
+        if samples and samples[0][1] == count:
+            # Nothing moved: what moves next is not slower because it begins late.
+            samples.clear()
         while len(samples) > 1 and now - samples[1][0] >= self.WINDOW:
             samples.popleft()
         self._latest = (now, count)
@@ -173,7 +176,7 @@ class RateMeter:
             samples.append(self._latest)
 
     def rate(self) -> float:
-        """Return the growth per second over the window."""
+        """Return the growth per second over the window, or since it began in the window."""
         if not self._samples:
             return 0.0
         (start, first), (end, last) = self._samples[0], self._latest

@@ -83,7 +83,10 @@ def test_rate_is_that_of_late():
     # Zeroes, done in no time.
     clock.advance(0.5)
     bar.update(500 * MIB)
-    for _ in range(20):
+    clock.advance(1)
+    bar.update(MIB)
+    assert drawn(stream)[-1].endswith(" 1.00 MiB/s  ETA 8m19s")
+    for _ in range(19):
         clock.advance(1)
         bar.update(MIB)
     assert "1.00 MiB/s" in drawn(stream)[-1]

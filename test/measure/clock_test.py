@@ -142,6 +142,17 @@ def test_meter_forgets_the_past():
     assert meter.rate() == 0
 
 
+def test_meter_of_what_begins_late():
+    """It was looked at before: the rate is that since it moves."""
+    meter = RateMeter()
+    for n in range(10):
+        meter.sample(n / 2, 700)
+    meter.sample(5, 1200)
+    assert meter.rate() == 1000
+    meter.sample(5.5, 1700)
+    assert meter.rate() == 1000
+
+
 def test_meter_looked_at_all_the_time():
     """Each rate is that of the last five seconds, however many looks fall into them."""
     meter = RateMeter()

@@ -31,6 +31,9 @@ OUTPUT = ROOT / "docs" / "images" / "serve.svg"
 
 PROGRAMS = {"ovirt-imageio": "ovirt_imageio.service.cli", "ovirt-img": "ovirt_imageio.client.cli"}
 
+# MiB that are written at a time.
+PART = 1024
+
 COLUMNS = 112
 DEADLINE = 120
 
@@ -71,6 +74,10 @@ class Screen:
         if command == "K":
             line = self.lines[self.row]
             self.lines[self.row] = "" if argument == "2" else line[: self.column]
+        elif command == "J":
+            self.lines[self.row] = self.lines[self.row][: self.column]
+            # They stay, empty: what they showed until now has ended.
+            self.lines[self.row + 1 :] = [""] * (len(self.lines) - self.row - 1)
         elif command == "A":
             self.row = max(0, self.row - int(argument or 1))
 
@@ -162,7 +169,7 @@ def record(size: int, pace: float, folder: Path) -> str:
     def clock() -> float:
         return time.monotonic() - began
 
-    server, client = Terminal("On one machine", clock, pace), Terminal("On another one", clock, pace)
+    server, client = Terminal("One terminal", clock, pace), Terminal("Another one", clock, pace)
     server.run("ovirt-imageio serve fedora.qcow2 --read-only", folder, environ)
     try:
         wait(lambda: "Ctrl-C stops" in "".join(server.screen.lines), server)
@@ -187,8 +194,10 @@ def prepare(folder: Path, size: int) -> dict[str, str]:
         (programs / name).chmod(0o755)
     image = ["qemu-img", "create", "-q", "-f", "qcow2", "fedora.qcow2", "10g"]
     subprocess.run(image, cwd=folder, check=True)
-    data = f"write -P 7 0 {size}M"
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", data, "fedora.qcow2"], cwd=folder, check=True, capture_output=True)
+    # One command of qemu-io writes less than 2 GiB.
+    parts = range(0, size, PART)
+    data = [word for start in parts for word in ("-c", f"write -P 7 {start}M {min(PART, size - start)}M")]
+    subprocess.run(["qemu-io", "-f", "qcow2", *data, "fedora.qcow2"], cwd=folder, check=True, capture_output=True)
     return {
         **{name: value for name, value in os.environ.items() if name != "XDG_STATE_HOME"},
         "HOME": str(folder),
@@ -239,7 +248,7 @@ def draw(terminals: list[Terminal]) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {top:.0f}" style="{STYLE}">',
-            "<title>ovirt-imageio serve on one machine, ovirt-img download on another one</title>",
+            "<title>ovirt-imageio serve in one terminal, ovirt-img download in another one</title>",
             *body,
             "</svg>\n",
         ]
@@ -270,7 +279,7 @@ def main(arguments: list[str]) -> int:
     """Record, draw, write; return an exit status."""
     parser = argparse.ArgumentParser(prog="recording")
     parser.add_argument("output", nargs="?", type=Path, default=OUTPUT)
-    parser.add_argument("--size", type=int, default=1024, help="of the data, in MiB")
+    parser.add_argument("--size", type=int, default=3072, help="of the data, in MiB")
     parser.add_argument("--pace", type=float, default=1, help="of the pauses: 0 for none")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="recording-") as folder:

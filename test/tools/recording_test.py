@@ -22,6 +22,7 @@ from tools.recording import OUTPUT, Screen, draw_row
         ("12345\r\nx", ["12345", "x"]),
         ("a\r\nb\r\x1b[Ac", ["c", "b"]),
         ("\x1b[1;31mred\x1b[0m\x07", ["red"]),
+        ("a\r\nb\r\nc\x1b[1A\r\x1b[J", ["a", "", ""]),
         ("\x1b7a\x1b[?25lb", ["ab"]),
     ],
 )
