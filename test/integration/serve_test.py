@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from fakes.waiting import wait_until
-from real import daemon, luks, network
+from real import daemon, luks, network, sshd
 
 from ovirt_imageio.net.pinned import PinnedContext, parse_fingerprint
 from ovirt_imageio.qemu import img
@@ -84,7 +84,7 @@ def serve(tmp_path):
         temp.mkdir()
         numbers = itertools.count()
 
-        def serve(*arguments, stdout=None):
+        def serve(*arguments, stdout=None, wrapper=()):
             output = tmp_path / f"output-{next(numbers)}"
             environ = {
                 **os.environ,
@@ -93,6 +93,7 @@ def serve(tmp_path):
                 "TMPDIR": str(temp),
             }
             command = [
+                *wrapper,
                 sys.executable,
                 "-m",
                 "ovirt_imageio.service.cli",
@@ -426,6 +427,29 @@ def test_storage_that_cannot_be_written(serve, chained):
     second = serve(first.url)
     assert second.process.wait(daemon.DEADLINE) == 1
     assert "add --read-only" in second.output.read_text()
+
+
+@pytest.mark.skipif(not sshd.available(), reason="no sshd, or no mount namespaces")
+def test_ssh(serve, tmp_path):
+    """With a real server: written, read, and cut amid a transfer."""
+    disk, data = tmp_path / "disk", os.urandom(MiB)
+    disk.write_bytes(bytes(MiB))
+    with sshd.Server(tmp_path) as server:
+        url = server.url(disk)
+        serving = serve(url, "--format", "raw", "--no-tls", wrapper=server.command)
+        with urllib.request.urlopen(urllib.request.Request(serving.url, data, method="PUT")):
+            pass
+        assert disk.read_bytes() == data
+        with urllib.request.urlopen(serving.url) as response:
+            assert response.read() == data
+        server.known_hosts.write_text("")
+        stranger = serve(url, "--format", "raw", wrapper=server.command)
+        assert stranger.process.wait(daemon.DEADLINE) == 1
+        assert "no host key was found in known_hosts" in stranger.output.read_text()
+    # It is gone, with all its connections.
+    with pytest.raises(urllib.error.HTTPError, match="500"):
+        urllib.request.urlopen(serving.url)
+    assert serving.stop() == 0
 
 
 @pytest.mark.slow
