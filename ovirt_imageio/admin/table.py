@@ -13,7 +13,7 @@ from ovirt_imageio import units
 from ovirt_imageio.errors import printable
 from ovirt_imageio.terminal import traffic
 
-__all__ = ["bar", "columns", "direction", "progress", "state", "table", "wrapped"]
+__all__ = ["INDENT", "bar", "columns", "direction", "progress", "state", "table", "wrapped"]
 
 Info = Mapping[str, Any]
 

@@ -3,6 +3,7 @@
     12:30:05  1 transfers, 1 active, in 310.00 MiB/s, out 0 bytes/s
     TRANSFER  DIR  PROGRESS                         DONE       SIZE          RATE  AGE  CONNS  STATE
     5a3c5b4e  in   [##########----------]  50%  5.00 GiB  10.00 GiB  310.00 MiB/s  17s   4/4k  active
+        192.0.2.7  in  HTTP  310.00 MiB/s  5.00 GiB  connections: 4
 
 Knows terminals; where the tickets come from is an argument.
 """
@@ -41,6 +42,9 @@ QUIT = frozenset("qQ\x03\x04")
 # The widest one is for plain lines, too. Where it would take another line, it is shorter.
 BAR_WIDTHS = (22, 12, 0)
 
+# What the words for a client are made of.
+CLIENT = ("address", "protocol", "received", "sent", "rate")
+
 # Active ones first: on a small screen the rest is cut off.
 ORDER = ("active", "canceled", "idle", "expired")
 
@@ -69,20 +73,23 @@ def top(
 def render(infos: Sequence[Info], width: int, height: int, clock: str) -> list[str]:
     """Return the lines of a screen, none longer than width, no more than height.
 
-    Nothing of a transfer is cut off; those for which there is no room are counted.
+    Nothing of a transfer is cut off; those for which there is no room are counted. Clients get the room that is left.
     """
     infos = sorted(infos, key=lambda info: ORDER.index(table.state(info)))
     layouts = [table.columns(_heads(bar), [_row(info, bar) for info in infos], width) for bar in BAR_WIDTHS]
     heads, *rows = min(layouts, key=lambda layout: len(layout[0]))
     lines = [*table.wrapped(summary(infos, clock), width), *heads]
     # One line is for the number of the others, unless all fit.
-    room = height - len(lines) - (sum(map(len, rows)) > height - len(lines))
-    for number, row in enumerate(rows):
+    spare = height - len(lines) - sum(map(len, rows))
+    room = height - len(lines) - (spare < 0)
+    for number, (info, row) in enumerate(zip(infos, rows)):
         if len(row) > room:
             lines.append(f"... {len(rows) - number} more"[:width])
             break
-        lines += row
-        room -= len(row)
+        clients = _fitting([table.wrapped(line, width, table.INDENT) for line in _clients(info)], spare, width)
+        spare -= len(clients)
+        lines += [*row, *clients]
+        room -= len(row) + len(clients)
     return lines[:height]
 
 
@@ -144,8 +151,10 @@ def _print(fetch: Callable[[], Sequence[Info]], interval: float, rounds: Optiona
     while True:
         clock = time.strftime("%H:%M:%S")
         infos = fetch()
-        for line in [summary(infos, clock), *(f"{clock}  {' '.join(_row(info))}" for info in infos)]:
-            sink.write(f"{line}\n")
+        sink.write(f"{summary(infos, clock)}\n")
+        for info in infos:
+            for line in [" ".join(_row(info)), *(f"  {client}" for client in _clients(info))]:
+                sink.write(f"{clock}  {line}\n")
         sink.flush()
         if rounds is not None:
             rounds -= 1
@@ -163,6 +172,25 @@ def _connections(info: Info) -> str:
     """Return how many there are, and for how many of them the kernel speaks TLS, if for any: 4/3k."""
     in_kernel = info.get("kernel_tls", 0)
     return f"{info['connections']}/{in_kernel}k" if in_kernel else str(info["connections"])
+
+
+def _clients(info: Info) -> list[str]:
+    """Return a line for each client that is there."""
+    return [
+        f"{traffic.client_line(*(client[key] for key in CLIENT))}  connections: {client['connections']}"
+        for client in info["clients"]
+    ]
+
+
+def _fitting(items: Sequence[Sequence[str]], room: int, width: int) -> list[str]:
+    """Return the lines of as many items as there is room for; the last line counts the others."""
+    lines: list[str] = []
+    for number, item in enumerate(items):
+        # One line is for the number of the others, unless this is the last one.
+        if len(lines) + len(item) + (number + 1 < len(items)) > room:
+            return [*lines, f"{table.INDENT}... {len(items) - number} more"[:width]] if len(lines) < room else lines
+        lines += item
+    return lines
 
 
 def _row(info: Info, bar_width: int = BAR_WIDTHS[0]) -> list[str]:

@@ -325,6 +325,7 @@ class Books:
             "active": is_active,
             "age": int(now - self._born),
             "canceled": self._state is not State.OPEN,
+            "clients": self.links.clients(now),
             "connections": self.links.opened,
             "kernel_tls": self.links.in_kernel,
             "idle_time": 0 if is_active else int(now - self._lease.accessed),

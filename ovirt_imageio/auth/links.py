@@ -6,11 +6,11 @@ Knows neither HTTP nor locks: a transfer guards what is here with its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
 
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.writes import UnflushedWrites
-from ovirt_imageio.measure.clock import Clock
+from ovirt_imageio.measure.clock import Clock, RateMeter
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.ops.operations import Operation
 
@@ -66,7 +66,17 @@ class Connection(Protocol):
 class Link:
     """One connection that uses the transfer, and the backend that serves it."""
 
-    __slots__ = ("backend", "connection", "is_in_use", "traceparent", "was_opened", "writes")
+    __slots__ = (
+        "backend",
+        "connection",
+        "is_in_use",
+        "meter",
+        "received",
+        "sent",
+        "traceparent",
+        "was_opened",
+        "writes",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -78,6 +88,14 @@ class Link:
         self.traceparent: Optional[str] = None
         # True while a request may use the backend: until that is over no other thread may close it.
         self.is_in_use = False
+        # Image bytes that came from the client, and that went to it.
+        self.received = 0
+        self.sent = 0
+        self.meter = RateMeter()
+
+    def sample(self, now: float) -> None:
+        """Note how much has moved by now."""
+        self.meter.sample(now, self.received + self.sent)
 
 
 class Running:
@@ -171,6 +189,21 @@ class Links:
     def in_kernel(self) -> int:
         """For how many of them the kernel speaks TLS."""
         return sum(link.was_opened and link.connection.encryption.startswith("kernel") for link in self._links.values())
+
+    def clients(self, now: float) -> list[dict[str, Any]]:
+        """Return what the connections of each client that used the disk have moved, apart for HTTP and NBD."""
+        attached = {running.link for running in self.running if running.operation.name == "nbd"}
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for link in self._links.values():
+            if link.was_opened:
+                key = link.connection.client, "nbd" if link in attached else "http"
+                counts = found.setdefault(key, {"connections": 0, "received": 0, "sent": 0, "rate": 0})
+                link.sample(now)
+                counts["connections"] += 1
+                counts["received"] += link.received
+                counts["sent"] += link.sent
+                counts["rate"] += int(link.meter.rate())
+        return [{"address": address, "protocol": name, **counts} for (address, name), counts in sorted(found.items())]
 
     def __len__(self) -> int:
         """Return how many connections there are."""

@@ -79,6 +79,7 @@ class Progress:
                 # It takes minutes for a step, or the client did its part and waits for slow storage.
                 is_alive = True
                 one.moved = now
+            one.link.sample(now)
         self._meter.sample(now, self._moved)
         return has_moved, is_alive
 
@@ -98,9 +99,14 @@ class Progress:
                 for start, end in operation.moved_since(running.seen):
                     self._ranges.add(start, end)
             self._moved += count
+            link = running.link
             for name, part in operation.counts_between(running.seen, done):
+                if name == "read":
+                    link.sent += part
+                else:
+                    link.received += part
                 self._observer.bytes_moved(running.backend_name, name, part)
-                self._observer.client_moved(running.link.connection.client, operation.name, name, part)
+                self._observer.client_moved(link.connection.client, operation.name, name, part)
         running.seen = done
         return True
 

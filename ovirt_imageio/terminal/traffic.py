@@ -6,8 +6,9 @@ Pure: text from numbers.
 from __future__ import annotations
 
 from ovirt_imageio import units
+from ovirt_imageio.errors import printable
 
-__all__ = ["direction", "rate"]
+__all__ = ["client_line", "direction", "rate"]
 
 
 def direction(*, comes: bool, goes: bool) -> str:
@@ -19,6 +20,16 @@ def direction(*, comes: bool, goes: bool) -> str:
     if comes and goes:
         return "both"
     return "in" if comes else "out"
+
+
+def client_line(address: str, protocol: str, received: int, sent: int, speed: float) -> str:
+    """Return what a client does, in the order in which a narrow terminal needs it.
+
+    >>> client_line("192.0.2.7", "http", 0, 5 * 2**30, 310 * 2**20)
+    '192.0.2.7  out  HTTP  310.00 MiB/s  5.00 GiB'
+    """
+    way = direction(comes=received > 0, goes=sent > 0)
+    return "  ".join([printable(address), way, protocol.upper(), rate(speed), units.size(received + sent)])
 
 
 def rate(count: float) -> str:

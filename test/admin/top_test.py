@@ -13,6 +13,18 @@ from fakes.waiting import DEADLINE
 from ovirt_imageio.admin import top
 
 
+def client(address="192.0.2.7", **changes):
+    return {
+        "address": address,
+        "protocol": "http",
+        "connections": 4,
+        "received": 2**29,
+        "sent": 0,
+        "rate": 2**20,
+        **changes,
+    }
+
+
 def info(transfer_id="t-1", **changes):
     return {
         "transfer_id": transfer_id,
@@ -22,6 +34,7 @@ def info(transfer_id="t-1", **changes):
         "rate": 2**20,
         "connections": 4,
         "kernel_tls": 0,
+        "clients": [],
         "remaining": 300,
         "active": True,
         "canceled": False,
@@ -58,6 +71,32 @@ def test_connections_for_which_the_kernel_speaks_tls():
     assert lines[2].split()[-2:] == ["4/3k", "active"]
 
 
+def test_clients():
+    infos = [info(clients=[client(), client("local", protocol="nbd", sent=2**29)]), info("t-2")]
+    lines = top.render(infos, 80, 50, "12:00:00")
+    assert lines[3:5] == [
+        "    192.0.2.7  in  HTTP  1.00 MiB/s  512.00 MiB  connections: 4",
+        "    local  both  NBD  1.00 MiB/s  1.00 GiB  connections: 4",
+    ]
+    assert lines[5].startswith("t-2 ")
+
+
+@pytest.mark.parametrize(
+    "height, below",
+    [
+        (4, []),
+        (5, ["... 4 more"]),
+        (7, ["192.0.2.0", "192.0.2.1", "... 2 more"]),
+        (8, ["192.0.2.0", "192.0.2.1", "192.0.2.2", "192.0.2.3"]),
+    ],
+)
+def test_clients_get_the_room_that_is_left(height, below):
+    infos = [info(clients=[client(f"192.0.2.{number}") for number in range(4)]), info("t-2")]
+    lines = [line.partition("  in  ")[0] for line in top.render(infos, 80, height, "12:00:00")]
+    assert lines[3:-1] == [f"    {text}" for text in below]
+    assert lines[-1].startswith("t-2 ")
+
+
 def test_both_directions():
     both = info(ops=["read", "write"])
     del both["transferred"]
@@ -74,14 +113,15 @@ def test_active_ones_come_first():
 
 @pytest.mark.parametrize("width, height", [(20, 5), (80, 10), (1, 2), (200, 3)])
 def test_fits_the_screen(width, height):
-    lines = top.render([info(str(number)) for number in range(100)], width, height, "")
+    lines = top.render([info(str(number), clients=[client(), client()]) for number in range(100)], width, height, "")
     assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
 def test_loses_nothing(width):
-    full = info("5a3c5b4e-1a51-4d36-a7d5-0b8a8a3f2f4b", ops=["read"], rate=1023 * 2**20, size=2**40)
+    clients = [client("2001:db8:1234:5678:9abc:def0:1234:5678", rate=1023 * 2**20), client(protocol="nbd", sent=1)]
+    full = info("5a3c5b4e-1a51-4d36-a7d5-0b8a8a3f2f4b", ops=["read"], rate=1023 * 2**20, size=2**40, clients=clients)
     both = info("t-2", ops=["read", "write"])
     lines = top.render([full, both], width, 50, "12:00:00")
     assert all(len(line) <= width for line in lines)
@@ -112,11 +152,12 @@ def test_tells_what_does_not_fit():
 
 def test_plain_lines():
     sink = io.StringIO()
-    top.top(lambda: [info()], 0, rounds=2, source=io.StringIO(), sink=sink)
+    top.top(lambda: [info(clients=[client()])], 0, rounds=2, source=io.StringIO(), sink=sink)
     lines = sink.getvalue().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 6
     assert "1 transfers, 1 active" in lines[0]
     assert " t-1 in [##########----------]  50% " in lines[1]
+    assert lines[2].endswith("  192.0.2.7  in  HTTP  1.00 MiB/s  512.00 MiB  connections: 4")
     assert "\x1b" not in sink.getvalue()
 
 

@@ -84,6 +84,7 @@ def test_fresh(desk):
         "active": False,
         "age": 0,
         "canceled": False,
+        "clients": [],
         "connections": 0,
         "kernel_tls": 0,
         "dirty": False,
@@ -284,6 +285,8 @@ def test_rate(desk):
         running.operation.advance(1000)
         desk.tick(1)
     assert desk.info()["rate"] == 1000
+    [client] = desk.info()["clients"]
+    assert (client["received"], client["sent"], client["rate"]) == (4000, 0, 1000)
 
 
 def test_ticks_are_wanted_while_something_runs(desk):

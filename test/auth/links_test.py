@@ -71,6 +71,37 @@ def test_add_and_remove(links, connection):
     assert links.find(connection) is None
 
 
+def moved(links, client, received, sent, name=None):
+    """Return a link that has moved something, and whose operation runs if it has a name."""
+    connection = FakeConnection()
+    connection.client = client
+    link = links.add(connection)
+    link.was_opened = True
+    link.received, link.sent = received, sent
+    if name is not None:
+        links.running.add(Running(Steps(connection, name=name), link, 0))
+    return link
+
+
+def test_clients(links, connection):
+    links.add(connection)
+    assert links.clients(0) == []
+    one = moved(links, "192.0.2.7", 100, 0, "write")
+    moved(links, "192.0.2.7", 10, 1)
+    moved(links, "192.0.2.7", 0, 1000, "nbd")
+    other = moved(links, "192.0.2.10", 0, 0)
+    links.clients(0)
+    one.received += 50
+    one.sample(1)
+    assert links.clients(2) == [
+        {"address": "192.0.2.10", "protocol": "http", "connections": 1, "received": 0, "sent": 0, "rate": 0},
+        {"address": "192.0.2.7", "protocol": "http", "connections": 2, "received": 160, "sent": 1, "rate": 25},
+        {"address": "192.0.2.7", "protocol": "nbd", "connections": 1, "received": 0, "sent": 1000, "rate": 0},
+    ]
+    links.remove(other)
+    assert [client["address"] for client in links.clients(3)] == ["192.0.2.7", "192.0.2.7"]
+
+
 def test_what_is_in_use(links):
     idle, used, busy = (links.add(FakeConnection()) for _ in range(3))
     used.is_in_use = busy.is_in_use = True

@@ -13,6 +13,7 @@ from functools import partial
 from http import HTTPStatus
 
 import pytest
+from fakes.connections import FakeConnection
 from tools import source
 from tools.source import PACKAGE, ROOT
 
@@ -150,6 +151,10 @@ def test_ticket_state():
     (listed,) = store.list()
     told = SCHEMAS["TicketState"]["properties"].keys()
     assert told == store.info("x").keys() | listed.keys()
+    with store.use("x", "read", FakeConnection()):
+        (client,) = store.info("x")["clients"]
+    clients = SCHEMAS["TicketState"]["properties"]["clients"]["items"]
+    assert client.keys() == clients["properties"].keys() == set(clients["required"])
     assert set(SCHEMAS["TicketState"]["required"]) == told - {"filename", "transferred", "uuid", "uuid_prefix"}
 
 

@@ -445,6 +445,8 @@ def test_progress_over_http(server, client):
             assert reader.get(f"/images/{UUID}", f"Range: bytes={range_}").status == 206
         info = wait_active(client, False)
         assert (info["transferred"], info["connections"]) == (300, 1)
+        [told] = info["clients"]
+        assert (told["protocol"], told["connections"], told["received"], told["sent"]) == ("http", 1, 0, 400)
 
 
 def test_delete_while_slow_storage_writes(tmp_path):

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ovirt_imageio import units
-from ovirt_imageio.errors import printable
 from ovirt_imageio.measure.clock import RateMeter
 from ovirt_imageio.service.metrics import Metrics
-from ovirt_imageio.terminal.traffic import direction, rate
+from ovirt_imageio.terminal.traffic import client_line, rate
 
 __all__ = ["Traffic", "TrafficDisplay"]
 
@@ -41,8 +40,8 @@ class Client:
     address: str
     received: int = 0
     sent: int = 0
-    # How the last bytes moved.
-    way: str = "HTTP"
+    # By which the last bytes moved.
+    protocol: str = "http"
     # What the display has seen of it.
     meter: RateMeter = field(default_factory=RateMeter)
     told: int = 0
@@ -53,15 +52,8 @@ class Client:
         return self.received + self.sent
 
     def line(self) -> str:
-        """Return what it does, in the order in which a narrow terminal needs it."""
-        words = [
-            printable(self.address),
-            direction(comes=self.received > 0, goes=self.sent > 0),
-            self.way,
-            rate(self.meter.rate()),
-            units.size(self.moved),
-        ]
-        return "  ".join(["", *words])
+        """Return what it does."""
+        return "  " + client_line(self.address, self.protocol, self.received, self.sent, self.meter.rate())
 
 
 class Traffic(Metrics):
@@ -84,7 +76,7 @@ class Traffic(Metrics):
             known = self._clients[client] = self._clients.pop(client, Client(client))
             if len(self._clients) > MAX_CLIENTS:
                 del self._clients[next(iter(self._clients))]
-            known.way = "NBD" if operation == "nbd" else "HTTP"
+            known.protocol = "nbd" if operation == "nbd" else "http"
             if kind == "read":
                 self.sent += count
                 known.sent += count
