@@ -333,8 +333,13 @@ class Transfer:
         """Close backends of other threads: we cannot let storage that hangs stop us."""
         if backends:
             closer = threading.Thread(target=self._close, args=(backends,), name=f"close {self.id}", daemon=True)
-            closer.start()
-            closer.join(patience)
+            try:
+                closer.start()
+            except RuntimeError:
+                # There are no more threads. What is closed by none would be open, and busy, for ever.
+                self._close(backends)
+            else:
+                closer.join(patience)
 
     def _close(self, backends: list[Backend]) -> None:
         for backend in backends:

@@ -778,6 +778,18 @@ def test_cancel_closes_idle_backends(transfer, backends):
     assert [backend.closed for backend in backends.opened] == [1, 1, 1]
 
 
+def test_cancel_closes_idle_backends_when_there_are_no_more_threads(transfer, backends, connection, monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    open_backend(transfer, connection)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        transfer.cancel()
+    assert transfer.is_drained
+    assert backends.leaked == 0
+
+
 def test_cancel_cuts_reads_at_once(transfer, runner):
     connection, run = begin(runner, transfer, "read")
     transfer.cancel(grace=100)
