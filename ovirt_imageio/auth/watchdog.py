@@ -50,7 +50,7 @@ class Watchdog:
         self._look_around()
         while self._asking:
             self._attended.add(self._asking.popleft())
-        self._attended = {attended for attended in self._attended if attended.tick()}
+        self._attended = {attended for attended in self._attended if self._tick(attended)}
 
     def start(self) -> None:
         """Start the thread."""
@@ -64,6 +64,14 @@ class Watchdog:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _tick(self, attended: Attended) -> bool:
+        try:
+            return attended.tick()
+        except Exception:
+            # The others, which come after it, must not wait for it to succeed.
+            log.exception("The watchdog failed, going on")
+            return True
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._seconds):

@@ -88,6 +88,24 @@ def test_thread_looks_and_survives_errors(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_one_that_fails_keeps_none_from_its_turn(watchdog, diary, caplog):
+    class Failing(Attended):
+        def tick(self):
+            super().tick()
+            raise ZeroDivisionError
+
+    failing = [Failing(diary, "bad") for _ in range(5)]
+    for attended in (*failing, Attended(diary, "good"), *failing):
+        watchdog.attend(attended)
+    watchdog.look()
+    assert sorted(diary) == ["around", *["bad"] * 5, "good"]
+    assert "The watchdog failed" in caplog.text
+    # What failed is looked after once more, and what wants no attention is not.
+    diary.clear()
+    watchdog.look()
+    assert sorted(diary) == ["around", *["bad"] * 5]
+
+
 def test_stop(watchdog, diary):
     """It is told, and not only noticed at the next look."""
     watchdog.start()
