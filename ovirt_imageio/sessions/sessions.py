@@ -199,10 +199,12 @@ class Sessions:
                 other = self._by_digest.get(digest)
                 if other is not None and other.is_live(self._clock()):
                     return other  # Two requests came at once with the same token.
+            # First, as it fails for what is not a ticket.
+            self._store.add(document)
+            if digest is not None:
                 self._by_digest[digest] = session
             else:
                 self._by_id[session.id] = session
-            self._store.add(document)
         log.info("OPEN session transfer=%s host=%s", session.name, access.base_url)
         return session
 

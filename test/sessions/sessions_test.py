@@ -143,6 +143,19 @@ def test_too_many(bench, monkeypatch):
     assert len(bench.sessions) == 1
 
 
+@pytest.mark.parametrize("size", [-1, 2**63])
+def test_host_that_describes_no_disk(bench, size):
+    """Whatever makes the ticket impossible leaves no session without one."""
+    bench.image = Description(size, True, False)
+    token = bench.add("t")
+    for _ in range(2):
+        with pytest.raises(errors.InvalidTicket):
+            bench.sessions.open(token)
+        with pytest.raises(errors.InvalidTicket):
+            bench.sessions.resolve(TICKET, None, token)
+    bench.assert_nothing()
+
+
 # Use.
 
 
