@@ -89,6 +89,9 @@ class Books:
         if found is None and len(self.links) >= self._max_connections:
             self.observe(now)
             self._cutter.make_room(now, self._max_connections)
+        if found is None and right == "write":
+            # Of a client that connects again.
+            self.links.look_for_lost()
         link = found or self.links.add(connection)
         assert not link.is_in_use, "a connection serves one request at a time"
         link.is_in_use = True
@@ -124,6 +127,8 @@ class Books:
     def disconnect(self, link: Link, now: float) -> list[Backend]:
         """Forget a connection that closed; return its backend."""
         self.links.remove(link)
+        # Closing the backend may find more, but takes a while.
+        self.links.keep_lost(link)
         self._news.note_change()
         return self.links.take_backends([link], now)
 

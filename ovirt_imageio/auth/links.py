@@ -250,8 +250,14 @@ class Links:
         self._has_untold = has_loss
 
     def keep_lost(self, link: Link) -> None:
-        """Remember that a connection which closed has lost writes, if no flush told its client."""
-        self._has_untold |= link.writes.is_lost
+        """Remember that a connection which closed, or closes, has lost writes, if no flush told its client."""
+        self._has_untold |= link.writes.pass_on_loss()
+
+    def look_for_lost(self) -> None:
+        """Remember it of connections whose clients have left, which their own threads may notice later."""
+        for link in self._links.values():
+            if link.writes.is_lost and not link.is_in_use and link.connection.has_left():
+                self.keep_lost(link)
 
     def pass_on_lost(self, link: Link) -> None:
         """Let a connection tell its client what the one that closed could not."""

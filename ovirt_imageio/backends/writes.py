@@ -59,6 +59,12 @@ class UnflushedWrites:
         self._is_lost = True
         self._has_told = False
 
+    def pass_on_loss(self) -> bool:
+        """Return whether something may be lost of which no flush has told the client: another one will."""
+        was_lost = self.is_lost
+        self._is_lost = self._is_lost and not was_lost
+        return was_lost
+
     def note_flush(self) -> None:
         """Note that everything written so far is safe."""
         self._is_pending = False

@@ -564,6 +564,46 @@ def test_connection_that_broke_while_the_client_left(breaking):
     assert_lost(transfer, second)
 
 
+def test_client_connects_again_before_the_old_connection_is_closed(breaking):
+    """The thread of the first one has not noticed yet that its client has left."""
+    transfer, connect = breaking
+    first, other, second = connect(), connect(), connect()
+    write(transfer, first)
+    break_server(transfer, first)
+    # Of another client, while the first one is there.
+    write(transfer, other)
+    flush(transfer, other)
+    other.close()
+    first.is_left = True
+    write(transfer, second)
+    assert_lost(transfer, second)
+    first.close()
+    # It is told once.
+    write(transfer, second)
+    flush(transfer, second)
+
+
+def test_client_connects_again_while_the_old_connection_is_closed(breaking):
+    """Closing a disk may take a while; what is known to be lost is told meanwhile."""
+    transfer, connect = breaking
+    first, second = connect(), connect()
+    write(transfer, first)
+    break_server(transfer, first)
+    with Use(transfer, "read", first) as disk:
+        backend = disk.backend
+    close = backend.close
+
+    def close_slowly():
+        write(transfer, second)
+        assert_lost(transfer, second)
+        close()
+
+    backend.close = close_slowly
+    first.close()
+    write(transfer, second)
+    flush(transfer, second)
+
+
 def test_flushed_writes_are_not_lost(breaking):
     transfer, connect = breaking
     first, second = connect(), connect()

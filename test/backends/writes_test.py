@@ -62,6 +62,22 @@ def test_nothing_was_acknowledged(writes):
     writes.check()
 
 
+def test_another_one_tells(writes):
+    writes.note_write()
+    assert not writes.pass_on_loss()
+    writes.note_break()
+    assert writes.pass_on_loss()
+    assert not writes.pass_on_loss()
+    assert not writes.is_lost
+    writes.check()
+    # What the client was told is not told once more, and its flush fails as before.
+    writes.note_write()
+    writes.note_break()
+    assert_refused(writes)
+    assert not writes.pass_on_loss()
+    assert_refused(writes)
+
+
 def test_lost_twice(writes):
     writes.note_write()
     writes.note_break()
