@@ -76,8 +76,22 @@ def serve(channel: socket.socket, settings: Settings) -> None:
             return
         with socket.socket(fileno=descriptors[0]) as end:
             end.set_inheritable(False)
-            if os.fork() == 0:
+            try:
+                is_attendant = os.fork() == 0
+            except OSError as error:
+                # There are too many processes, or there is too little memory. That may be better at the next image.
+                refuse(end, error)
+                continue
+            if is_attendant:
                 run_attendant(channel, end, data, settings)
+
+
+def refuse(end: socket.socket, error: OSError) -> None:
+    """Tell the daemon that there is no attendant, and why."""
+    reason = f"there is no process for its server: {error.strerror}"
+    # The daemon may not wait for it any more.
+    with contextlib.suppress(OSError):
+        end.send(json.dumps({"reason": reason, "is_late": False, "detail": reason}).encode())
 
 
 def run_attendant(channel: socket.socket, end: socket.socket, data: bytes, settings: Settings) -> None:

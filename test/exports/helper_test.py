@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
+import socket
 import sys
 
 import pytest
 
+from ovirt_imageio.exports import helper
 from ovirt_imageio.exports.exports import Exports
 from ovirt_imageio.exports.settings import Settings
 
@@ -30,6 +35,26 @@ def test_has_its_own_session(folder):
     exports = Exports(Settings(str(folder), ()))
     assert os.getsid(exports._helper.pid) == exports._helper.pid
     exports.close()
+
+
+def test_no_more_processes(monkeypatch):
+    """An image is refused; the next ones need not be."""
+
+    def fork():
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", fork)
+    kind = socket.AF_UNIX, socket.SOCK_SEQPACKET
+    with contextlib.ExitStack() as scope:
+        daemon, channel, ours, theirs = map(scope.enter_context, (*socket.socketpair(*kind), *socket.socketpair(*kind)))
+        for _ in range(2):
+            socket.send_fds(daemon, [b"{}"], [theirs.fileno()])
+        daemon.close()
+        theirs.close()
+        helper.serve(channel, Settings("/run", ()))
+        for _ in range(2):
+            assert "no process for its server: Resource temporarily" in json.loads(ours.recv(1000))["reason"]
+        assert ours.recv(1000) == b""
 
 
 def test_does_not_start(folder, monkeypatch):
