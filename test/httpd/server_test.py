@@ -115,8 +115,10 @@ def test_pieces_of_a_tls_record_are_no_progress(provider, trust, first, record):
 
 
 def test_flood_of_empty_tls_records(provider, trust):
-    limits = Limits(idle_timeout=0.5, header_timeout=0.5, io_timeout=0.5, linger_timeout=0.01)
-    with toy.serving(tls=provider, limits=limits) as server, by_hand(("127.0.0.1", server.port), trust) as client:
+    with (
+        toy.serving(tls=provider, limits=Limits(linger_timeout=0.01)) as server,
+        by_hand(("127.0.0.1", server.port), trust) as client,
+    ):
         client.send(client.empty_records(5))
         assert not client.is_closed()
         with pytest.raises(OSError):

@@ -120,11 +120,11 @@ def test_guest_that_does_not_start(tmp_path, broken_image, capfd):
 @pytest.mark.storage
 def test_console_of_a_guest_that_hangs(tmp_path, broken_image, fake_qemu, capfd):
     fake_qemu('echo "Kernel panic" >$folder/console; exec sleep 60')
-    assert run.run(broken_image, tmp_path / "last", ["test/machine"], limit=1) == 1
+    assert run.run(broken_image, tmp_path / "last", ["test/machine"], limit=3) == 1
     said = capfd.readouterr().err.splitlines()
     assert said == [
         "Kernel panic",
-        f"The guest did not finish: it had 1 s. {tmp_path / 'last'} has its console and log",
+        f"The guest did not finish: it had 3 s. {tmp_path / 'last'} has its console and log",
     ]
     assert (tmp_path / "last/console").read_text() == "Kernel panic\n"
 
