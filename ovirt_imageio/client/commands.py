@@ -27,7 +27,7 @@ from ovirt_imageio.client.engine import restore as restoring
 from ovirt_imageio.client.engine import vmbackup
 from ovirt_imageio.client.errors import translated
 from ovirt_imageio.client.options import PROGRAM, STREAM, Run
-from ovirt_imageio.client.progress import ProgressCounter
+from ovirt_imageio.client.progress import ProgressCounter, Route
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.origin.url import without_secrets
 from ovirt_imageio.terminal import output
@@ -69,7 +69,7 @@ def tell(options: argparse.Namespace, kind: str, **fields: Any) -> None:
 def tell_copy(options: argparse.Namespace, progress: ProgressCounter, **fields: Any) -> None:
     """Tell what came of a copy, and which way it went."""
     route = progress.route
-    way = dataclasses.asdict(route) if route else dict.fromkeys(("connection", "protocol", "proxy", "mode"))
+    way = dataclasses.asdict(route) if route else dict.fromkeys(field.name for field in dataclasses.fields(Route))
     done = {"transferred": progress.done, "elapsed": round(progress.elapsed, 3)}
     if isinstance(progress, meter.Bar) and route:
         # The terminal may be gone.

@@ -38,15 +38,19 @@ class Route:
     protocol      "http" or "nbd"
     proxy         was it the server of proxy_url, because the one of the transfer URL could not be reached?
     mode          "full" or "incremental"
+    tls           what encrypts at the server: "kernel", "kernel-send", "memory" or "openssl"; None if it does not tell
     """
 
     connection: str
     protocol: str
     proxy: bool
     mode: str
+    tls: Optional[str] = None
 
     def __str__(self) -> str:
         connection = {"unix": "a Unix socket", "tls": "TLS", "tcp": "TCP, not encrypted"}[self.connection]
+        if self.tls is not None and self.tls.startswith("kernel"):
+            connection += " by the kernel of the server"
         return f"{self.mode}, by {self.protocol.upper()} over {connection}{', through the proxy' if self.proxy else ''}"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 __all__ = ["to_line"]
 
 # What a copy tells.
-COPY = ("transferred", "elapsed", "connection", "protocol", "proxy", "mode")
+COPY = ("transferred", "elapsed", "connection", "tls", "protocol", "proxy", "mode")
 
 # The keys of results and plans, beside "type" and "command".
 RESULTS: Mapping[str, tuple[str, ...]] = {

@@ -123,7 +123,10 @@ class TransferOptions:
 
     def went(self, remote: Remote, there: Image, protocol: str, mode: str) -> None:
         """Tell which way the bytes went."""
-        self.reporter.went(Route(there.resource.origin.transport, protocol.lower(), remote.is_proxy, mode))
+        transport = there.resource.origin.transport
+        # What it told may be of the connection over which it offered its Unix socket.
+        tls = there.abilities.tls if transport == "tls" else None
+        self.reporter.went(Route(transport, protocol.lower(), remote.is_proxy, mode, tls))
 
     def journal(self, filename: str, transfer: dict[str, Any]) -> Optional[resuming.Journal]:
         """Return the journal of a transfer that can be resumed, None for others."""

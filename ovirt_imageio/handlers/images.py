@@ -47,6 +47,8 @@ class Images:
         answer: dict[str, Any] = {}
         if self._unix_socket is not None:
             answer["unix_socket"] = self._unix_socket
+        if request.connection.encryption != "none":
+            answer["tls"] = request.connection.encryption
         can_write = True
         if ticket_id != "*" and not parse.is_preflight(request):
             with self._store.use(ticket_id, "read", request.connection) as disk:

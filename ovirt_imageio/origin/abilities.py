@@ -11,7 +11,10 @@ from typing import Any, Optional
 
 from ovirt_imageio.geometry.blocks import MAX_SIZE
 
-__all__ = ["Abilities", "natural", "parse"]
+__all__ = ["TLS", "Abilities", "natural", "parse"]
+
+# What may encrypt at the other end.
+TLS = ("kernel", "kernel-send", "memory", "openssl")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Abilities:
     takes_chunks: bool = False
     # True if it told that zeroing deallocates.
     is_sparse: bool = False
+    # What encrypts there, one of TLS; None if it did not tell.
+    tls: Optional[str] = None
 
 
 def parse(answer: Mapping[str, Any], allow: str = "") -> Abilities:
@@ -55,6 +60,7 @@ def parse(answer: Mapping[str, Any], allow: str = "") -> Abilities:
         can_pipeline="transfer_id" in answer,
         takes_chunks="transfer_id" in answer,
         is_sparse=answer.get("sparse") is True,
+        tls=answer["tls"] if answer.get("tls") in TLS else None,
     )
 
 

@@ -160,13 +160,13 @@ def test_ways_to_a_daemon(running, tmp_path, run):
     url = running.add_ticket(url=f"file://{path}", size=16 * 1024**2)
     trust = ["--cafile", running.ca_file]
     _, found = run("download", *trust, url, tmp_path / "one")
-    assert [found[-1][key] for key in records.COPY[2:]] == ["unix", "nbd", False, "full"]
+    assert [found[-1][key] for key in records.COPY[2:]] == ["unix", None, "nbd", False, "full"]
     proxied = ["--proxy-url", url, "https://localhost:1/images/x"]
     _, found = run("download", *trust, "-f", "raw", *proxied, tmp_path / "two")
-    assert [found[-1][key] for key in records.COPY[2:]] == ["unix", "nbd", True, "full"]
+    assert [found[-1][key] for key in records.COPY[2:]] == ["unix", None, "nbd", True, "full"]
     with DiskOrigin(bytes(SIZE)) as origin:
         _, found = run("download", origin.url, tmp_path / "three")
-    assert [found[-1][key] for key in records.COPY[2:]] == ["tcp", "http", False, "full"]
+    assert [found[-1][key] for key in records.COPY[2:]] == ["tcp", None, "http", False, "full"]
 
 
 def test_text(image, capsys, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from fakes.clock import FakeClock
 
 from ovirt_imageio import errors
-from ovirt_imageio.client.progress import ProgressBar, ProgressCounter, Reporter
+from ovirt_imageio.client.progress import ProgressBar, ProgressCounter, Reporter, Route
 
 
 def lines(output: io.StringIO) -> list[str]:
@@ -145,3 +145,17 @@ def test_object_gets_size_and_counts_though_it_is_false():
 def test_anything_else_is_refused():
     with pytest.raises(errors.InvalidValue, match="progress"):
         Reporter(17)
+
+
+@pytest.mark.parametrize(
+    ("route", "text"),
+    [
+        (Route("unix", "nbd", False, "full"), "full, by NBD over a Unix socket"),
+        (Route("tls", "http", False, "incremental", "memory"), "incremental, by HTTP over TLS"),
+        (Route("tls", "http", True, "full", None), "full, by HTTP over TLS, through the proxy"),
+        (Route("tls", "nbd", False, "full", "kernel"), "full, by NBD over TLS by the kernel of the server"),
+        (Route("tls", "http", False, "full", "kernel-send"), "full, by HTTP over TLS by the kernel of the server"),
+    ],
+)
+def test_route(route, text):
+    assert str(route) == text

@@ -11,7 +11,7 @@ from tools import source
 from ovirt_imageio.client import records
 from ovirt_imageio.client.commands import COMMANDS
 
-COPY = ["transferred", "elapsed", "connection", "protocol", "proxy", "mode"]
+COPY = ["transferred", "elapsed", "connection", "tls", "protocol", "proxy", "mode"]
 
 FROZEN = {
     "upload": COPY,

@@ -16,6 +16,8 @@ from fakes import ports
 from fakes.waiting import wait_until
 from real import certificates, daemon
 
+from ovirt_imageio.origin.abilities import TLS
+
 MiB = 1024**2
 
 
@@ -57,6 +59,12 @@ def test_upload(running, image):
     with urllib.request.urlopen(request, context=running.tls) as response:
         assert response.status == 200
     assert image.read_bytes() == data
+
+
+def test_clients_are_told_what_encrypts(running, image):
+    url = running.add_ticket(url=f"file://{image}", size=4 * MiB)
+    with urllib.request.urlopen(urllib.request.Request(url, method="OPTIONS"), context=running.tls) as response:
+        assert json.load(response)["tls"] in TLS
 
 
 def test_local_socket_is_offered(running, image):

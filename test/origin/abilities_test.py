@@ -22,6 +22,7 @@ def test_new_server():
         "sparse": True,
         "transfer_id": "x",
         "unix_socket": "\0/org/ovirt/imageio",
+        "tls": "kernel-send",
         "more": [1],
     }
     assert parse(answer, "OPTIONS,GET,PUT,PATCH") == Abilities(
@@ -36,6 +37,7 @@ def test_new_server():
         can_pipeline=True,
         takes_chunks=True,
         is_sparse=True,
+        tls="kernel-send",
     )
 
 
@@ -51,7 +53,7 @@ def test_allow(allow, expected):
 
 @pytest.mark.parametrize("value", [None, "8", -1, 1.5, True, [8], {}, 2**63, 10**3000, float("inf")])
 def test_nonsense(value):
-    names = ("features", "max_readers", "max_writers", "block_size", "size", "unix_socket")
+    names = ("features", "max_readers", "max_writers", "block_size", "size", "unix_socket", "tls")
     found = parse({name: value for name in names if (name, value) != ("unix_socket", "8")})
     assert found == Abilities()
 

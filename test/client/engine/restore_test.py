@@ -122,11 +122,13 @@ def test_to_a_url_known_by_its_certificate(folder, capsys):
         fingerprint = format_fingerprint(ssl.PEM_cert_to_DER_cert(file.read()))
     command = ["restore", "-o", "json", "--point", folder.points[1], folder.path]
     with DiskOrigin(bytes(SIZE), context=ServerContext(made.cert_file, made.key_file)()) as origin:
+        origin.options["tls"] = "kernel"
         assert cli.main([*command, "--url", origin.url, "--fingerprint", "00" * 32]) == 1
         assert origin.data == bytes(SIZE)
         assert cli.main([*command, "--url", origin.url, "--fingerprint", fingerprint]) == 0
         assert origin.data == folder.contents[1][0]
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["connection"] == "tls"
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (record["connection"], record["tls"]) == ("tls", "kernel")
 
 
 def test_to_a_url_on_a_proxy(folder, capsys):
