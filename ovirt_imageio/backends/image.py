@@ -68,9 +68,11 @@ class ImageBackend(NBDBackend):
 
     def close(self) -> None:
         """Say good-bye to the server, and let it end unless another client needs it."""
-        super().close()
-        if self.held is not None:
-            self.held.close()
+        try:
+            super().close()
+        finally:
+            if self.held is not None:
+                self.held.close()
 
 
 def check_url(url: str) -> None:

@@ -152,7 +152,11 @@ class Exports:
                 return
             server.timer = threading.Timer(self._idle_seconds, self._end_idle, (disk, server))
             server.timer.name, server.timer.daemon = "idle image", True
-            server.timer.start()
+            with contextlib.suppress(RuntimeError):
+                server.timer.start()
+                return
+        # There are no more threads: nothing would end it later.
+        self._end_idle(disk, server)
 
     def end_idle(self, url: str) -> None:
         """End the server of an image now unless a client uses it: a ticket that named it is gone."""

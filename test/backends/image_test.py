@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from fakes.nbdexport import Exporting
 
@@ -9,6 +11,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.backends import image
 from ovirt_imageio.backends.base import Options, Terms
 from ovirt_imageio.backends.memory import MemoryBackend
+from ovirt_imageio.backends.nbdconnection import NBDConnection
 
 
 class Images:
@@ -69,6 +72,22 @@ def test_bad_urls(url):
     with pytest.raises(errors.InvalidValue) as e:
         image.check_url(url)
     assert "hidden" not in str(e.value)
+
+
+def test_not_held_though_closing_fails(monkeypatch):
+    with Exporting(lambda: MemoryBackend(b"data")) as exporting:
+        images = Images(exporting.location.address.url())
+        disk = opened(images)
+
+        def fail(self, writes):
+            close(self, writes)
+            raise OSError(errno.EIO, "it failed")
+
+        close = NBDConnection.close
+        monkeypatch.setattr(NBDConnection, "close", fail)
+        with pytest.raises(OSError):
+            disk.close()
+        assert images.holders == 0
 
 
 def test_held_while_it_is_open():

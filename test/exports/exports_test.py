@@ -137,6 +137,18 @@ def test_idle(start, images):
     wait_until(lambda: not is_running(pid))
 
 
+def test_idle_when_there_are_no_more_threads(start, images, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    exports = start()
+    held = opened(exports, make(images / "disk"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        held.close()
+    assert exports.pids == []
+
+
 def test_one_that_reads_gives_way(start, images):
     exports = start()
     url = make(images / "disk", "qcow2")
