@@ -17,11 +17,9 @@ import os
 import socket
 import threading
 import time
-from typing import Callable, Optional, TypeVar
+from typing import Optional
 
 __all__ = ["EagerSocket", "Processors", "begin_work", "end_work"]
-
-T = TypeVar("T")
 
 # How long to look. What takes longer gains little, and a look in vain costs this much.
 SECONDS = 0.0001
@@ -78,13 +76,6 @@ class EagerSocket:
 
     def recv(self, size: int) -> Optional[bytes]:
         """Return what socket.recv() would return soon, None if it would not."""
-        return self._look(self._sock.recv, size)
-
-    def recv_into(self, view: memoryview) -> Optional[int]:
-        """Receive what socket.recv_into() would receive soon; return None if it would not."""
-        return self._look(self._sock.recv_into, view, 0)
-
-    def _look(self, receive: Callable[..., T], *arguments: object) -> Optional[T]:
         if self._skip:
             self._skip -= 1
             return None
@@ -97,7 +88,7 @@ class EagerSocket:
             deadline = time.monotonic() + self._seconds
             while len(workers) <= own:
                 try:
-                    result = receive(*arguments, socket.MSG_DONTWAIT)
+                    data = self._sock.recv(size, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         self._failures = min(self._failures + 1, PATIENCE)
@@ -105,7 +96,7 @@ class EagerSocket:
                         return None
                 else:
                     self._failures = 0
-                    return result
+                    return data
             return None
         finally:
             processors.looking.release()

@@ -70,8 +70,11 @@ class TLSSocket:
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
         # Ciphertext on its way, and how many bytes of the caller are in it.
-        self._unsent = memoryview(b"")
+        self._unsent: Data = b""
         self._accepted = 0
+        # False if OpenSSL holds nothing of the last record: it gave us less than we asked for. Asking it costs more
+        # than it seems: other threads take the interpreter meanwhile.
+        self._may_hold = False
         # The peer has said that nothing more will come.
         self._is_over = False
 
@@ -129,6 +132,7 @@ class TLSSocket:
                 done += count
         except ssl.SSLWantReadError:
             pass  # The last record is not here yet, or it was none with data.
+        self._may_hold = done == size
         return done
 
     def recv(self, size: int, is_eager: bool = True) -> bytes:
@@ -139,8 +143,9 @@ class TLSSocket:
                 try:
                     data = self._tls.read(size)
                 except ssl.SSLWantReadError:
-                    pass  # The record is not here yet, or it was none with data.
+                    self._may_hold = False  # The record is not here yet, or it was none with data.
                 else:
+                    self._may_hold = len(data) == size
                     self._is_over = not data
                     return data
             since = self._receive(size, since, is_eager)
@@ -171,7 +176,8 @@ class TLSSocket:
 
     def pending(self) -> int:
         """How many bytes, at least, were received and not read: without them, wait for the socket before reading."""
-        return self._tls.pending() + self._incoming.pending
+        count: int = self._incoming.pending
+        return count + self._tls.pending() if self._may_hold else count
 
     def end(self) -> None:
         """Tell the peer that nothing more will come, if it can be told at once; reading goes on."""
@@ -213,9 +219,11 @@ class TLSSocket:
     def _flush(self) -> None:
         """Send what is encrypted."""
         if not self._unsent:
-            self._unsent = memoryview(self._outgoing.read())
+            self._unsent = self._outgoing.read()
         while self._unsent:
-            self._unsent = self._unsent[self._below.send(self._unsent) :]
+            count = self._below.send(self._unsent)
+            # Most often it was all.
+            self._unsent = memoryview(self._unsent)[count:] if count < len(self._unsent) else b""
 
 
 class Turn:
