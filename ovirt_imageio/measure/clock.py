@@ -51,11 +51,8 @@ class Stat:
         self.bytes += nbytes
 
     def start(self) -> None:
-        """Begin a stretch."""
-        if self._started is not None:
-            raise RuntimeError(f"{self.name} was started already")
-        self._begun.setdefault(self, self._spent)
-        self._started = self._now()
+        """Begin a stretch that no block can hold."""
+        self.__enter__()
 
     def stop(self, *, completed: bool = True) -> None:
         """End a stretch. One that was not completed costs time, but is not counted."""
@@ -67,7 +64,10 @@ class Stat:
             self.ops += 1
 
     def __enter__(self) -> Stat:
-        self.start()
+        if self._started is not None:
+            raise RuntimeError(f"{self.name} was started already")
+        self._begun.setdefault(self, self._spent)
+        self._started = self._now()
         return self
 
     def __exit__(
@@ -98,6 +98,7 @@ class Clock:
         self._now = now
         self._stats: dict[str, Stat] = {}
         self._begun: dict[Stat, float] = {}
+        self._marked = 0.0
 
     def run(self, name: str) -> Stat:
         """Return what times one stretch of `name` in a with block."""
@@ -121,12 +122,17 @@ class Clock:
         return stat.seconds
 
     def mark(self) -> None:
-        """Let since_mark() begin here."""
+        """Let since_mark() and elapsed() begin here."""
         self._begun.clear()
+        self._marked = self._now()
 
     def since_mark(self) -> list[tuple[str, float]]:
         """Return names and seconds of what began since the mark, in that order."""
         return [(stat.name, stat.seconds - before) for stat, before in self._begun.items()]
+
+    def elapsed(self) -> float:
+        """Return the seconds since the mark."""
+        return self._now() - self._marked
 
     def __str__(self) -> str:
         return " ".join(map(str, self._stats.values()))

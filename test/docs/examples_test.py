@@ -140,7 +140,7 @@ def test_watch_transfer(host, disk, tmp_path):
 @needs_node
 def test_upload_stream(host, url, disk, tmp_path):
     image = make_image(tmp_path / "image")
-    assert "write.flush;dur=" in run(host, "upload.mjs", image, url)
+    assert "Written, and safe: " in run(host, "upload.mjs", image, url)
     assert disk.read_bytes() == image.read_bytes()
     assert "Forbidden: No such ticket" in run(host, "upload.mjs", image, url + "x", succeeds=False)
 

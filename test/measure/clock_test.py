@@ -110,7 +110,9 @@ def test_since_mark():
     clock.start("still")
     now.advance(3)
     assert clock.since_mark() == [("again", 2), ("still", 3)]
+    assert clock.elapsed() == 5
     clock.mark()
+    assert clock.elapsed() == 0
     with clock.run("again"):
         now.advance(4)
     assert clock.since_mark() == [("again", 4)]
