@@ -63,6 +63,7 @@ class Client:
         self.export = export
         self._replies = Replies(export)
         self._is_alive = True
+        self._is_read_only = export.is_read_only
         # Bytes are moved in pieces of this size, which the server can take.
         self.piece = min(PIECE, export.maximum_block)
         self._opening = min(OPENING, export.maximum_block)
@@ -172,7 +173,7 @@ class Client:
         return 0 < length <= self.piece - offset % self.piece
 
     def _check_writable(self, command: wire.Command) -> None:
-        if self.export.is_read_only:
+        if self._is_read_only:
             raise Unsupported(str(command), message="the export is read-only")
 
     # --- What requests are made of -----------------------------------------------------------------------------------
