@@ -15,7 +15,8 @@ from pathlib import Path
 from bench.arena import LIFE, MEMORY, MIB, SIZE, fill
 from bench.lines import Line, Side, Times
 from bench.peers import free_port, need, timed, wait_port
-from real import daemon, nbd
+from fakes.waiting import wait_until
+from real import certificates, daemon, nbd
 
 from ovirt_imageio.client.copy import ends
 from ovirt_imageio.net import tls
@@ -127,14 +128,58 @@ class QemuTLS:
         return SIZE / MIB / timed(need("nbdcopy"), self._uri, "null:")
 
 
+class Relayed:
+    """A qemu-nbd without TLS behind two stunnels: relays in C, which look at nothing that passes."""
+
+    # Runs in the foreground, and writes no file.
+    COMMON = "foreground = yes\npid =\nsyslog = no\n"
+
+    def __init__(self) -> None:
+        self._uri = ""
+
+    @contextlib.contextmanager
+    def setup(self) -> Iterator[None]:
+        """Run the three."""
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
+            fill(folder / "disk")
+            options = {"cache": "writeback", "aio": "threads", "detect_zeroes": None, "shared": 0}
+            stack.enter_context(QemuNbd(str(folder / "disk"), "raw", listen=f"{folder}/nbd", **options))
+            tls = certificates.certificate()
+            port = free_port()
+            theirs = f"[server]\naccept = 127.0.0.1:{port}\nconnect = {folder}/nbd\n"
+            theirs += f"cert = {tls.cert_file}\nkey = {tls.key_file}\n"
+            ours = f"[client]\nclient = yes\naccept = {folder}/socket\nconnect = 127.0.0.1:{port}\n"
+            ours += f"CAfile = {tls.ca_file}\nverifyChain = yes\n"
+            for name, text in (("server", theirs), ("client", ours)):
+                config = folder / name
+                config.write_text(self.COMMON + text)
+                command = [need("stunnel"), str(config)]
+                process = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+                stack.callback(process.terminate)
+                wait_port(port, process)
+            wait_until((folder / "socket").exists)
+            self._uri = f"nbd+unix:///?socket={folder}/socket"
+            yield
+
+    def nbdcopy(self) -> float:
+        """Return the MiB per second of nbdcopy to nowhere."""
+        return SIZE / MIB / timed(need("nbdcopy"), self._uri, "null:")
+
+
 served = Served()
 qemu = QemuTLS()
+relayed = Relayed()
 
 LINES = [
     Line(
         *("attach-nbdcopy-https", "MiB/s"),
-        [Side("ours", served.nbdcopy, served.setup), Side("qemu-nbd", qemu.nbdcopy, qemu.setup)],
-        about="nbdcopy of 1 GiB through `ovirt-img nbd`; through TLS of qemu-nbd itself",
+        [
+            Side("ours", served.nbdcopy, served.setup),
+            Side("qemu-nbd", qemu.nbdcopy, qemu.setup),
+            Side("stunnel", relayed.nbdcopy, relayed.setup),
+        ],
+        about="nbdcopy of 1 GiB through `ovirt-img nbd`; through TLS of qemu-nbd itself; through a stunnel at each end",
         targets=[Times(0.9, "qemu-nbd")],
         rounds=3,
         warmups=1,
