@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from machine.service import UNIT, Service, output_of
+from machine.service import UNIT, Service, output_of, run
 
 from docs import pages
 
@@ -19,17 +20,27 @@ collect_ignore_glob = [] if "IMAGEIO_MACHINE" in os.environ else ["*_test.py"]
 ROOT = Path(__file__).parents[2]
 
 
+class Page(NamedTuple):
+    """What became of the commands of docs/install.md."""
+
+    steps: list[str]
+
+    # What systemd said of the unit after the last one: the tests before this one have used it since.
+    enabled: str
+    active: str
+
+
 @pytest.fixture(scope="session")
-def page() -> list[str]:
+def page() -> Page:
     """What an administrator pastes from docs/install.md, but for the first block: packages did that. It is done."""
     found = pages.blocks("docs/install.md", pages.read("docs/install.md"))
     steps = [block.text for block in found if block.language == "sh" and not block.note]
     output_of("bash", "-euxc", "\n".join(steps[1:]), cwd="/root", timeout=600)
-    return steps
+    return Page(steps, *(run("systemctl", verb, UNIT).stdout.strip() for verb in ("is-enabled", "is-active")))
 
 
 @pytest.fixture
-def running(page: list[str]) -> Iterator[Service]:
+def running(page: Page) -> Iterator[Service]:
     """The service as the page configured it, running; it may have run for a while."""
     service = Service()
     service.systemctl("start", UNIT)
@@ -38,7 +49,7 @@ def running(page: list[str]) -> Iterator[Service]:
 
 
 @pytest.fixture
-def service(page: list[str]) -> Iterator[Service]:
+def service(page: Page) -> Iterator[Service]:
     """The service as the page configured it, not running yet."""
     service = Service()
     service.stop()

@@ -45,9 +45,8 @@ def new_certificate(folder=CERTIFICATE.parent):
 
 def test_page_can_be_followed(page):
     """Each command of it succeeded, and it ends with a service that is stopped and disabled."""
-    assert len(page) == 8
-    assert run("systemctl", "is-enabled", UNIT).stdout.strip() == "disabled"
-    assert run("systemctl", "is-active", UNIT).stdout.strip() == "inactive"
+    assert len(page.steps) == 8
+    assert (page.enabled, page.active) == ("disabled", "inactive")
 
 
 def test_systemd_finds_nothing_to_complain_of(service):
