@@ -7,6 +7,7 @@ import importlib.resources
 import os
 import random
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from fakes.chaos import ChaosProxy
 from fakes.signing import key_pair
+from fakes.waiting import wait_until
 from real import daemon as real_daemon
 from real import faulty
 from real.browser import BROWSERS, Chromium, Page
@@ -22,6 +24,7 @@ from real.disks import gpt
 
 from ovirt_imageio.net.jws import PrivateKey
 from ovirt_imageio.qemu import img
+from ovirt_imageio.qemu.nbd import QemuNbd
 
 pytestmark = [
     pytest.mark.storage,
@@ -171,9 +174,15 @@ def test_downloads(page, daemon, tmp_path):
             connection.request("GET", path)
             answer = connection.getresponse()
             assert answer.headers["content-disposition"] == f"attachment; filename={name}"
-            check(content, answer.read(), tmp_path)
+            sent = answer.read()
+            check(content, sent, tmp_path)
         finally:
             connection.close()
+        # And what a click brings is the same, under that name.
+        saved = page.downloads / name
+        page.run(f"$('{link}').click(), 0")
+        wait_until(lambda saved=saved, sent=sent: saved.exists() and saved.stat().st_size == len(sent))
+        assert saved.read_bytes() == sent
 
 
 def is_same(content: bytes, got: bytes, folder: Path) -> None:
@@ -206,14 +215,18 @@ def test_a_part(page, daemon, tmp_path, offset, length, words):
 
 
 def test_a_huge_disk(page, daemon, tmp_path):
-    disk = tmp_path / "disk"
-    size = 8 * 1024**4
-    with open(disk, "wb") as file:
-        file.truncate(size)
-        os.pwrite(file.fileno(), b"x" * 4096, size - 4096)
-    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=size))
-    assert page.text("#size").startswith("8 TiB")
-    assert page.text("#data").startswith("4 KiB")
+    image = str(tmp_path / "disk.qcow2")
+    size = 16 * 1024**4
+    img.create(image, "qcow2", size)
+    subprocess.run(["qemu-io", "-c", f"write -P 120 {size - 65536} 64k", image], check=True, capture_output=True)
+    with QemuNbd(image, "qcow2") as nbd:
+        show(page, daemon, daemon.add_ticket(url=nbd.url, size=size))
+        page.wait("!document.getElementById('compact').hidden")
+        assert page.text("#size").startswith("16 TiB")
+        assert page.text("#data").startswith("64 KiB")
+        page.run(f"look.show({size - 512})")
+        page.wait("document.getElementById('hex').textContent.startsWith('ffffffffe00  78 78')")
+        page.leave()
 
 
 def test_an_empty_disk(page, daemon, tmp_path):
@@ -240,6 +253,26 @@ def test_an_upload_whose_connections_are_cut(page, daemon, tmp_path):
         forgive(page)
     assert "verified: the disk equals the file" in text, text
     assert disk.read_bytes() == content.ljust(size, b"\0")
+
+
+def test_files_that_are_dropped(page, daemon, tmp_path):
+    """One is refused, by its name, whatever that looks like; the other one is uploaded."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    show(page, daemon, daemon.add_ticket(url=f"file://{disk}", size=MIB))
+
+    def drop(content: str, name: str) -> str:
+        page.run(
+            f"((all) => {{ all.items.add(new File([{content}], '{name}')); $('put-result').className = '';"
+            " $('drop').dispatchEvent(new DragEvent('drop', {dataTransfer: all, cancelable: true})); })"
+            "(new DataTransfer()), 0"
+        )
+        return result(page)
+
+    assert drop("''", "<img src=x>") == "<img src=x> is empty."
+    assert page.run("document.querySelectorAll('img').length") == 0
+    assert "verified" in drop("'x'.repeat(5000)", "disk.raw")
+    assert disk.read_bytes() == (b"x" * 5000).ljust(MIB, b"\0")
 
 
 def test_an_upload_that_goes_on_after_a_reload(page, daemon, tmp_path):

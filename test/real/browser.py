@@ -41,6 +41,8 @@ class Page:
 
     def __init__(self, folder: Path, width: int = 1000, height: int = 900) -> None:
         self.folder = folder
+        # Where what is downloaded goes.
+        self.downloads = folder / "downloads"
         self.size = (width, height)
         # What the page, or the browser about the page, complained of.
         self.complaints: list[str] = []
@@ -172,6 +174,7 @@ class Chromium(Page):
             return bool(targets)
 
         wait_until(has_page)
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
         attached = self.call("Target.attachToTarget", targetId=targets[0]["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "DOM"):
@@ -240,6 +243,7 @@ class Firefox(Page):
     # It is not to look for anything but the page.
     PREFERENCES = """\
 user_pref("app.update.enabled", false);
+user_pref("browser.download.folderList", 2);
 user_pref("browser.shell.checkDefaultBrowser", false);
 user_pref("browser.startup.page", 0);
 user_pref("datareporting.policy.dataSubmissionEnabled", false);
@@ -253,7 +257,8 @@ user_pref("toolkit.telemetry.enabled", false);
         from websockets.sync.client import connect
 
         assert self.program
-        (self.folder / "user.js").write_text(self.PREFERENCES)
+        place = f'user_pref("browser.download.dir", {json.dumps(str(self.downloads))});\n'
+        (self.folder / "user.js").write_text(self.PREFERENCES + place)
         command = [self.program, "--headless", "--profile", str(self.folder), "--remote-debugging-port", "0"]
         log = self.folder / "log"
         with open(log, "wb") as file:
