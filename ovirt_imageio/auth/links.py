@@ -214,6 +214,13 @@ class Links:
         stalled = [run for run in self.running if run.cut_reason is None and now - run.moved >= seconds]
         return min(stalled, key=lambda running: running.moved, default=None)
 
+    def find_left(self) -> Optional[Link]:
+        """Return a link that no request uses, whose client has left, and whose thread did not notice yet."""
+        for link in self.idle():
+            if not link.connection.is_aborted and link.connection.has_left():
+                return link
+        return None
+
     def find_overlapping(self, operation: Operation) -> set[Running]:
         """Return the changes under way, or waiting, of the range that an operation wants to change."""
         if not self.running:

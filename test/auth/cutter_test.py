@@ -95,3 +95,18 @@ def test_the_longest_stall_makes_room(bench):
     assert is_interrupted(old, older, young) == [True, True, False]
     with pytest.raises(errors.TooManyConnections, match="limit of 3 connections"):
         bench.cutter.make_room(STALLED_SECONDS + 2, 3)
+
+
+def test_clients_that_have_left_make_room_first(bench):
+    """Each of them once: its thread may take its time to close the connection."""
+    stalled, left, waiting = bench.add(now=0), bench.add(now=1), bench.add(now=1)
+    for running in (left, waiting):
+        bench.links.running.discard(running)
+        running.link.is_in_use = False
+    left.link.connection.is_left = True
+    bench.cutter.make_room(STALLED_SECONDS, 3)
+    assert is_interrupted(stalled, left, waiting) == [False, True, False]
+    bench.cutter.make_room(STALLED_SECONDS, 3)
+    assert is_interrupted(stalled, left, waiting) == [True, True, False]
+    with pytest.raises(errors.TooManyConnections):
+        bench.cutter.make_room(STALLED_SECONDS, 3)
