@@ -55,6 +55,11 @@ def test_what_runs(what, arguments):
     assert run.chosen(what, io.StringIO("uname")) == arguments
 
 
+@pytest.mark.parametrize("what, minutes", [("", 15), ("power", 15), ("long", 60), ("power::test_it[ext4-all]", 60)])
+def test_how_long_it_may_take(what, minutes):
+    assert run.limit_of(what) == minutes * 60
+
+
 def test_the_other_guest_has_tests():
     assert (source.ROOT / f"test/machine/{run.BESIDE}_test.py").exists()
 
