@@ -138,6 +138,7 @@ class Chromium(Page):
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
+        "--hide-scrollbars",
         "--disable-quic",
         "--disable-dev-shm-usage",
         "--no-first-run",
@@ -208,7 +209,9 @@ class Chromium(Page):
         self.call("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
 
     def screenshot(self) -> bytes:
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
+        # All of the page, as it is laid out now: by itself the browser takes what was there some time ago.
+        clip = {**self.call("Page.getLayoutMetrics")["cssContentSize"], "scale": 1}
+        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"])
 
     def _target(self) -> dict[str, str]:
         return {"sessionId": self._session} if self._session else {}

@@ -161,6 +161,13 @@ def test_wrong_password(engine, login, image, tmp_path, capsys, caplog):
     assert engine.asked == ["log_in"]
 
 
+def test_domain_with_blanks_and_quotes(engine, login, image):
+    name = "my \"new\" disks & 'others'"
+    engine.domains[name] = "d0"
+    assert cli.main(["upload-disk", *login, "-q", "-s", name, image]) == 0
+    assert only(engine.disks)["storage_domains"] == [{"id": "d0"}]
+
+
 def test_unknown_domain(engine, login, image, capsys):
     assert cli.main(["upload-disk", *login, "-q", "-s", 'the "other"', image]) == 1
     assert capsys.readouterr().err == (
