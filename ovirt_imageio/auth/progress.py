@@ -31,7 +31,9 @@ class Progress:
         self._observer = observer
         self._is_upload = is_upload
         self._ranges = Ranges()
-        self._moved = 0
+        # Bytes that came from clients, and that went to them, however often.
+        self._received = 0
+        self._sent = 0
         self._meter = RateMeter()
 
     @property
@@ -59,8 +61,9 @@ class Progress:
 
         Of a transfer that goes both ways, one number for what was read and what was written would tell nothing.
         """
-        transferred = {"transferred": self.transferred + sum(map(self._sent, running))} if is_one_way else {}
-        return {"last_error": self.last_error, "rate": self.rate, **transferred}
+        transferred = {"transferred": self.transferred + sum(map(self._unconfirmed, running))} if is_one_way else {}
+        counts = {"rate": self.rate, "received": self._received, "sent": self._sent}
+        return {"last_error": self.last_error, **counts, **transferred}
 
     def observe(self, running: Iterable[Running], now: float) -> tuple[bool, bool]:
         """Account for what operations moved since the last look; return whether they did, and whether they live.
@@ -80,12 +83,12 @@ class Progress:
                 is_alive = True
                 one.moved = now
             one.link.sample(now)
-        self._meter.sample(now, self._moved)
+        self._sample(now)
         return has_moved, is_alive
 
     def begin(self, now: float) -> None:
         """Note that something begins to run, after a time in which there was nothing to look at."""
-        self._meter.sample(now, self._moved)
+        self._sample(now)
 
     def account(self, running: Running) -> bool:
         """Add what an operation moved since the last look, also when it failed; return True if it moved."""
@@ -98,12 +101,13 @@ class Progress:
             if not running.is_provisional:
                 for start, end in operation.moved_since(running.seen):
                     self._ranges.add(start, end)
-            self._moved += count
             link = running.link
             for name, part in operation.counts_between(running.seen, done):
                 if name == "read":
+                    self._sent += part
                     link.sent += part
                 else:
+                    self._received += part
                     link.received += part
                 self._observer.bytes_moved(running.backend_name, name, part)
                 self._observer.client_moved(link.connection.client, operation.name, name, part)
@@ -117,7 +121,10 @@ class Progress:
         if running.is_provisional and operation.is_transfer:
             self._ranges.add(operation.offset, operation.offset + operation.done)
 
-    def _sent(self, running: Running) -> int:
+    def _sample(self, now: float) -> None:
+        self._meter.sample(now, self._received + self._sent)
+
+    def _unconfirmed(self, running: Running) -> int:
         """Return how many bytes an operation has sent that may be stored, and were not yet transferred before."""
         start = running.operation.offset
         return self._ranges.missing(start, start + running.seen) if running.is_provisional else 0

@@ -26,8 +26,9 @@ log = logging.getLogger("images")
 READ_FEATURES = ["checksum", "extents", "nbd", "qcow2"]
 WRITE_FEATURES = ["checksum", "extents", "flush", "nbd", "qcow2", "zero"]
 READ_METHODS = "OPTIONS,GET"
-# What the state of a transfer tells the holder of its ticket: seconds left, bytes per second, and how many connections.
-ACTIVITY = ("remaining", "rate", "connections")
+# What the state of a transfer tells the holder of its ticket: seconds left, what moves and what has moved, and over how
+# many connections.
+ACTIVITY = ("remaining", "rate", "received", "sent", "connections")
 WRITE_METHODS = "OPTIONS,GET,PUT,PATCH"
 
 

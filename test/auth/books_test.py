@@ -94,6 +94,8 @@ def test_fresh(desk):
         "last_error": None,
         "ops": ["write"],
         "rate": 0,
+        "received": 0,
+        "sent": 0,
         "remaining": 300,
         "size": 2**30,
         "sparse": False,

@@ -134,6 +134,16 @@ def test_rate_is_of_all_bytes(progress):
     assert progress.rate == 100
 
 
+def test_ways_of_bytes(progress):
+    for name, count in (("read", 7), ("write", 20), ("zero", 300), ("read", 1), ("flush", 4000)):
+        run = running(name)
+        run.operation.done = count
+        progress.account(run)
+        assert (run.link.received, run.link.sent) == ((0, count) if name == "read" else (count % 4000, 0))
+    told = progress.describe(is_one_way=False)
+    assert (told["received"], told["sent"]) == (320, 8)
+
+
 def test_what_lives(progress):
     still, slow, finishing, moving = (running() for _ in range(4))
     all_of_them = [still, slow, finishing, moving]
@@ -159,8 +169,9 @@ def test_describe(progress):
     run.operation.done = 5
     progress.observe([run], 0)
     progress.last_error = "error"
-    assert progress.describe(is_one_way=True) == {"last_error": "error", "rate": 0, "transferred": 5}
-    assert progress.describe(is_one_way=False) == {"last_error": "error", "rate": 0}
+    both = {"last_error": "error", "rate": 0, "received": 5, "sent": 0}
+    assert progress.describe(is_one_way=True) == {**both, "transferred": 5}
+    assert progress.describe(is_one_way=False) == both
 
 
 @pytest.mark.parametrize(

@@ -1024,8 +1024,8 @@ def test_another_process_goes_on(make, clock, runner):
     other.resume(transfer.record(clock()))
     after = other.info()
     for info in (before, after):
-        # Connections and the rate begin again, and a new version is the business of the store.
-        for name in ("version", "rate", "connections", "clients"):
+        # Connections, the rate and counters begin again, and a new version is the business of the store.
+        for name in ("version", "rate", "received", "sent", "connections", "clients"):
             del info[name]
     assert after == before
     assert (after["transferred"], after["remaining"], after["idle_time"]) == (500, 170, 30)

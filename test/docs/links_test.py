@@ -13,7 +13,7 @@ from tools.source import PACKAGE, ROOT
 
 from docs import pages
 
-LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r'(?<!!)\[[^\]]+\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|<img src="([^"]+)"')
 
 # Where a path in backticks may begin.
 FOLDERS = (ROOT, PACKAGE, ROOT / "docs", ROOT / "test")
@@ -37,7 +37,7 @@ def anchors(text: str) -> set[str]:
 def find_faults(page: str, text: str) -> Iterator[str]:
     """Yield what a page points at that is not there."""
     for match in LINK.finditer(prose(text)):
-        target, _, anchor = (match[1] or match[2]).partition("#")
+        target, _, anchor = (match[1] or match[2] or match[3]).partition("#")
         if re.match("[a-z]+:", target):
             continue
         path = ROOT / page if not target else (ROOT / page).parent / target

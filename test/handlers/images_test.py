@@ -63,6 +63,8 @@ def test_options_of_a_disk_that_may_be_read(server):
         "sparse": False,
         "dirty": False,
         "rate": 0,
+        "received": 0,
+        "sent": 0,
         "connections": 1,
     }
 

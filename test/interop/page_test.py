@@ -273,6 +273,8 @@ def test_files_that_are_dropped(page, daemon, tmp_path):
     assert page.run("document.querySelectorAll('img').length") == 0
     assert "verified" in drop("'x'.repeat(5000)", "disk.raw")
     assert disk.read_bytes() == (b"x" * 5000).ljust(MIB, b"\0")
+    page.run("poll()")
+    assert page.text("#now").endswith("1 MiB uploaded so far")
 
 
 def test_an_upload_that_goes_on_after_a_reload(page, daemon, tmp_path):
