@@ -174,10 +174,8 @@ class Books:
         is_spoiled = is_over or (error is not None and _is_spoiling(error, link.backend))
         if is_spoiled:
             link.writes.note_break()
-        backends = self.links.take_backends([link], now) if is_spoiled else []
         self._news.note_change()
-        self._settle()
-        return backends
+        return self.links.take_backends([link], now) if is_spoiled else []
 
     # --- As time goes by ---------------------------------------------------------------------------------------------
 
