@@ -35,6 +35,10 @@ exit codes:
 """
 
 
+# How a ticket that was signed is called that nobody has shown yet.
+SIGNED = "signed/"
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the program; return its exit code."""
     output.open_missing()
@@ -259,6 +263,9 @@ def del_ticket(client: api.Client, args: argparse.Namespace) -> None:
         print("\n".join(table(infos, output.width(sys.stdout))))
     elif args.all:
         client.del_all_tickets()
+    elif args.ticket.startswith(SIGNED) and not client.find_tickets(args.ticket):
+        # Nobody has shown it yet, and nobody shall.
+        client.del_ticket(args.ticket[len(SIGNED) :])
     else:
         client.del_ticket(find(client, args)["uuid"])
 

@@ -6,7 +6,7 @@
      "url": "file:///images/a.raw", "size": 1048576, "ops": ["read"]}
 
 A request for /images/JTI shows the token each time; the first one installs the ticket. A newer token of the same jti,
-with a later end, renews it. What was revoked stays so until its token would have ended. Kept in memory only.
+with a later end, renews it. What was revoked stays so. Kept in memory only.
 
 A token tells times of day, so the wall clock decides whether it is good; its ticket, which lives for so many seconds,
 is made to follow. When a token ends, requests that run may end, and clients that are attached are cut.
@@ -35,6 +35,7 @@ from ovirt_imageio.auth.ticket import MAX_SECONDS, Fields
 from ovirt_imageio.net import jws
 from ovirt_imageio.net.jws import Key
 from ovirt_imageio.sessions import installed
+from ovirt_imageio.sessions.revocations import LAST_SECOND, Revocations
 
 __all__ = ["Claims", "SignedTickets", "Verifier"]
 
@@ -46,12 +47,6 @@ TICKETS_LIMIT = 100_000
 # Tokens that were verified lately: a signature takes 100 microseconds, and a client shows its token with each request.
 CACHE_LIMIT = 10_000
 
-# It bounds what the control service can make us hold.
-DENIALS_LIMIT = 100_000
-
-# How long a denial lasts whose token was never seen here.
-DENIAL_SECONDS = 30 * 24 * 3600
-
 # An id is one segment of a path, and stands in URLs as it is.
 JTI = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
@@ -61,7 +56,6 @@ DEFAULT_TIMEOUT = 300
 # What is about the token, and not about the disk.
 REGISTERED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "uuid"})
 
-LAST_SECOND = 253402300799
 DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -72,6 +66,8 @@ class Claims:
     jti: str
     not_before: float
     expires: float
+    # When it was signed, as far as it says so.
+    issued: float
     # The keys of a ticket, but for its id.
     document: Mapping[str, Any]
 
@@ -135,9 +131,11 @@ class Verifier:
             jws.refuse("its aud is not [signed_tickets] audience")
         expires = min(time_of(payload, "exp") + self._skew, LAST_SECOND)
         not_before = time_of(payload, "nbf") - self._skew if "nbf" in payload else 0
+        # As early as that may have been by the clock of this machine.
+        issued = time_of(payload, "iat") - self._skew if "iat" in payload else 0
         document = {name: value for name, value in payload.items() if name not in REGISTERED}
         self._check_url(document.get("url"))
-        return Claims(jti, not_before, expires, document)
+        return Claims(jti, not_before, expires, issued, document)
 
     def _check_url(self, url: object) -> None:
         try:
@@ -181,11 +179,9 @@ class SignedTickets:
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
-        # Until when a jti is revoked, and the ticket in the store that it had, which may take a while to end.
-        self._denied: dict[str, float] = {}
-        self._revoked: dict[str, str] = {}
-        # When an entry, and a denial, ends: what is there need not be looked at for each new ticket.
-        self._ends, self._lifts = Agenda(), Agenda()
+        self._revocations = Revocations()
+        # When an entry ends: what is there need not be looked at for each new ticket.
+        self._ends = Agenda()
 
     def resolve(self, jti: str, token: str) -> str:
         """Return the id of the ticket in the store that a request for jti may use.
@@ -219,42 +215,36 @@ class SignedTickets:
         with self._lock:
             jtis = [jti for jti, entry in self._entries.items() if name in ("", jti, entry.ticket_id)]
             found = [self._revoke(jti) for jti in jtis]
-            if not found and name in self._revoked:
-                found = [self._revoked[name]]
+            revoked = self._revocations.ticket_of(name)
+            if not found and revoked is not None:
+                found = [revoked]
         for jti in jtis:
             log.info("REVOKE signed transfer=%s", name_of(jti))
         return found
 
     def deny(self, jti: str) -> list[str]:
-        """Refuse a jti whose token may come yet; return the id in the store if it came meanwhile.
-
-        Raises errors.BackendUnavailable if too many are denied.
-        """
+        """Refuse a jti whose token may come yet; return the id in the store if it came meanwhile."""
+        if not JTI.fullmatch(jti):
+            return []
         self.purge()
         with self._lock:
             if jti in self._entries:
                 return [self._revoke(jti)]
-            if len(self._denied) >= DENIALS_LIMIT:
-                raise errors.BackendUnavailable(
-                    "deny a signed ticket", "too many are denied; use [signed_tickets] deny_file"
-                )
-            self._set_denied(jti, self._clock() + DENIAL_SECONDS)
+            self._revocations.deny(jti, self._clock())
             return []
 
     def ticket_of(self, jti: str) -> Optional[str]:
         """Return the id in the store of a ticket that was installed, also a revoked one; None if there is none."""
         with self._lock:
             entry = self._entries.get(jti)
-            return self._revoked.get(jti) if entry is None else entry.ticket_id
+            return self._revocations.ticket_of(jti) if entry is None else entry.ticket_id
 
     def purge(self) -> None:
         """Forget what expired."""
         now = self._clock()
         with self._lock:
             gone = [self._entries.pop(jti) for jti in self._ends.pop_due(now)]
-            for jti in self._lifts.pop_due(now):
-                del self._denied[jti]
-                self._revoked.pop(jti, None)
+            self._revocations.purge(now)
         for entry in gone:
             installed.retire(self._store, entry.ticket_id)
 
@@ -262,15 +252,15 @@ class SignedTickets:
         """Return what another process needs to go on, as a JSON object. It is a secret."""
         with self._lock:
             entries = {jti: dataclasses.asdict(entry) for jti, entry in self._entries.items()}
-            return {"entries": entries, "denied": dict(self._denied)}
+            return {"entries": entries, "revocations": self._revocations.record()}
 
     def resume(self, document: object) -> None:
         """Go on with the tickets of another process that the store has; before anything is served."""
         fields = Fields(document)
-        denied, entries = Fields(fields.get("denied", {})), Fields(fields.get("entries", {}))
+        entries = Fields(fields.get("entries", {}))
         with self._lock:
-            for jti in denied:
-                self._set_denied(jti, denied.number(jti, LAST_SECOND))
+            if "revocations" in fields:
+                self._revocations.resume(fields.get("revocations"))
             for jti in entries:
                 entry = Fields(entries.get(jti))
                 found = Entry(
@@ -301,8 +291,7 @@ class SignedTickets:
         assert self._lock.locked()
         entry = self._entries.pop(jti)
         self._ends.remove(jti)
-        self._set_denied(jti, entry.expires)
-        self._revoked[jti] = entry.ticket_id
+        self._revocations.deny(jti, self._clock(), entry.expires, entry.ticket_id)
         return entry.ticket_id
 
     def _set_entry(self, jti: str, entry: Entry) -> None:
@@ -310,21 +299,17 @@ class SignedTickets:
         self._entries[jti] = entry
         self._ends.set(jti, entry.expires)
 
-    def _set_denied(self, jti: str, until: float) -> None:
-        assert self._lock.locked()
-        self._denied[jti] = until
-        self._lifts.set(jti, until)
-
     def _admit(self, claims: Claims, now: float) -> str:
         assert self._lock.locked()
         jti = claims.jti
-        denied_until = self._denied.get(jti, 0)
-        if denied_until > now:
+        if self._revocations.is_denied(jti, now):
             # A newer token than the one that was revoked is refused to its end, too.
-            self._set_denied(jti, max(denied_until, claims.expires))
+            self._revocations.deny(jti, now, claims.expires)
             raise errors.NoSuchTicket()
         entry = self._entries.get(jti)
         if entry is None or not self._lives(jti, now):
+            if self._revocations.covers(claims.issued):
+                jws.refuse("it may have been revoked, as more were than are remembered: sign another one, with iat")
             entry = self._install(claims, now)
         elif entry.fingerprint != claims.fingerprint:
             jws.refuse("another ticket with its jti is in use")

@@ -88,6 +88,15 @@ def test_unknown_ticket(server, ctl, command):
     assert len(server.store.list()) == 1
 
 
+def test_signed_ticket_that_nobody_has_shown(server, ctl):
+    """The service is told its id, though it lists no such ticket."""
+    server.store.add({**TICKET, "uuid": "backup-42"})
+    code, _, error = ctl("show-ticket", "signed/backup-42")
+    assert (code, "No such ticket" in error) == (1, True)
+    assert ctl("del-ticket", "signed/backup-42") == (0, "", "")
+    assert server.store.list() == []
+
+
 def test_ambiguous_ticket(server, ctl):
     server.store.add(TICKET)
     server.store.add({**TICKET, "uuid": "c0ffee11", "transfer_id": "t-2"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 
 import pytest
 from fakes.clock import FakeClock
@@ -14,7 +15,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.auth.store import Store
 from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.net.jws import Key, PrivateKey
-from ovirt_imageio.sessions import signed
+from ovirt_imageio.sessions import revocations, signed
 from ovirt_imageio.sessions.signed import SignedTickets, Verifier
 
 NOW = 1_800_000_000
@@ -106,6 +107,7 @@ def test_it_has_a_name_for_logs(house):
         ({"exp": -1}, "exp is not a time"),
         ({"exp": 1e300}, "exp is not a time"),
         ({"nbf": "now"}, "nbf is not a time"),
+        ({"iat": "now"}, "iat is not a time"),
         ({"url": None}, "url is not one"),
         ({"url": 5}, "url is not one"),
         ({"url": "file:///etc/passwd"}, "url is not one"),
@@ -337,12 +339,41 @@ def test_denied_before_it_is_seen(house):
     assert not house.can_use()
 
 
-def test_denials_are_bounded(house, monkeypatch):
-    monkeypatch.setattr(signed, "DENIALS_LIMIT", 2)
-    house.tickets.deny("a")
-    house.tickets.deny("b")
-    with pytest.raises(errors.BackendUnavailable, match="deny_file"):
-        house.tickets.deny("c")
+def test_denied_for_good_before_it_is_seen(house):
+    """Nobody knows when the token ends that may come."""
+    house.tickets.deny("backup-1")
+    house.wait(365 * 24 * 3600)
+    house.tickets.purge()
+    assert not house.can_use(shown=token(exp=NOW + 10**9))
+
+
+def test_no_jti_is_not_remembered(house):
+    assert house.tickets.deny("no/jti") == []
+    assert len(house.tickets._revocations) == 0
+
+
+def test_denials_that_had_to_be_forgotten(house, monkeypatch):
+    """None of them comes back: whatever may be one of them is refused, in words. What is in use goes on."""
+    monkeypatch.setattr(revocations, "LIMIT", 2)
+    assert house.can_use("in-use", token("in-use"))
+    for jti in ("backup-1", "b", "c"):
+        house.wait(1)
+        house.tickets.deny(jti)
+    for claims in ({}, {"iat": NOW}, {"iat": NOW + 1}):
+        with pytest.raises(errors.NotAuthenticated, match=r"may have been revoked.* with iat"):
+            house.tickets.resolve("backup-1", token(**claims))
+    assert not house.can_use("b", token("b", iat=NOW + 2))
+    assert house.can_use("in-use", token("in-use"))
+    assert house.can_use("in-use", token("in-use", exp=NOW + 2000))
+    assert house.can_use("new", token("new", iat=NOW + 2))
+
+
+def test_the_clock_of_the_issuer_may_be_fast(monkeypatch):
+    monkeypatch.setattr(revocations, "LIMIT", 0)
+    house = House(skew=30)
+    house.tickets.deny("backup-1")
+    assert not house.can_use(shown=token(iat=NOW + 30))
+    assert house.can_use(shown=token(iat=NOW + 31))
 
 
 def test_a_denial_ends_with_the_token(house):
@@ -353,7 +384,7 @@ def test_a_denial_ends_with_the_token(house):
     assert house.can_use(shown=token(exp=NOW + 2000))
 
 
-class Unsearched(dict):
+class Unsearched(OrderedDict):
     """Finds what is asked for by its name; nobody looks at all of it."""
 
     def __iter__(self):
@@ -366,11 +397,12 @@ def test_a_new_ticket_does_not_look_at_all_others(house):
     for jti in ("a", "b", "c"):
         house.tickets.resolve(jti, token(jti))
     house.tickets.revoke("c")
-    house.tickets._entries, house.tickets._denied = map(Unsearched, (house.tickets._entries, house.tickets._denied))
+    denied = house.tickets._revocations
+    house.tickets._entries, denied._denials = map(Unsearched, (house.tickets._entries, denied._denials))
     house.tickets.resolve("d", token("d"))
     house.wait(600)
     house.tickets.purge()
-    assert len(house.tickets) == len(house.tickets._denied) == 0
+    assert len(house.tickets) == len(denied) == 0
 
 
 def test_a_renewed_ticket_is_not_purged_with_its_first_end(house):
@@ -445,7 +477,7 @@ def test_another_process_goes_on(house):
         other.resolve("gone", token("gone"))
 
 
-@pytest.mark.parametrize("document", [[], {"entries": []}, {"entries": {"x": {}}}, {"denied": {"x": "soon"}}])
+@pytest.mark.parametrize("document", [[], {"entries": []}, {"entries": {"x": {}}}, {"revocations": {"x": "soon"}}])
 def test_a_record_that_is_damaged(house, document):
     with pytest.raises(errors.InvalidTicket):
         house.tickets.resume(document)
