@@ -235,6 +235,8 @@ def test_what_is_needed(packages):
         assert f"ovirt-imageio-common = {version.__version__}-1" in relations(name, "requires")
     assert "systemd" in relations("daemon", "requires")
     assert "qemu-img" in relations("client", "requires")
+    # Of each kind of storage that a message of qemu/version.py names.
+    assert relations("daemon", "suggests") == [f"qemu-block-{kind}" for kind in ("curl", "iscsi", "nfs", "rbd", "ssh")]
     assert relations("client", "obsoletes") == ["python3.11-ovirt-imageio-client < 2.5.1"]
     assert relations("common", "obsoletes") == ["python3.11-ovirt-imageio-common < 2.5.1"]
 
