@@ -34,8 +34,11 @@ class HeldImage(Protocol):
     def url(self) -> str:
         """Where the server is."""
 
-    def close(self) -> None:
-        """Let the server end, unless another client needs it; harmless when repeated."""
+    def close(self, has_failed: bool = False) -> None:
+        """Let the server end, unless another client needs it; harmless when repeated.
+
+        has_failed: a request failed, so that a new server may do better.
+        """
 
 
 class Images(Protocol):

@@ -72,7 +72,7 @@ class ImageBackend(NBDBackend):
             super().close()
         finally:
             if self.held is not None:
-                self.held.close()
+                self.held.close(self._connection.has_failed)
 
 
 def check_url(url: str) -> None:
@@ -98,7 +98,7 @@ def open_backend(url: str, terms: Terms) -> ImageBackend:
             line=terms.line,
         )
     except BaseException:
-        held.close()
+        held.close(has_failed=True)
         raise
     backend.held = held
     return backend

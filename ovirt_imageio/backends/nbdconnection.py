@@ -9,7 +9,7 @@ import errno
 import logging
 import threading
 from types import TracebackType
-from typing import Any, Callable, Optional, Union
+from typing import Any, Optional, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.writes import UnflushedWrites
@@ -40,10 +40,12 @@ class NBDConnection:
         self._lock = threading.Lock()
         # None until a request needs it, and when it was given away.
         self.client: Optional[Client] = None
+        # True once a request failed: whoever serves the disk may not be able to any more.
+        self.has_failed = False
 
     def request(self, operation: str, writes: UnflushedWrites) -> RequestScope:
         """Return what gives a client in a with block, and turns what goes wrong with it into errors of ours."""
-        return RequestScope(operation, self._connected, writes)
+        return RequestScope(operation, self, writes)
 
     def replace(self, agreement: Agreement) -> Client:
         """Return a client for many small requests, in the place of the one before; the server speaks as was agreed."""
@@ -73,7 +75,7 @@ class NBDConnection:
                 writes.note_break()
             self.client.close()
 
-    def _connected(self, writes: UnflushedWrites) -> Client:
+    def connected(self, writes: UnflushedWrites) -> Client:
         """Return the client, a new one if the last connection broke."""
         if self.client is not None and self.client.probe():
             return self.client
@@ -98,17 +100,18 @@ class RequestScope:
     A class, and no generator: small requests are many.
     """
 
-    __slots__ = ("_connect", "_operation", "_writes")
+    __slots__ = ("_connection", "_operation", "_writes")
 
-    def __init__(self, operation: str, connect: Callable[[UnflushedWrites], Client], writes: UnflushedWrites) -> None:
+    def __init__(self, operation: str, connection: NBDConnection, writes: UnflushedWrites) -> None:
         self._operation = operation
-        self._connect = connect
+        self._connection = connection
         self._writes = writes
 
     def __enter__(self) -> Client:
         try:
-            return self._connect(self._writes)
+            return self._connection.connected(self._writes)
         except ConnectionDead as e:
+            self._connection.has_failed = True
             raise translated(self._operation, e) from e
 
     def __exit__(
@@ -117,6 +120,7 @@ class RequestScope:
         if isinstance(error, ConnectionDead):
             self._writes.note_break()
         if isinstance(error, (RequestFailed, ConnectionDead)):
+            self._connection.has_failed = True
             raise translated(self._operation, error) from error
 
 

@@ -50,6 +50,9 @@ def attend(channel: socket.socket, order: Mapping[str, Any], settings: Settings)
             channel.send(json.dumps(refusal(error, order["image"])).encode())
         return
     try:
+        if settings.is_shared:
+            # To connect takes the right to write. The folder keeps all users away but us and the group of the daemon.
+            os.chmod(path, 0o666)
         threading.Thread(target=watch, args=(server, channel), daemon=True).start()
         channel.send(json.dumps({"url": server.url, "pid": server.pid}).encode())
         channel.recv(1)

@@ -1,7 +1,10 @@
 """The images that are served for tickets: one qemu-nbd for each, shared by all connections to it.
 
     open()   the first one starts the server, the others join it
-    close()  of the last one: it ends after `idle_seconds`, or with the ticket
+    close()  of the last one: it ends after `idle_seconds`, with the ticket, or at once if a request failed
+
+A request that fails, or is not answered in time, may be the first of many: qemu opens no second ssh connection, and
+waits for minutes on an NFS connection whose other end was restarted. A new server does better.
 
 A server belongs to what it was started as: a format, and reading alone or not. One that writes serves those that read,
 too; one that only reads gives way to one that writes when no client reads.
@@ -52,6 +55,7 @@ class Server:
     def __init__(self, writable: bool) -> None:
         self.writable = writable
         self.users = 0
+        self.has_failed = False
         # True while a thread starts or ends it.
         self.is_busy = True
         self.url = ""
@@ -77,11 +81,11 @@ class Held:
         self._leave: Optional[functools.partial[None]] = functools.partial(exports.leave, disk, server)
         self.url = server.url
 
-    def close(self) -> None:
-        """Let the server end, unless another client needs it; harmless when repeated."""
+    def close(self, has_failed: bool = False) -> None:
+        """Let the server end, unless another client needs it; at once if it failed. Harmless when repeated."""
         leave, self._leave = self._leave, None
         if leave is not None:
-            leave()
+            leave(has_failed)
 
 
 class Exports:
@@ -144,13 +148,15 @@ class Exports:
         log.info("START image=%s pid=%d", shown(disk), server.pid)
         return Held(self, disk, server)
 
-    def leave(self, disk: str, server: Server) -> None:
+    def leave(self, disk: str, server: Server, has_failed: bool) -> None:
         """End a use of a server."""
         with self._changed:
             server.users -= 1
+            server.has_failed |= has_failed
             if server.users or self._servers.get(disk) is not server:
                 return
-            server.timer = threading.Timer(self._idle_seconds, self._end_idle, (disk, server))
+            seconds = 0 if server.has_failed else self._idle_seconds
+            server.timer = threading.Timer(seconds, self._end_idle, (disk, server))
             server.timer.name, server.timer.daemon = "idle image", True
             with contextlib.suppress(RuntimeError):
                 server.timer.start()

@@ -57,7 +57,7 @@ def prepare(settings: Settings) -> None:
         os.initgroups(name, gid)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    os.umask(0o007 if settings.is_shared else 0o077)
+    os.umask(0o077)
     # Passphrases are in memory. The unit does not let us, and leaves no core files either.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

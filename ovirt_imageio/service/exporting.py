@@ -103,12 +103,14 @@ def share(config: Config, folder: str, account: Account, is_shared: bool) -> Non
     """Give the folder to the user of the helper, and let the daemon use what is in it. Needs root."""
     daemon = config.daemon
     group = privileges.find_group(daemon.group_name) if daemon.drop_privileges else os.getegid()
-    os.chown(folder, account.uid, group if is_shared else account.gid)
+    # The unit of the service leaves us no right to change the mode of what belongs to others.
     if is_shared:
-        # What is made in it is of that group.
-        os.chmod(folder, 0o2710)
+        # Only that group reaches the sockets in it.
+        os.chmod(folder, 0o710)
         # Another user gets to it by its name, and sees nothing else.
+        os.chown(daemon.run_dir, os.geteuid(), -1)
         os.chmod(daemon.run_dir, os.stat(daemon.run_dir).st_mode | 0o001)
+    os.chown(folder, account.uid, group if is_shared else account.gid)
 
 
 def settings(config: Config, folder: str, account: Optional[Account], is_shared: bool) -> Settings:

@@ -189,7 +189,10 @@ class Listeners:
         names = [info["transfer_id"] for info in self.store.list() if info["active"]]
         if names:
             return f"{len(names)} transfer{'s' if names[1:] else ''}: {', '.join(names)}"
-        return f"{sum(server.connections for server in self._image_servers())} connections"
+        connections = sum(server.connections for server in self._image_servers())
+        if not connections and self._exports is not None:
+            return f"{len(self._exports.pids)} servers of images to end"
+        return f"{connections} connections"
 
     def _servers(self) -> list[Server]:
         return [*self._image_servers(), *(server for server in (self.control, self.metrics) if server is not None)]

@@ -20,13 +20,22 @@ class Images:
     def __init__(self, url):
         self.url = url
         self.holders = 0
+        self.has_failed = None
 
     def open(self, url, *, writable, line):
         self.holders += 1
         return self
 
-    def close(self):
+    def close(self, has_failed=False):
         self.holders -= 1
+        self.has_failed = has_failed
+
+
+class Refusing(MemoryBackend):
+    """Does not flush."""
+
+    def flush(self):
+        raise errors.StorageError("flush", "it broke", errno.EIO)
 
 
 def opened(images):
@@ -97,14 +106,31 @@ def test_held_while_it_is_open():
         assert (disk.size(), images.holders) == (4, 1)
         disk.close()
         disk.close()
-        assert images.holders <= 0
+        assert (images.holders <= 0, images.has_failed) == (True, False)
+
+
+def test_failure_is_told():
+    """Of a request that the server refuses, and of a connection that breaks."""
+    with Exporting(lambda: Refusing(b"data")) as exporting:
+        images = Images(exporting.location.address.url())
+        disk = opened(images)
+        with pytest.raises(errors.StorageError):
+            disk.flush()
+        disk.close()
+        assert images.has_failed
+        images.has_failed = False
+        disk = opened(images)
+    with pytest.raises(errors.StorageError):
+        disk.write(0, memoryview(b"x"))
+    disk.close()
+    assert images.has_failed
 
 
 def test_not_held_when_it_cannot_be_opened(tmp_path):
     images = Images(f"nbd:unix:{tmp_path}/none")
     with pytest.raises(errors.StorageError):
         opened(images)
-    assert images.holders == 0
+    assert (images.holders, images.has_failed) == (0, True)
 
 
 def test_not_permitted():

@@ -70,8 +70,8 @@ def opened(exports, url, writable=True):
     return exports.open(url, writable=writable, line=Lifeline())
 
 
-def backend(exports, url, writable=True):
-    options = Options(images=exports)
+def backend(exports, url, writable=True, **options):
+    options = Options(images=exports, **options)
     return registry.open_backend(url, Terms(options, writable, sparse=True))
 
 
@@ -171,6 +171,26 @@ def test_died(start, images):
         disk.write(0, memoryview(b"x"))
     disk.close()
     wait_until(lambda: not exports._servers or next(iter(exports._servers.values())).has_ended())
+    with contextlib.closing(backend(exports, url)) as disk:
+        disk.write(0, memoryview(b"x"))
+    assert exports.pids != [pid]
+
+
+def test_one_that_does_not_answer_is_replaced(start, images):
+    """Not while somebody uses it, and long before it would be idle."""
+    exports = start()
+    url = make(images / "disk")
+    other = opened(exports, url)
+    disk = backend(exports, url, nbd_reply_timeout=0.2)
+    [pid] = exports.pids
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(errors.BackendTimeout):
+        disk.write(0, memoryview(b"x"))
+    os.kill(pid, signal.SIGCONT)
+    disk.close()
+    assert is_running(pid)
+    other.close()
+    wait_until(lambda: not is_running(pid))
     with contextlib.closing(backend(exports, url)) as disk:
         disk.write(0, memoryview(b"x"))
     assert exports.pids != [pid]
@@ -393,7 +413,7 @@ def test_another_user(start, images, tmp_path):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
     exports = start(account=("nobody", nobody.pw_uid, nobody.pw_gid), is_shared=True)
     os.chown(tmp_path / "run", nobody.pw_uid, os.getegid())
-    os.chmod(tmp_path / "run", 0o2710)
+    os.chmod(tmp_path / "run", 0o710)
     # The folders of pytest are for its user alone.
     for parent in [tmp_path, *tmp_path.parents][:3]:
         os.chmod(parent, 0o711)

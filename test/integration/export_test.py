@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import tempfile
 import urllib.error
 import urllib.request
@@ -26,6 +27,11 @@ CONFIG = """\
 enable = true
 allow = file://{folder}/*.qcow2
 """
+
+
+# What the unit of systemd leaves root before the daemon becomes another user.
+CAPABILITIES = "-all,+setuid,+setgid,+chown,+dac_override,+dac_read_search,+net_bind_service"
+AS_THE_UNIT = ("setpriv", f"--bounding-set={CAPABILITIES}", "--no-new-privs")
 
 
 @pytest.fixture
@@ -83,6 +89,19 @@ def test_killed(running, image, tmp_path):
         wait_until(lambda: left(tmp_path) == [])
 
 
+def test_a_stop_tells_what_it_waits_for(running, image, tmp_path):
+    url = running.add_ticket(url=image, size=SIZE)
+    with urllib.request.urlopen(url, context=running.tls) as response:
+        response.read()
+    [pid] = set(servers(tmp_path))
+    os.kill(pid, signal.SIGSTOP)
+    running.process.terminate()
+    running.wait_log("Waiting up to .* seconds for 1 servers of images to end")
+    os.kill(pid, signal.SIGCONT)
+    assert running.process.wait(daemon.DEADLINE) == 0
+    assert left(tmp_path) == []
+
+
 def test_not_allowed(running, tmp_path):
     ticket = {"uuid": "x" * 32, "size": SIZE, "ops": ["read"], "timeout": 60}
     for url in ("image:raw:file:///etc/passwd", f"image:raw:file://{tmp_path}/a.raw"):
@@ -134,7 +153,7 @@ enable = true
 allow = file://{disk}
 user = nobody
 """
-        running = scope.enter_context(daemon.running(folder, config))
+        running = scope.enter_context(daemon.running(folder, config, wrapper=AS_THE_UNIT))
         running.wait_log("Running as user=daemon")
         ticket = {"uuid": "x" * 32, "url": f"image:qcow2:file://{disk}", "size": SIZE, "ops": ["write"], "timeout": 60}
         with contextlib.closing(running.connect_unix(str(folder / "run" / "control.sock"))) as control:

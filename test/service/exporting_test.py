@@ -79,6 +79,6 @@ def test_folder_of_another_user(tmp_path):
     [folder] = (tmp_path / "run").iterdir()
     found = folder.stat()
     assert (found.st_uid, found.st_gid) == (privileges.find_user("nobody"), os.getegid())
-    assert found.st_mode & 0o7777 == 0o2710
+    assert found.st_mode & 0o7777 == 0o710
     exports.close()
     assert list((tmp_path / "run").iterdir()) == []
