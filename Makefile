@@ -73,8 +73,8 @@ vm: system-vm $(VENV)/ready deb rpm  ## run the tests of test/machine in a guest
 	@$(BIN)/python test/tools/vm/run.py $(T)
 
 .PHONY: scale
-scale: system-check system-scale $(VENV)/ready  ## kill daemons that serve a Ceph cluster behind HAProxy, while transfers run
-	$(BIN)/python test/tools/scale.py
+scale: system-check system-scale $(VENV)/ready  ## kill daemons that serve a Ceph cluster behind HAProxy, while transfers run; T=disks: iSCSI and NFS
+	$(BIN)/python test/tools/scale.py $(T)
 
 .PHONY: format
 format: $(VENV)/ready  ## format the code, and fix what the linter can fix

@@ -32,6 +32,8 @@ class Network(NamedTuple):
     # The same place by IPv6, and by a name that only programs in the network know.
     address6: str
     name: str
+    # Where servers in that network are, as this machine sees it.
+    there: str
 
 
 def available() -> bool:
@@ -68,7 +70,7 @@ def apart() -> Iterator[Network]:
         ip("-n", name, "address", "add", f"{there}/30", "dev", far)
         ip("-n", name, "address", "add", f"{there6}/64", "dev", far, "nodad")
         ip("-n", name, "link", "set", far, "up")
-        yield Network(here, ("ip", "netns", "exec", name), here6, HOST)
+        yield Network(here, ("ip", "netns", "exec", name), here6, HOST, there)
     finally:
         shutil.rmtree(files, ignore_errors=True)
         # The devices go with the namespace, later; that is not waited for.

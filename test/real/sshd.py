@@ -16,12 +16,12 @@ import contextlib
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 from fakes import ports
 from fakes.waiting import wait_until
+from real import namespace
 
 __all__ = ["Server", "available"]
 
@@ -41,18 +41,13 @@ Subsystem sftp internal-sftp
 # shadow says that there is none to type.
 INSIDE = 'mount --bind "$1" /etc/passwd && mount --bind "$2" /etc/shadow && shift 2 && exec "$@"'
 
-# The server wants a folder that nobody else has, and all that it starts ends with the first process.
-SERVER = (
-    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-    *("sh", "-c", 'mount -t tmpfs none /run && mkdir /run/sshd && exec "$@"', "sh"),
-)
+# The server wants a folder that nobody else has.
+SERVER = (*namespace.COMMAND, "sh", "-c", 'mount -t tmpfs none /run && mkdir /run/sshd && exec "$@"', "sh")
 
 
 def available() -> bool:
     """Return True if the server is installed, and a process may have mounts of its own."""
-    if os.geteuid() or not shutil.which("sshd"):
-        return False
-    return subprocess.run([*SERVER, "true"], capture_output=True, check=False).returncode == 0
+    return shutil.which("sshd") is not None and namespace.available()
 
 
 class Server:
@@ -115,13 +110,5 @@ class Server:
                 stderr=file,
                 start_new_session=True,
             )
-        scope.callback(process.wait)
-        scope.callback(kill_namespace, process.pid)
+        scope.callback(namespace.kill, process)
         wait_until(lambda: b"Server listening" in log.read_bytes(), log.read_text)
-
-
-def kill_namespace(pid: int) -> None:
-    """Kill all processes of a namespace whose `unshare` has this id: that one ends when they are gone."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(child), signal.SIGKILL)

@@ -1,11 +1,12 @@
-"""Several daemons without shared state, for real: scale.py [--kills N] [--daemons N] [--size MIB] [--seed N]
+"""Several daemons without shared state, for real: scale.py [disks] [--kills N] [--daemons N] [--size MIB] [--seed N]
 
     client ──> HAProxy, by ticket ──> three daemons, each with ──> qemu-nbd ──> RBD image ──> a Ceph cluster of one node
 
-The daemons start and end qemu-nbd themselves. First one of them writes a disk by iSCSI, then two of them write one
-image, and one meets a lock of another program. Then images are uploaded and downloaded with the client library, by
-signed tickets, while daemons are killed with -9 at random and started again. All transfers must end, equal byte by
-byte, and nobody asks for another ticket. Everything is on loopback, and ends with this program.
+First disks of other servers, see remote_disks.py; `disks` does nothing else. The daemons start and end qemu-nbd
+themselves. Two of them write one image, and one meets a lock of another program. Then images are uploaded and
+downloaded with the client library, by signed tickets, while daemons are killed with -9 at random and started again. All
+transfers must end, equal byte by byte, and nobody asks for another ticket. Everything is on this machine, and ends with
+this program.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 from fakes import ports  # noqa: E402
 from fakes.signing import key_pair  # noqa: E402
 from fakes.waiting import wait_until  # noqa: E402
-from real import ceph, certificates, iscsi  # noqa: E402
+from real import ceph, certificates  # noqa: E402
 from real import daemon as real_daemon  # noqa: E402
 from real.daemon import Daemon  # noqa: E402
+from tools import remote_disks  # noqa: E402
 
 from ovirt_imageio import client  # noqa: E402
 from ovirt_imageio.admin.document import DiskChoice  # noqa: E402
@@ -57,10 +59,10 @@ port = {health}
 enable = true
 key_file = {folder}/public.pem
 audience = scale
-allow = image:raw:rbd:rbd/*:conf={folder}/ceph/ceph.conf image:raw:{iscsi}
+allow = image:raw:rbd:rbd/*:conf={folder}/ceph/ceph.conf
 [export]
 enable = true
-allow = rbd:rbd/*:conf={folder}/ceph/ceph.conf {iscsi}
+allow = rbd:rbd/*:conf={folder}/ceph/ceph.conf
 """
 
 # As docs/load-balancers.md has it, and by ticket: the second part of the path.
@@ -97,9 +99,8 @@ class Daemons:
     Threads: one.
     """
 
-    def __init__(self, folder: Path, places: list[tuple[int, int]], iscsi: str) -> None:
+    def __init__(self, folder: Path, places: list[tuple[int, int]]) -> None:
         self._folder = folder
-        self._iscsi = iscsi
         self._places = places
         self._count = 0
         self._running: list[tuple[Daemon, contextlib.ExitStack]] = []
@@ -135,7 +136,7 @@ class Daemons:
 
     def _start(self, place: tuple[int, int]) -> tuple[Daemon, contextlib.ExitStack]:
         self._count += 1
-        text = CONFIG.format(port=place[0], health=place[1], folder=self._folder, iscsi=self._iscsi)
+        text = CONFIG.format(port=place[0], health=place[1], folder=self._folder)
         scope = contextlib.ExitStack()
         return scope.enter_context(real_daemon.running(self._folder / f"daemon-{self._count}", text)), scope
 
@@ -167,18 +168,6 @@ def ticket_url(folder: Path, image: str, size: int, server: str) -> str:
     disk = DiskChoice(url=f"image:raw:{image}", size=size)
     jti, token = sign(Wish(disk, "scale", 3600), str(folder / "private.pem"))
     return presigned(server, jti, token)
-
-
-def write_lun(target: iscsi.Target, lun: Path, folder: Path, daemons: Daemons) -> None:
-    """Let a daemon write and read a disk by iSCSI."""
-    size = lun.stat().st_size
-    url = ticket_url(folder, target.url, size, f"https://localhost:{daemons.ports[0]}")
-    data = os.urandom(size)
-    urllib.request.urlopen(urllib.request.Request(url, data, method="PUT"), context=daemons.tls).close()
-    with urllib.request.urlopen(url, context=daemons.tls) as answer:
-        assert answer.read() == data, "what was written by iSCSI is not read again"
-    assert lun.read_bytes() == data, "what was written by iSCSI is not on the disk"
-    print("a disk by iSCSI was written and read", flush=True)
 
 
 def share(cluster: ceph.Cluster, folder: Path, daemons: Daemons) -> None:
@@ -264,6 +253,7 @@ def disturbed(work: Callable[[], None], daemons: Daemons, chance: random.Random,
 def main(arguments: list[str]) -> int:
     """Run it; return an exit status."""
     parser = argparse.ArgumentParser(prog="scale")
+    parser.add_argument("what", nargs="?", choices=["disks"], help="only disks of other servers, without Ceph")
     parser.add_argument("--kills", type=int, default=50, help="of daemons that serve a transfer")
     parser.add_argument("--daemons", type=int, default=3)
     parser.add_argument("--size", type=int, default=256, help="of the image, MiB")
@@ -276,6 +266,9 @@ def main(arguments: list[str]) -> int:
     kills = transfers = 0
     with tempfile.TemporaryDirectory(prefix="scale-") as name, contextlib.ExitStack() as scope:
         folder = Path(name)
+        remote_disks.run(folder / "disks")
+        if options.what:
+            return 0
         (folder / "private.pem").write_bytes(key_pair()[0])
         (folder / "public.pem").write_bytes(key_pair()[1])
         cluster = scope.enter_context(ceph.Cluster(folder / "ceph"))
@@ -284,15 +277,10 @@ def main(arguments: list[str]) -> int:
             (scope.enter_context(ports.reserved()), scope.enter_context(ports.reserved()))
             for _ in range(options.daemons)
         ]
-        lun = folder / "lun"
-        lun.touch()
-        os.truncate(lun, 8 * MIB)
-        target = scope.enter_context(iscsi.Target(folder, lun))
-        daemons = scope.enter_context(Daemons(folder, places, target.url))
+        daemons = scope.enter_context(Daemons(folder, places))
         scope.enter_context(balancer(folder, port, places))
         ca_file = certificates.authority().cert_file
         source, copy = folder / "source", folder / "copy"
-        write_lun(target, lun, folder, daemons)
         share(cluster, folder, daemons)
         while kills < options.kills:
             image = f"disk-{transfers}"
