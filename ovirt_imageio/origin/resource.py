@@ -155,7 +155,8 @@ class ImageResource:
         with contextlib.ExitStack() as stack:
             reply = stack.enter_context(self.origin.request("list extents", "GET", suffix))
             if reply.status == 404:
-                raise errors.UnsupportedContext(context, "the origin does not report them")
+                when = " unless the transfer is that of an incremental backup" if context == "dirty" else ""
+                raise errors.UnsupportedContext(context, f"the origin does not report them{when}")
             self.check_reply(reply, "list extents", 200)
             stack.pop_all()
             return reply
