@@ -273,7 +273,7 @@ def test_empty_list_does_not_tell_that_the_image_is_empty():
 def test_dirty_extents_that_the_origin_has_not():
     with DiskOrigin(bytes(100)) as origin:
         origin.refusals["GET", "/extents"] = (404, "no bitmap", {})
-        with opened(origin) as image, pytest.raises(errors.UnsupportedContext):
+        with opened(origin) as image, pytest.raises(errors.UnsupportedContext, match="that of an incremental backup"):
             image.extents("dirty")
 
 

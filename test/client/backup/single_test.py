@@ -111,9 +111,8 @@ def test_server_does_not_know_what_changed(tmp_path, backup):
     img.create(str(base), "qcow2", SIZE)
     with DiskOrigin(MONDAY) as origin:
         origin.refusals[("GET", "/extents")] = (404, "No dirty extents", {})
-        status, record = backup("--incremental", "--backing", base, origin.url, tmp_path / "new")
+        status, _ = backup("--incremental", "--backing", base, origin.url, tmp_path / "new")
     assert (status, os.listdir(tmp_path)) == (1, ["base.qcow2"])
-    assert record["message"].endswith("does not report them unless the transfer is that of an incremental backup")
 
 
 def test_dry_run(tmp_path, backup):
