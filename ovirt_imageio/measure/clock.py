@@ -54,14 +54,9 @@ class Stat:
         """Begin a stretch that no block can hold."""
         self.__enter__()
 
-    def stop(self, *, completed: bool = True) -> None:
-        """End a stretch. One that was not completed costs time, but is not counted."""
-        if self._started is None:
-            raise RuntimeError(f"{self.name} was not started")
-        self._spent += self._now() - self._started
-        self._started = None
-        if completed:
-            self.ops += 1
+    def stop(self) -> None:
+        """End it."""
+        self.__exit__(None, None, None)
 
     def __enter__(self) -> Stat:
         if self._started is not None:
@@ -73,7 +68,13 @@ class Stat:
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
-        self.stop(completed=kind is None)
+        # A stretch that was not completed costs time, but is not counted.
+        if self._started is None:
+            raise RuntimeError(f"{self.name} was not started")
+        self._spent += self._now() - self._started
+        self._started = None
+        if kind is None:
+            self.ops += 1
 
     def __str__(self) -> str:
         seconds = self.seconds
