@@ -102,7 +102,7 @@ class TLSSocket:
         since = 0.0
         while size and not done and not self._is_over:
             # With nothing received, and nothing left of the last record, OpenSSL would only complain.
-            if self.pending():
+            if self._may_hold or self._incoming.pending:
                 done = self._decrypt(view)
             if not done and not self._is_over:
                 since = self._receive(size, since)
@@ -139,7 +139,7 @@ class TLSSocket:
         """Return up to `size` bytes, at least one, b"" at the end; look before sleeping if `is_eager`."""
         since = 0.0
         while not self._is_over:
-            if self.pending():
+            if self._may_hold or self._incoming.pending:
                 try:
                     data = self._tls.read(size)
                 except ssl.SSLWantReadError:
