@@ -67,10 +67,13 @@ class Books:
 
     def authorize(self, right: str, now: float) -> None:
         """Raise what refusal() returns, or errors.NotPermitted, unless the ticket allows to "read" or "write" now."""
-        if self._lease.is_expired(now):
-            self.observe(now)
-        if self._state is not State.OPEN or self._lease.is_expired(now):
+        if self._state is not State.OPEN:
             raise self.refusal()
+        if self._lease.is_expired(now):
+            # What moved since the last look may have kept it alive.
+            self.observe(now)
+            if self._lease.is_expired(now):
+                raise self.refusal()
         if not self.ticket.can(right):
             raise errors.NotPermitted(right)
 
@@ -102,8 +105,9 @@ class Books:
     def leave(self, link: Link, now: float) -> list[Backend]:
         """Take back what enter() returned; return the backend if no other request may use it."""
         link.is_in_use = False
-        is_over = self._state is not State.OPEN
-        backends = self.links.take_backends([link], now) if is_over else []
+        if self._state is State.OPEN:
+            return []
+        backends = self.links.take_backends([link], now)
         self._settle()
         return backends
 
@@ -112,7 +116,8 @@ class Books:
 
         Raises what refusal() returns.
         """
-        self._require_open()
+        if self._state is not State.OPEN:
+            raise self.refusal()
         return self.links.begin_opening(link, now)
 
     def note_opened(self, link: Link, backend: Backend) -> None:
@@ -144,7 +149,8 @@ class Books:
 
         Raises what refusal() returns.
         """
-        self._require_open()
+        if self._state is not State.OPEN:
+            raise self.refusal()
         running = Running(operation, link, now)
         older = self.links.find_overlapping(operation) if operation.is_change else set()
         if operation.is_change:
@@ -337,10 +343,6 @@ class Books:
         }
 
     # --- Inside ------------------------------------------------------------------------------------------------------
-
-    def _require_open(self) -> None:
-        if self._state is not State.OPEN:
-            raise self.refusal()
 
     def _cancel_reason(self) -> str:
         return CANCELED if self._is_removed else STOPPED

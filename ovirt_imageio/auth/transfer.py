@@ -105,7 +105,8 @@ class Transfer:
             connection.set_timeout(timeout)
             if link.backend is None:
                 self._open(link)
-            self._trace(link)
+            if connection.traceparent != link.traceparent:
+                self._trace(link)
         except BaseException:
             self.end(link)
             raise
@@ -115,7 +116,8 @@ class Transfer:
         """Give back what begin() returned; the backend is closed if no other request may use it."""
         with self._lock:
             backends = self._books.leave(link, self._clock())
-        self._close(backends)
+        if backends:
+            self._close(backends)
 
     def run(self, operation: Operation, link: Link) -> None:
         """Run the operation on the backend of the link, and account for what it moves, whatever comes of it.
@@ -126,7 +128,8 @@ class Transfer:
             now = self._clock()
             running, older = self._books.begin(operation, link, now)
             was_empty = link.writes.is_empty
-            self._ask_attention(now)
+            if self._books.ask_attention(now):
+                self._attend(self)
         clock = link.connection.clock
         operation.clock = clock
         try:
@@ -284,11 +287,9 @@ class Transfer:
 
     def _trace(self, link: Link) -> None:
         """Tell the log, and hosts that are asked, of which work of others the request is a part."""
-        traceparent = link.connection.traceparent
-        if traceparent != link.traceparent:
-            link.traceparent = traceparent
-            if traceparent is not None:
-                log.info("TRACE transfer=%s connection=%s traceparent=%s", self.id, link.connection.id, traceparent)
+        traceparent = link.traceparent = link.connection.traceparent
+        if traceparent is not None:
+            log.info("TRACE transfer=%s connection=%s traceparent=%s", self.id, link.connection.id, traceparent)
         if link.backend is not None:
             link.backend.trace(traceparent)
 
@@ -320,7 +321,8 @@ class Transfer:
         """Account for an operation that ended, and close its backend if no other one should use that."""
         with self._lock:
             backends = self._books.end(running, error, self._clock())
-        self._close(backends)
+        if backends:
+            self._close(backends)
 
     def _disconnect(self, link: Link) -> None:
         with self._lock:

@@ -34,6 +34,7 @@ class Use:
         self._transfer = transfer
         self._right = right
         self._connection = connection
+        # The connection, and the backend that serves it: inside the block.
         self._link: Optional[Link] = None
 
     def __enter__(self) -> Use:
@@ -43,18 +44,14 @@ class Use:
 
     def __exit__(self, *exc_info: object) -> None:
         """Give the backend back."""
-        self._transfer.end(self.link)
-
-    @property
-    def link(self) -> Link:
-        """The connection, and the backend that serves it. Only inside the block."""
-        assert self._link is not None, "outside of the block"
-        return self._link
+        assert self._link is not None
+        self._transfer.end(self._link)
 
     @property
     def backend(self) -> Backend:
         """The disk."""
-        backend = self.link.backend
+        assert self._link is not None, "outside of the block"
+        backend = self._link.backend
         assert backend is not None, "an operation failed"
         return backend
 
@@ -71,12 +68,12 @@ class Use:
     @property
     def size(self) -> int:
         """How many bytes can be read: the ticket may allow less than there is, or more."""
-        return min(self.ticket.size, self.backend.size())
+        return min(self._transfer.ticket.size, self.backend.size())
 
     @property
     def capacity(self) -> int:
         """How many bytes can be written: some disks grow up to what the ticket allows."""
-        return self.ticket.size if self.backend.can_grow else self.size
+        return self._transfer.ticket.size if self.backend.can_grow else self.size
 
     @property
     def content_tag(self) -> str:
@@ -93,7 +90,8 @@ class Use:
 
         Raises what the operation raises; errors.OperationCanceled if it was cut.
         """
-        self._transfer.run(operation, self.link)
+        assert self._link is not None, "outside of the block"
+        self._transfer.run(operation, self._link)
 
     def touch(self) -> None:
         """Note that the client is alive, without an operation."""

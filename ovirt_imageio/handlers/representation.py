@@ -45,6 +45,8 @@ class Representation(NamedTuple):
 
 def represent(request: Request, disk: Use) -> Representation:
     """Return what the request asks for; the layout of an image takes a look at the whole disk."""
+    if not request.query_string:
+        return raw(disk)
     return parse.choice(request, "format", MAKERS, default=raw)(disk)
 
 

@@ -84,8 +84,7 @@ class Client:
 
     def probe(self) -> bool:
         """Return False if the connection is dead, also if the server closed it while nothing was under way."""
-        # Over TLS something may come at any time that is not for us.
-        if self._is_alive and not self._replies and self._stream.is_plain and self._stream.is_ready():
+        if self._is_alive and not self._replies and self._stream.was_told():
             # Nothing was asked for: this can only be the end.
             self._die()
         return self._is_alive

@@ -181,6 +181,11 @@ class ServerStream:
         """Return True if receive() has something to begin with."""
         return self._stream.is_ready()
 
+    def was_told(self) -> bool:
+        """Return True if the server said something, or has left. Not known over TLS: there it may be nothing for us."""
+        stream = self._stream
+        return not stream.is_tls and (bool(stream.ahead) or bool(self._readable.poll(0)))
+
     def interrupt(self) -> None:
         """Make whatever waits for the server fail now. Threads: any."""
         self._stream.interrupt()
