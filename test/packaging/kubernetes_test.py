@@ -99,7 +99,7 @@ def test_selectors_find_the_pods():
 def test_the_configuration_is_one():
     """Each key is known, and its value good."""
     parser = configparser.RawConfigParser()
-    assert len(parser.read(FOLDER.glob("*/*.conf"))) == 2
+    assert len(parser.read(FOLDER.glob("*/*.conf"))) == 3
     for section in parser.sections():
         # `keys` alone: [handlers] of the logging library.
         parsers = find_parsers(section)
@@ -116,19 +116,55 @@ def test_places_that_the_configuration_names_are_mounted():
         assert any(name == mount or name.startswith(f"{mount}/") for mount in mounts), name
 
 
-def test_patches_meet_what_they_are_for():
-    """Each replaces what the operation before it has tested, in the deployment of the base."""
+def overlays() -> list[Path]:
+    """Return the folders whose kustomization changes the deployment."""
+    return [path.parent for path in FOLDER.glob("*/kustomization.yaml") if "patches" in documents(path)[0]]
+
+
+def patched(overlay: Path) -> dict[str, Any]:
+    """Return the deployment as an overlay makes it, by RFC 6902; each test in a patch must hold."""
     (deployment,) = find("Deployment")
-    (listed,) = documents(FOLDER / "rbd" / "kustomization.yaml")
-    steps = yaml.safe_load(listed["patches"][0]["patch"])
-    for test, replace in zip(steps[::2], steps[1::2]):
-        assert (test["op"], replace["op"]) == ("test", "replace")
-        assert test["path"] == f"{replace['path']}/name"
-        found: Any = deployment
-        for part in test["path"].strip("/").split("/"):
-            found = found[int(part)] if isinstance(found, list) else found[part]
-        assert found == test["value"]
-    assert len(steps) == 4
+    (listed,) = documents(overlay / "kustomization.yaml")
+    (patch,) = listed["patches"]
+    assert patch["target"] == {"kind": "Deployment", "name": deployment["metadata"]["name"]}
+    for step in yaml.safe_load(patch["patch"]):
+        *parents, last = (int(part) if part.isdigit() else part for part in step["path"].strip("/").split("/"))
+        place: Any = deployment
+        for part in parents:
+            place = place[part]
+        if step["op"] == "test":
+            assert place[last] == step["value"]
+        elif step["op"] == "remove":
+            del place[last]
+        else:
+            assert (last in range(len(place)) if isinstance(place, list) else last in place) == (
+                step["op"] == "replace"
+            )
+            place[last] = step["value"]
+    return deployment
+
+
+@pytest.mark.parametrize("overlay", overlays(), ids=lambda path: path.name)
+def test_patches_meet_what_they_are_for(overlay):
+    """What an overlay makes is valid, and each volume of it is used once."""
+    deployment = patched(overlay)
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    used = [item["name"] for item in (*container["volumeMounts"], *container.get("volumeDevices", []))]
+    assert sorted(used) == sorted(volume["name"] for volume in pod["volumes"])
+    assert ("disks" in [mount["name"] for mount in container["volumeMounts"]]) is False
+    validate = pytest.importorskip("kubernetes_validate")
+    for version in latest():
+        validate.validate(deployment, version, strict=True)
+
+
+def test_devices_may_be_named():
+    """A signed ticket for the device of a claim is permitted."""
+    parser = configparser.RawConfigParser()
+    parser.read(FOLDER / "block" / "60-block.conf")
+    (container,) = patched(FOLDER / "block")["spec"]["template"]["spec"]["containers"]
+    for device in container["volumeDevices"]:
+        assert Allowed(parser["signed_tickets"]["allow"].split()).permits(f"file://{device['devicePath']}")
 
 
 def test_what_a_cluster_permits_can_be_exported():
