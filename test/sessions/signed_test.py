@@ -124,7 +124,12 @@ def test_audiences(house, audience):
     assert house.can_use(shown=token(aud=audience))
 
 
-@pytest.mark.parametrize("fields", [{"size": -1}, {"ops": ["erase"]}, {"ops": None}, {"timeout": "1h"}])
+# As far as 16 KiB go.
+LONG = "x" * 9000
+HUGE = [{"size": 10**4000}, {"filename": LONG}, {"url": f"file:///images/{LONG}"}, {"transfer_id": LONG}]
+
+
+@pytest.mark.parametrize("fields", [{"size": -1}, {"ops": ["erase"]}, {"ops": None}, {"timeout": "1h"}, *HUGE])
 def test_what_is_no_ticket(house, fields):
     with pytest.raises(errors.InvalidTicket):
         house.tickets.resolve("backup-1", token(**fields))
