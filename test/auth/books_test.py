@@ -595,7 +595,6 @@ def test_loss_of_a_client_that_left(desk):
     desk.books.leave(first, desk.now)
     assert not desk.enter().writes.is_lost
     first.connection.is_left = True
-    assert not desk.enter("read").writes.is_lost
     assert desk.enter().writes.is_lost
     desk.books.disconnect(first, desk.now)
     assert not desk.enter().writes.is_lost

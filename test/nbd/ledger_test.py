@@ -64,6 +64,7 @@ def pass_requests(book: Ledger, data: bytes) -> tuple[bytes, list[tuple[int, int
 
 def test_good_requests_pass_in_one_part():
     book = open_ledger()
+    assert book.taken == 0
     data = ask(READ, 1) + ask(WRITE, 2) + ask(FLUSH, 3, 0, 0) + ask(ZERO, 4) + ask(STATUS, 5)
     parts = list(book.take_requests(memoryview(data)))
     assert [(part.start, part.end) for part in parts] == [(0, len(data))]
@@ -272,6 +273,7 @@ RENUMBERED = {
     "one too many": ({0: BASE, 1: DEPTH}, {0: BASE}, None),
     "two bitmaps": ({0: BITMAP + "a", 1: BITMAP + "b"}, {0: BITMAP + "a"}, None),
     "another one": ({0: "x:y"}, {0: BASE}, None),
+    "another one besides": ({0: BASE, 1: "x:y"}, {0: BASE, 1: DEPTH}, None),
 }
 
 
@@ -365,7 +367,8 @@ def test_a_payload_that_is_refused_is_dropped_to_its_end():
         assert book.is_dropping
     pass_requests(book, data[-1:])
     assert not book.is_dropping
-    pass_requests(book, ask(WRITE, 2)[:100])
+    # To the last byte of the next one, too.
+    pass_requests(book, ask(WRITE, 2)[:-1])
     assert book.is_amid_request and not book.is_dropping
 
 

@@ -20,6 +20,10 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
         (REBUILD, "2 to 3"): "a bound: as good",
         (REBUILD, "2 to 1"): "a bound: as good",
     },
+    "auth/books": {
+        ("break", "left out"): "another tag for each client that is attached: as good",
+        ('if found is None and right == "write":', "And to Or"): "looks more often, and finds the same",
+    },
     "geometry/ranges": {
         ("CHUNK = 1024", "1024 to 1025"): "a bound: as good",
         ("CHUNK = 1024", "1024 to 1023"): "a bound: as good",
@@ -35,6 +39,9 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
     "nbd/handshake": {
         ("LARGEST_MINIMUM_BLOCK = 64 * 1024", "64 to 65"): "the next power of two is 128 KiB",
         ("LARGEST_MINIMUM_BLOCK = 64 * 1024", "1024 to 1025"): "the next power of two is 128 KiB",
+    },
+    "nbd/ledger": {
+        ("self._passes = True", "True to False"): "no payload has begun",
     },
     "nbd/offer": {
         (

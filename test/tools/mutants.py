@@ -36,7 +36,7 @@ __all__ = ["PURE", "Mutant", "Result", "find_mutants", "hunt"]
 PURE = (
     *("geometry/blocks", "geometry/byteranges", "geometry/extent", "geometry/ranges"),
     *("nbd/address", "nbd/errors", "nbd/handshake", "nbd/ledger", "nbd/offer", "nbd/replies", "nbd/requests"),
-    *("nbd/wire", "auth/agenda", "auth/lease", "auth/record", "auth/ticket"),
+    *("nbd/wire", "auth/agenda", "auth/books", "auth/lease", "auth/record", "auth/ticket"),
     *("httpd/body", "httpd/framing", "httpd/head", "net/jws", "sessions/token"),
 )
 
