@@ -225,6 +225,8 @@ def test_disk_that_was_opened_is_news(desk):
     assert desk.books.enter("write", link.connection, desk.now) == (link, False)
     with pytest.raises(AssertionError, match="one request at a time"):
         desk.books.enter("write", link.connection, desk.now)
+    desk.books.disconnect(link, desk.now)
+    assert desk.info()["version"] == version + 2
 
 
 # --- Authorization ---
@@ -633,6 +635,7 @@ def test_another_process_goes_on(lifetime):
     )
     assert record.version == desk.info()["version"]
     assert record.ticket is desk.books.ticket
+    assert len(record.tag) == 16
     assert desk.books.content_tag == f"{record.tag}-2"
     other = Desk()
     other.clock.advance(5000)

@@ -152,6 +152,7 @@ def test_a_client_with_too_much_under_way_is_full():
 
 REPLIES = {
     "data": (Mode.STRUCTURED, [ask(READ, 1)], [chunk(1, 1, data_of(512))], [Moved(READ, 0, 512)]),
+    "a byte of data": (Mode.STRUCTURED, [ask(READ, 1, 0, 1)], [chunk(1, 1, data_of(1))], [Moved(READ, 0, 1)]),
     "data in parts": (
         Mode.STRUCTURED,
         [ask(READ, 1)],
@@ -198,7 +199,7 @@ def test_replies(name, step):
     found = []
     for position in range(0, len(data), step):
         end = book.take_replies(memoryview(data[position : position + step]))
-        if end >= 0:
+        if end != -1:
             found.append(position + end)
         assert book.is_between_replies == (min(position + step, len(data)) in ends)
     assert found and set(found) <= set(ends) and found[-1] == len(data)
@@ -303,6 +304,14 @@ def test_contexts_have_the_numbers_that_the_client_knows(mode, kind, header, ste
         book.take_replies(memoryview(data)[position : position + step])
     assert data == expected
     assert book.moved == [Moved(STATUS, 0, 512)]
+
+
+def test_a_context_without_extents():
+    book = Ledger(Rules(Offer(SIZE, FLAGS), Agreement(Mode.STRUCTURED, CONTEXTS)), Mode.STRUCTURED, {0: 7})
+    pass_requests(book, ask(STATUS, 1))
+    data = bytearray(chunk(5, 1, b"\0\0\0\0"))
+    book.take_replies(memoryview(data))
+    assert data[-4:] == b"\0\0\0\7"
 
 
 def test_a_context_that_was_not_agreed_on():

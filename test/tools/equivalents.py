@@ -12,6 +12,8 @@ PIECE = "piece = memoryview(bytearray(min(PIECE, limit + 1 if self.length is Non
 LONGEST_SALT = "longest = (self._signer.public_key().key_size + 6) // 8 - sha256.digest_size - 2"
 REBUILD = "if len(self._heap) > 2 * len(self._due) + SLACK:"
 
+NUMBERS = "numbers = {number: ours.get(kind_of(name), -1) for number, name in theirs.items()}"
+
 EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
     "auth/agenda": {
         ("SLACK = 64", "64 to 65"): "a bound: as good",
@@ -21,6 +23,7 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
         (REBUILD, "2 to 1"): "a bound: as good",
     },
     "auth/books": {
+        ("self._had_loss = False", "False to True"): "set before it is asked",
         ("break", "left out"): "another tag for each client that is attached: as good",
         ('if found is None and right == "write":', "And to Or"): "looks more often, and finds the same",
     },
@@ -42,6 +45,10 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
     },
     "nbd/ledger": {
         ("self._passes = True", "True to False"): "no payload has begun",
+        ("continue", "left out"): "goes on the same",
+        (NUMBERS, "1 to 2"): "no number is below 0",
+        ("elif self._begun or size - position < self._longest:", "Lt to LtE"): "slower, and the same",
+        ("return self._size_of(MAGIC.unpack_from(self._begun)[0])", "0 to -1"): "the first one is the only one",
     },
     "nbd/offer": {
         (
