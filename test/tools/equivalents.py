@@ -45,6 +45,7 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
     },
     "nbd/ledger": {
         ("self._passes = True", "True to False"): "no payload has begun",
+        ("self._passes = True", "left out"): "no payload has begun",
         ("continue", "left out"): "goes on the same",
         (NUMBERS, "1 to 2"): "no number is below 0",
         ("elif self._begun or size - position < self._longest:", "Lt to LtE"): "slower, and the same",
