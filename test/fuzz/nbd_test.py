@@ -161,7 +161,7 @@ any_chunks = st.builds(
 
 def receive(mode, data):
     """Take replies of a server that sends these bytes and hangs up."""
-    export = Export("", 2**40, 0, mode, CONTEXTS)
+    export = Export("", 2**40, ExportFlag(0), mode, CONTEXTS)
     replies = Replies(export)
     guard = memoryview(bytearray(b"?" * 3 * LENGTH))
     reads = [SentCommand(wire.Command.READ, OFFSET, LENGTH, guard[LENGTH : 2 * LENGTH]) for _ in range(2)]
@@ -226,7 +226,7 @@ CONTEXT = {Mode.SIMPLE: {}, Mode.STRUCTURED: {0: "base:allocation"}, Mode.EXTEND
 
 def ask_client(mode, data):
     """Return how many commands end well, and how many fail, when a server sends this; and the verdict of our client."""
-    replies = Replies(Export("", 2**40, 0, mode, CONTEXT[mode]))
+    replies = Replies(Export("", 2**40, ExportFlag(0), mode, CONTEXT[mode]))
     for asked in ASKED:
         replies.add(SentCommand(*asked))
     good = failed = 0
@@ -282,7 +282,7 @@ def test_client(data):
     else:
         sent = b"".join(data.draw(st.lists(any_chunks, max_size=10)))
     ours, theirs = socket.socketpair()
-    export = Export("", 2**40, 0, Mode.STRUCTURED, CONTEXTS)
+    export = Export("", 2**40, ExportFlag(0), Mode.STRUCTURED, CONTEXTS)
     with theirs, contextlib.closing(Client(ServerStream(ours, 5), export)) as nbd:
         theirs.sendall(sent)
         theirs.shutdown(socket.SHUT_WR)

@@ -169,7 +169,8 @@ def test_payloads_that_are_no_object():
 
     private, public = key_pair("ed25519")
     key = load_pem_private_key(private, None)
-    deep, huge = b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", b'{"exp": ' + b"9" * 5000 + b"}"
+    # Python 3.13 understands deeper ones than others do.
+    deep, huge = b'{"a":' + b"[" * 11_000, b'{"exp": ' + b"9" * 5000 + b"}"
     for payload in (b"[]", b"x", b'{"exp": 1, "exp": 2}', b"", deep, huge):
         refuses(Key(public), PyJWS().encode(payload, key, algorithm="EdDSA"), "payload is not")
 
