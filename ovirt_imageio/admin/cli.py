@@ -35,7 +35,7 @@ exit codes:
 """
 
 
-# How a ticket that was signed is called that nobody has shown yet.
+# The beginning of the name of a signed ticket; its jti follows.
 SIGNED = "signed/"
 
 
@@ -264,7 +264,7 @@ def del_ticket(client: api.Client, args: argparse.Namespace) -> None:
     elif args.all:
         client.del_all_tickets()
     elif args.ticket.startswith(SIGNED) and not client.find_tickets(args.ticket):
-        # Nobody has shown it yet, and nobody shall.
+        # No client has shown it yet; from now on the daemon refuses it.
         client.del_ticket(args.ticket[len(SIGNED) :])
     else:
         client.del_ticket(find(client, args)["uuid"])

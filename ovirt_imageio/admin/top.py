@@ -42,7 +42,7 @@ QUIT = frozenset("qQ\x03\x04")
 # The widest one is for plain lines, too. Where it would take another line, it is shorter.
 BAR_WIDTHS = (22, 12, 0)
 
-# What the words for a client are made of.
+# The keys of a client, in the order in which client_line() takes their values.
 CLIENT = ("address", "protocol", "received", "sent", "rate")
 
 # Active ones first: on a small screen the rest is cut off.

@@ -70,7 +70,7 @@ class Books:
         if self._state is not State.OPEN:
             raise self.refusal()
         if self._lease.is_expired(now):
-            # What moved since the last look may have kept it alive.
+            # Bytes that moved since the last look may have kept it alive.
             self.observe(now)
             if self._lease.is_expired(now):
                 raise self.refusal()

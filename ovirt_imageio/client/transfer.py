@@ -124,7 +124,7 @@ class TransferOptions:
     def went(self, remote: Remote, there: Image, protocol: str, mode: str) -> None:
         """Tell which way the bytes went."""
         transport = there.resource.origin.transport
-        # What it told may be of the connection over which it offered its Unix socket.
+        # A Unix socket is not encrypted: the server said this of the TLS connection on which it offered that socket.
         tls = there.abilities.tls if transport == "tls" else None
         self.reporter.went(Route(transport, protocol.lower(), remote.is_proxy, mode, tls))
 

@@ -26,8 +26,8 @@ log = logging.getLogger("images")
 READ_FEATURES = ["checksum", "extents", "nbd", "qcow2"]
 WRITE_FEATURES = ["checksum", "extents", "flush", "nbd", "qcow2", "zero"]
 READ_METHODS = "OPTIONS,GET"
-# What the state of a transfer tells the holder of its ticket: seconds left, what moves and what has moved, and over how
-# many connections.
+# The keys of a transfer's state that the holder of its ticket may see: seconds left, bytes per second, bytes that came
+# and that went, and the number of connections.
 ACTIVITY = ("remaining", "rate", "received", "sent", "connections")
 WRITE_METHODS = "OPTIONS,GET,PUT,PATCH"
 

@@ -178,7 +178,7 @@ class Connection(Peer):
     def _wait(self) -> bytes:
         """Return the first bytes of a request; none if the client closed, or was idle for too long."""
         stream = self._stream
-        # For each request twice: its own property would cost a call more each time.
+        # Asked and set for each request: the property of the stream would be one more call each time.
         wire = stream.wire
         timeout = wire.timeout
         is_longer = timeout is None or timeout > self._limits.idle_timeout

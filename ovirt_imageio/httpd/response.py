@@ -27,7 +27,8 @@ TEXT = "text/plain; charset=UTF-8"
 BUSY = (429, 503)
 RETRY_AFTER = "5"
 
-# From how many seconds on a client is told where the time of its request went: that costs small requests 4 %.
+# A client is told where the time of its request went if that took this many seconds: for small writes, which take less,
+# the header costs 4 % of their rate.
 WORTH_TELLING = 0.001
 
 SERVER = f"imageio/{__version__}"

@@ -63,6 +63,7 @@ class Client:
         self.export = export
         self._replies = Replies(export)
         self._is_alive = True
+        # Asked for each write: to ask the flags is slow.
         self._is_read_only = export.is_read_only
         # Bytes are moved in pieces of this size, which the server can take.
         self.piece = min(PIECE, export.maximum_block)

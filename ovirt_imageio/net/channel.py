@@ -1,4 +1,4 @@
-"""What carries the bytes of a stream: the plain socket, or one of the ways to speak TLS over it.
+"""The socket below a stream: a plain one, or one of three ways to speak TLS over it.
 
 Knows sockets and TLS; knows nothing of what is said.
 """

@@ -13,7 +13,7 @@ from ovirt_imageio.geometry.blocks import MAX_SIZE
 
 __all__ = ["TLS", "Abilities", "natural", "parse"]
 
-# What may encrypt at the other end.
+# The ways to encrypt that a server may name.
 TLS = ("kernel", "kernel-send", "memory", "openssl")
 
 
@@ -38,7 +38,7 @@ class Abilities:
     takes_chunks: bool = False
     # True if it told that zeroing deallocates.
     is_sparse: bool = False
-    # What encrypts there, one of TLS; None if it did not tell.
+    # The server's way to encrypt, one of TLS; None if it did not name one.
     tls: Optional[str] = None
 
 
