@@ -17,9 +17,12 @@ Blocks begin as zeroes, and values are unique, but for 0. Pure: times are argume
 
 from __future__ import annotations
 
+import bisect
+import heapq
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["BLOCK", "NEVER", "TORN", "History", "decode", "encode"]
@@ -109,39 +112,15 @@ class History:
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each read that could not have been."""
+        flushes = Flushes(self._flushes)
+        crashes = sorted(self._crashes)
         for block, reads in sorted(self.reads.items()):
-            self._settle(block)
-            for read in sorted(reads, key=lambda read: read.end):
-                if not self._is_possible(block, read):
-                    yield self._describe(block, read)
+            writes = self._writes[block]
+            settle(writes, reads)
+            for read in impossible(writes, reads, flushes, crashes):
+                yield self._describe(block, read)
 
     # --- Inside ------------------------------------------------------------------------------------------------------
-
-    def _settle(self, block: int) -> None:
-        """A write that was read has ended then."""
-        by_value = {write.value: write for write in self._writes[block] if write.value}
-        for read in self.reads[block]:
-            write = by_value.get(read.value)
-            if write is not None and write.begin < read.end:
-                write.end = min(write.end, read.end)
-                write.until = min(write.until, read.end)
-
-    def _is_possible(self, block: int, read: Read) -> bool:
-        writes = self._writes[block]
-        # Those whose place nothing before the read can have.
-        holding = [write for write in writes if write.end < read.begin and self._holds(write, read.begin)]
-        newest = max((write.begin for write in holding), default=-math.inf)
-        return any(write.value == read.value and write.begin < read.end and write.until >= newest for write in writes)
-
-    def _holds(self, write: Write, when: float) -> bool:
-        """Return True if no crash before `when` can have undone it."""
-        crashes = [crash for crash in self._crashes if write.begin < crash < when]
-        return not crashes or self._safe_at(write) < min(crashes)
-
-    def _safe_at(self, write: Write) -> float:
-        if write.acknowledged == -math.inf:
-            return -math.inf
-        return min((end for begin, end in self._flushes if write.acknowledged <= begin), default=NEVER)
 
     def _describe(self, block: int, read: Read) -> str:
         writes = self._writes[block]
@@ -149,3 +128,85 @@ class History:
         found = [str(write) for write in writes if write.value == read.value and write.begin < read.end][-2:]
         newer = sorted((write for write in writes if write.end < read.begin), key=lambda write: write.end)[-3:]
         return f"{text}, of {', '.join(found) or 'nothing'}; before it ended {', '.join(map(str, newer))}"
+
+
+# --- One block -------------------------------------------------------------------------------------------------------
+#
+# Each question is answered from something sorted: histories of killed processes have thousands of reads, writes and
+# flushes, and to look at all of them for each read takes minutes.
+
+
+class Flushes:
+    """When what was acknowledged has been made safe."""
+
+    def __init__(self, flushes: Sequence[tuple[float, float]]) -> None:
+        ordered = sorted(flushes, reverse=True)
+        self._begins = [begin for begin, _ in reversed(ordered)]
+        # Of the flush that ends first of those that begin then or later.
+        self._ends = list(itertools.accumulate((end for _, end in ordered), min))[::-1]
+
+    def safe_at(self, acknowledged: float) -> float:
+        """Return when a write was safe that was acknowledged then."""
+        if acknowledged == -math.inf:
+            return -math.inf
+        first = bisect.bisect_left(self._begins, acknowledged)
+        return self._ends[first] if first < len(self._ends) else NEVER
+
+
+class Candidates:
+    """The writes of one value."""
+
+    def __init__(self, writes: Iterable[Write]) -> None:
+        ordered = sorted(writes, key=lambda write: write.begin)
+        self._begins = [write.begin for write in ordered]
+        # Of all that begin then or earlier, the last moment at which one was done.
+        self._untils = list(itertools.accumulate((write.until for write in ordered), max))
+
+    def is_there(self, begun: float, done: float) -> bool:
+        """Return True if one began before `begun`, and may have been done at `done` or later."""
+        count = bisect.bisect_left(self._begins, begun)
+        return count > 0 and self._untils[count - 1] >= done
+
+
+def settle(writes: Sequence[Write], reads: Iterable[Read]) -> None:
+    """A write that was read has ended then."""
+    by_value = {write.value: write for write in writes if write.value}
+    for read in reads:
+        write = by_value.get(read.value)
+        if write is not None and write.begin < read.end:
+            write.end = min(write.end, read.end)
+            write.until = min(write.until, read.end)
+
+
+def impossible(
+    writes: Sequence[Write], reads: Iterable[Read], flushes: Flushes, crashes: Sequence[float]
+) -> list[Read]:
+    """Return the reads that could not have been, by their ends."""
+    candidates: defaultdict[int, list[Write]] = defaultdict(list)
+    for write in writes:
+        candidates[write.value].append(write)
+    by_value = {value: Candidates(those) for value, those in candidates.items()}
+    found = []
+    # The next one that ends comes last.
+    coming = sorted(writes, key=lambda write: write.end, reverse=True)
+    # When those that have ended began, below 0 as the last one is the first of a heap, and when a crash can undo them.
+    holding: list[tuple[float, float]] = []
+    for read in sorted(reads, key=lambda read: read.begin):
+        while coming and coming[-1].end < read.begin:
+            write = coming.pop()
+            heapq.heappush(holding, (-write.begin, lost_at(write, flushes, crashes)))
+        while holding and holding[0][1] < read.begin:
+            heapq.heappop(holding)
+        # What was done before that is not there any more.
+        newest = -holding[0][0] if holding else -math.inf
+        if read.value not in by_value or not by_value[read.value].is_there(read.end, newest):
+            found.append(read)
+    return sorted(found, key=lambda read: read.end)
+
+
+def lost_at(write: Write, flushes: Flushes, crashes: Sequence[float]) -> float:
+    """Return when the first crash was, if it can have undone a write, or NEVER."""
+    first = bisect.bisect_right(crashes, write.begin)
+    if first == len(crashes) or flushes.safe_at(write.acknowledged) < crashes[first]:
+        return NEVER
+    return crashes[first]

@@ -36,8 +36,8 @@ VICTIMS = {
     "proxy": ("proxy", "proxy"),
 }
 
-# In one history: the checker, and memory, bound it.
-KILLS = 10
+# In one history.
+KILLS = 50
 
 # How many answers clients get between two kills, and how much longer they may work.
 MOST_ANSWERS = 100
