@@ -38,6 +38,11 @@ INPUTS: dict[str, tuple[bytes, list[int], int]] = {
     "empty line first": (b"\r\n" + GET + b"\r\n", [200], 0),
     "UTF-8 in a path": (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", [200], 0),
     # Found by fuzzing that is guided by coverage.
+    "another request in HTTP/1.0": (
+        GET.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\n\r\n" + GET + b"\r\n",
+        [200, 200],
+        1,
+    ),
     "coding among the trailers": (CHUNKED + b"0\r\nTransfer-Encoding: a, b\r\n\r\n" + GET + b"\r\n", [200, 200], 0),
     "bad length among the trailers": (CHUNKED + b"0\r\nContent-Length: +5\r\n\r\n" + GET + b"\r\n", [200, 200], 0),
     "blank before an extension": (CHUNKED + b"5 ;x=y\r\nhello\r\n0\r\n\r\n", [200], 0),

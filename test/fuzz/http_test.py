@@ -23,8 +23,10 @@ LIMIT = 100_000
 
 # Where we are more tolerant, on purpose, what h11 says: empty lines before a request, requests without Host, UTF-8 that
 # is not escaped, and blanks before an extension of a chunk (RFC 9112, 7.1.1). We ignore trailers that would tell where
-# the body ends, as RFC 9110, 6.5.1, wants; h11 refuses some of them.
+# the body ends, as RFC 9110, 6.5.1, wants; h11 refuses some of them. And h11 always closes after a request of HTTP/1.0;
+# we do not if the client asks for that.
 TOLERATED = (
+    "HTTP/1.0: it wants to close",
     *("head: no request line received", "head: Missing mandatory Host", "head: illegal request line"),
     *("body: illegal chunk header", "body: Only Transfer-Encoding", "body: multiple Transfer-Encoding"),
     *("body: bad Content-Length", "body: conflicting Content-Length"),
@@ -87,7 +89,7 @@ def ask_h11(data: bytes) -> tuple[list[Heard], str]:
             connection.send(h11.Response(status_code=404, headers=[("content-length", "0")]))
             connection.send(h11.EndOfMessage())
             if connection.our_state is h11.MUST_CLOSE:
-                return heard, "it wants to close"
+                return heard, f"HTTP/{request.http_version.decode()}: it wants to close"
             connection.start_next_cycle()
     except h11.RemoteProtocolError as error:
         return heard, f"{place}: {error}"

@@ -275,12 +275,16 @@ def test_inputs(name):
 
 @given(st.data())
 def test_client(data):
-    """With real sockets: the client returns or raises, and a dead connection is closed."""
     script = data.draw(st.sampled_from(["changed", "chunks"]))
     if script == "changed":
         sent = mutated(good_replies(Mode.STRUCTURED), data.draw)
     else:
         sent = b"".join(data.draw(st.lists(any_chunks, max_size=10)))
+    use_client(sent)
+
+
+def use_client(sent):
+    """With real sockets: the client returns or raises, and a dead connection is closed."""
     ours, theirs = socket.socketpair()
     export = Export("", 2**40, ExportFlag(0), Mode.STRUCTURED, CONTEXTS)
     with theirs, contextlib.closing(Client(ServerStream(ours, 5), export)) as nbd:
