@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.dont_write_bytecode = True
 
 from ovirt_imageio.admin import cli as admin  # noqa: E402
-from ovirt_imageio.client import commands, options  # noqa: E402
+from ovirt_imageio.client import options  # noqa: E402
 from ovirt_imageio.service import cli as service  # noqa: E402
 from ovirt_imageio.terminal.completion import bash, fish, zsh  # noqa: E402
 from ovirt_imageio.terminal.manual import manual  # noqa: E402
@@ -25,7 +25,7 @@ ZSH = "zsh/site-functions"
 
 # The programs that administrators use have their pages in section 8.
 PROGRAMS = {
-    "ovirt-img": (options.make_parser(commands.COMMANDS), 1),
+    "ovirt-img": (options.make_parser(), 1),
     "ovirt-imageio": (service.make_parser(), 8),
     "ovirt-imageioctl": (admin.build_parser(), 8),
 }

@@ -81,6 +81,7 @@ PURE = {
     "backends.allowed",
     "backends.writes",
     "client.backup.manifest",
+    "client.presets",
     "client.records",
     "client.results",
     "errors",

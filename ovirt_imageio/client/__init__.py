@@ -24,32 +24,37 @@ Everything else in this package may change. What upload and download both take:
     connect_timeout, read_timeout   seconds until the server must have answered the call, and until anything moved
 """
 
-from ovirt_imageio.client.api import checksum, download, extents, info, measure, upload
-from ovirt_imageio.client.copy.engine import MAX_WORKERS
-from ovirt_imageio.client.errors import (
-    BackendTimeout,
-    BackendUnavailable,
-    BackendUntrusted,
-    Error,
-    ImageExists,
-    InvalidArgument,
-    InvalidValue,
-    MemberNotFound,
-    NoSpace,
-    NotAnArchive,
-    OutOfBounds,
-    ServerError,
-    SizeMismatch,
-    StorageError,
-    UnexpectedEnd,
-    UnsafeImage,
-    UnsupportedOperation,
-    VerificationFailed,
-)
-from ovirt_imageio.client.imageio import BUFFER_SIZE, ImageioClient
-from ovirt_imageio.client.progress import ProgressBar
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ovirt_imageio.client.presets import BUFFER_SIZE, MAX_WORKERS
 from ovirt_imageio.geometry.extent import DirtyExtent, ZeroExtent
 from ovirt_imageio.version import __version__
+
+if TYPE_CHECKING:
+    from ovirt_imageio.client.api import checksum, download, extents, info, measure, upload
+    from ovirt_imageio.client.archive import NotAnArchive
+    from ovirt_imageio.client.errors import (
+        BackendTimeout,
+        BackendUnavailable,
+        BackendUntrusted,
+        Error,
+        ImageExists,
+        InvalidArgument,
+        InvalidValue,
+        MemberNotFound,
+        NoSpace,
+        OutOfBounds,
+        ServerError,
+        SizeMismatch,
+        StorageError,
+        UnexpectedEnd,
+        UnsafeImage,
+        UnsupportedOperation,
+        VerificationFailed,
+    )
+    from ovirt_imageio.client.imageio import ImageioClient
+    from ovirt_imageio.client.progress import ProgressBar
 
 __all__ = [
     "BUFFER_SIZE",
@@ -84,3 +89,22 @@ __all__ = [
     "measure",
     "upload",
 ]
+
+# What is loaded when a program uses it, and the modules that have it; the other names are errors. To import one module of
+# this package is to import the package first, and ovirt-img --help shall not wait for all that moves data.
+HOMES = {
+    **dict.fromkeys(["checksum", "download", "extents", "info", "measure", "upload"], "api"),
+    "ImageioClient": "imageio",
+    "NotAnArchive": "archive",
+    "ProgressBar": "progress",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,12 +18,11 @@ from typing import Any, Optional, Union
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client import local, transfer
-from ovirt_imageio.client.copy.engine import MAX_WORKERS
 from ovirt_imageio.client.errors import InvalidArgument, translated
-from ovirt_imageio.client.imageio import BUFFER_SIZE
 from ovirt_imageio.client.listing import list_extents
+from ovirt_imageio.client.presets import BUFFER_SIZE, CONNECT_TIMEOUT, MAX_WORKERS, READ_TIMEOUT, RETRIES
 from ovirt_imageio.client.progress import Progress
-from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
+from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.ops import checksum as checksums
 from ovirt_imageio.origin.url import is_url

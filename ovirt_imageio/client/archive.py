@@ -9,11 +9,12 @@ import errno
 import io
 import os
 import tarfile
+from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
-from ovirt_imageio.client.errors import MemberNotFound, NotAnArchive
+from ovirt_imageio.client.errors import Error, MemberNotFound
 
-__all__ = ["Member", "find"]
+__all__ = ["Member", "NotAnArchive", "find"]
 
 # An archive consists of blocks of this size; what follows the data of a member in its last block is zero.
 BLOCK = 512
@@ -28,6 +29,17 @@ MAGICS = {
     "xz": b"\xfd7zXZ\x00",
     "zstd": b"\x28\xb5\x2f\xfd",
 }
+
+
+@dataclass(eq=False)
+class NotAnArchive(Error, tarfile.ReadError):
+    """A file is not an archive whose members can be used."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"Cannot use {self.path}: {self.why}"
 
 
 class Member(NamedTuple):

@@ -7,7 +7,7 @@ Error
 ├── SizeMismatch          the destination is smaller than the source
 ├── ImageExists           there is something at the path already (also a FileExistsError)
 ├── MemberNotFound        the archive has no such member (also a KeyError)
-├── NotAnArchive          ... or is not one that we can use (also a tarfile.ReadError)
+├── NotAnArchive          ... or is not one that we can use (also a tarfile.ReadError; in archive.py)
 ├── UnsafeImage           ... or an image uses another file that it should not
 ├── VerificationFailed    both ends differ after the copy
 ├── BackupDamaged         a file of a folder with backups is not what its manifest says
@@ -23,7 +23,6 @@ Error
 from __future__ import annotations
 
 import contextlib
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,7 +51,6 @@ __all__ = [
     "InvalidValue",
     "MemberNotFound",
     "NoSpace",
-    "NotAnArchive",
     "OutOfBounds",
     "ServerError",
     "SizeMismatch",
@@ -103,17 +101,6 @@ class ImageExists(Error, FileExistsError):
 
 class MemberNotFound(NotFound, KeyError):
     """The archive has no such member."""
-
-
-@dataclass(eq=False)
-class NotAnArchive(Error, tarfile.ReadError):
-    """A file is not an archive whose members can be used."""
-
-    path: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"Cannot use {self.path}: {self.why}"
 
 
 @dataclass(eq=False)

@@ -12,14 +12,12 @@ from typing import Optional, Protocol, Union
 
 from ovirt_imageio import errors
 from ovirt_imageio.client.errors import OutOfBounds, UnexpectedEnd, translated
-from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, Remote
+from ovirt_imageio.client.presets import BUFFER_SIZE, CONNECT_TIMEOUT, READ_TIMEOUT
+from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.geometry.extent import Extent
 from ovirt_imageio.origin.image import Image
 
-__all__ = ["BUFFER_SIZE", "ImageioClient"]
-
-# How much of a stream is in memory at once.
-BUFFER_SIZE = 4 * 1024**2
+__all__ = ["ImageioClient"]
 
 Buffer = Union[bytes, bytearray, memoryview]
 

@@ -6,27 +6,22 @@ Knows argparse and the environment; knows nothing of what the commands do.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any, Callable, Optional
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Callable
 
 from ovirt_imageio.client import defaults
-from ovirt_imageio.client.copy.engine import MAX_WORKERS
+from ovirt_imageio.client.commands import COMMANDS, Command
 from ovirt_imageio.client.engine import arguments as engine_arguments
-from ovirt_imageio.client.engine import settings as engine_settings
-from ovirt_imageio.client.remote import RETRIES
-from ovirt_imageio.ops import checksum as checksums
+from ovirt_imageio.client.presets import MAX_WORKERS, RETRIES
 from ovirt_imageio.terminal.arguments import Parser, size
 from ovirt_imageio.version import __version__
 
-__all__ = ["PROGRAM", "STREAM", "Run", "make_parser", "parse"]
+__all__ = ["PROGRAM", "STREAM", "make_parser", "parse", "server_arguments"]
 
 PROGRAM = "ovirt-img"
 
 # Instead of FILE: standard input or output.
 STREAM = "-"
-
-# What carries out a command; it may return an exit status.
-Run = Callable[[argparse.Namespace], Optional[int]]
 
 # More connections than the library makes by itself.
 MOST_WORKERS = 8
@@ -59,8 +54,8 @@ exit status:
 """
 
 
-def make_parser(commands: Mapping[str, Run]) -> argparse.ArgumentParser:
-    """Return the parser of these commands."""
+def make_parser(words: Collection[str] = COMMANDS.keys()) -> argparse.ArgumentParser:
+    """Return the parser of the program. Only a command that is among the words has all of its arguments."""
     parser = Parser(
         prog=PROGRAM,
         description="Move disk images to and from servers, and look at them.",
@@ -69,8 +64,10 @@ def make_parser(commands: Mapping[str, Run]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    for name, run in commands.items():
-        ADDERS[name](add_command(subparsers, name, run))
+    for name, command in COMMANDS.items():
+        added = add_command(subparsers, name, command)
+        if name in words:
+            ADDERS[name](added)
     return parser
 
 
@@ -93,22 +90,22 @@ def parse(
     if program:
         options.program = program
     if "engine_url" in options:
-        engine_settings.check(options)
+        engine_arguments.check(options)
     return options
 
 
-def add_command(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
+def add_command(subparsers: Any, name: str, command: Command) -> argparse.ArgumentParser:
     """Add a command, with the options that all have."""
-    about = (run.__doc__ or "").rstrip(".")
-    parser: argparse.ArgumentParser = commands.add_parser(
+    about = command.about.rstrip(".")
+    parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         help=about[0].lower() + about[1:],
-        description=run.__doc__,
+        description=command.about,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     # Some rules only the commands know.
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=command.run, parser=parser)
     parser.add_argument("-c", "--config", metavar="NAME", help="a section of the configuration file, see below")
     parser.add_argument("--log-file", help="log to this file instead of the terminal")
     levels = ["debug", "info", "warning", "error"]
@@ -180,8 +177,8 @@ def add_measure(parser: argparse.ArgumentParser) -> None:
 def add_checksum(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of checksum."""
     add_image(parser)
-    parser.add_argument("--algorithm", default=checksums.DEFAULT_ALGORITHM, help="default %(default)s")
-    parser.add_argument("--block-size", type=size, default=checksums.BLOCK_SIZE, help="default 4m")
+    parser.add_argument("--algorithm", help="default blake2b")
+    parser.add_argument("--block-size", type=size, help="default 4m")
 
 
 def add_extents(parser: argparse.ArgumentParser) -> None:
@@ -332,3 +329,12 @@ def workers(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MOST_WORKERS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_WORKERS}")
     return int(text)
+
+
+# What the commands make of them
+
+
+def server_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how to reach and trust a server."""
+    names = ("cafile", "fingerprint", "proxy_url")
+    return {"secure": not options.insecure, **{name: getattr(options, name) for name in names}}

@@ -22,6 +22,7 @@ from ovirt_imageio.client.copy import pace
 from ovirt_imageio.client.copy.ends import NBDEnd, attach, translated_there
 from ovirt_imageio.client.copy.reach import NEAR, reach
 from ovirt_imageio.client.errors import InvalidArgument
+from ovirt_imageio.client.presets import CONNECT_TIMEOUT, READ_TIMEOUT
 from ovirt_imageio.nbd.client import Client
 from ovirt_imageio.nbd.connect import speak
 from ovirt_imageio.nbd.errors import ConnectionDead
@@ -35,19 +36,12 @@ from ovirt_imageio.origin.server import Approach
 from ovirt_imageio.origin.tunnel import choose
 from ovirt_imageio.origin.url import bracketed, without_secrets
 
-__all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "RETRIES", "Remote"]
+__all__ = ["Remote"]
 
 log = logging.getLogger(__name__)
 
-# Seconds until a server must have answered the call, and until it must have moved a byte.
-CONNECT_TIMEOUT = 10.0
-READ_TIMEOUT = 60.0
-
 # What can stand in a header: three texts of base64.
 TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-
-# How often a lost connection is made again, without success in between: some ten seconds.
-RETRIES = 5
 
 
 class Remote:

@@ -19,14 +19,15 @@ from ovirt_imageio.backends.http import HttpBackend
 from ovirt_imageio.client import local, verify, ways
 from ovirt_imageio.client import resume as resuming
 from ovirt_imageio.client.copy import lanes, pace, plan
-from ovirt_imageio.client.copy.engine import MAX_WORKERS, Copier, OpenLane
+from ovirt_imageio.client.copy.engine import Copier, OpenLane
 from ovirt_imageio.client.copy.reach import NEAR, Reach
 from ovirt_imageio.client.errors import ImageExists, InvalidArgument, SizeMismatch
 from ovirt_imageio.client.listing import list_extents
 from ovirt_imageio.client.local import ImageFile
 from ovirt_imageio.client.newqcow2 import NewQcow2
+from ovirt_imageio.client.presets import CONNECT_TIMEOUT, MAX_WORKERS, READ_TIMEOUT, RETRIES
 from ovirt_imageio.client.progress import Progress, Reporter, Route
-from ovirt_imageio.client.remote import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, Remote
+from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.client.target import QemuImage, Target, partial
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.geometry.outline import Outline

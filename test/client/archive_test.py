@@ -7,8 +7,8 @@ import tarfile
 
 import pytest
 
-from ovirt_imageio.client.archive import Member, find
-from ovirt_imageio.client.errors import Error, MemberNotFound, NotAnArchive
+from ovirt_imageio.client.archive import Member, NotAnArchive, find
+from ovirt_imageio.client.errors import Error, MemberNotFound
 
 
 def make(path, mode="w", **members: bytes) -> str:

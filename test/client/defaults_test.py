@@ -32,7 +32,7 @@ def parse(tmp_path):
     warnings = []
 
     def parse(*words, **environ):
-        parser = options.make_parser({"download": print, "info": print, "restore": print})
+        parser = options.make_parser()
         found = options.parse(parser, words, {"XDG_CONFIG_HOME": str(tmp_path), **environ}, warnings.append)
         found.warnings = warnings
         return found

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
 from ovirt_imageio.client import options
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Do nothing."""
-
-
-NAMES = ("upload", "download", "info", "measure", "checksum", "extents", "backup", "verify")
+from ovirt_imageio.client.commands import COMMANDS
 
 
 @pytest.fixture
 def parser():
-    return options.make_parser(dict.fromkeys(NAMES, run))
+    return options.make_parser()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help(parser, name, capsys):
     with pytest.raises(SystemExit) as end:
         parser.parse_args([name, "--help"])

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ovirt_imageio.client import archive
-from ovirt_imageio.client.errors import MemberNotFound, NotAnArchive
+from ovirt_imageio.client.archive import NotAnArchive
+from ovirt_imageio.client.errors import MemberNotFound
 
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 

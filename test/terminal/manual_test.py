@@ -10,7 +10,7 @@ import sys
 import pytest
 from tools import source
 
-from ovirt_imageio.client import commands, options
+from ovirt_imageio.client import options
 from ovirt_imageio.terminal.manual import escaped, manual, sections, summary
 from ovirt_imageio.terminal.tree import describe
 
@@ -38,7 +38,7 @@ def test_page(share, page):
 
 
 def test_everything_is_in_it():
-    program = describe(options.make_parser(commands.COMMANDS))
+    program = describe(options.make_parser())
     text = manual(program, 1, "3.0.0", ("ovirt-imageio(8)",)).replace("\\-", "-")
     for command in program.commands:
         assert f".SS {command.name}\n" in text

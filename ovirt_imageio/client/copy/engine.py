@@ -23,7 +23,7 @@ from ovirt_imageio.client.copy.plan import Task
 from ovirt_imageio.client.copy.queue import Closed, Queue
 from ovirt_imageio.client.progress import Reporter
 
-__all__ = ["MAX_WORKERS", "Copier", "Lane", "OpenLane", "Recorder", "uninterrupted"]
+__all__ = ["Copier", "Lane", "OpenLane", "Recorder", "uninterrupted"]
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,6 @@ QUEUE_LIMIT = 64
 # ... while the lister keeps the connection of a worker. That one starts with another connection when more wait: a list
 # may be longer than memory.
 LISTED_LIMIT = 100_000
-
-# More connections than this have not made transfers faster.
-MAX_WORKERS = 4
 
 # With a journal, a worker flushes and notes what is safe when this many bytes moved, or this time passed, since it did.
 CHECKPOINT = 256 * 1024**2

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import uuid
+import urllib.parse
 
+from ovirt_imageio.errors import Error, InvalidValue
 from ovirt_imageio.terminal.arguments import size
 from ovirt_imageio.units import KiB, MiB
 
-__all__ = ["add_backup_vm", "add_download_disk", "add_restore", "add_upload_disk"]
+__all__ = ["add_backup_vm", "add_download_disk", "add_restore", "add_upload_disk", "check"]
 
 SMALLEST_BUFFER = 64 * KiB
 LARGEST_BUFFER = 16 * MiB
 
 # Seconds that the engine may take to make a disk.
 DISK_TIMEOUT = 120
+
+# What the engine's own path is; the SDK wants it, people may leave it out.
+API_PATH = "/ovirt-engine/api"
 
 
 def add_upload_disk(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +107,9 @@ def add_format(parser: argparse.ArgumentParser, what: str) -> None:
 
 def disk_id(text: str) -> str:
     """Return the id of a disk, as the engine writes it."""
+    # Loaded only now: it asks what system this is, for which the commands without an engine would wait, too.
+    import uuid
+
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -122,3 +129,42 @@ def buffer_size(text: str) -> int:
     if not SMALLEST_BUFFER <= count <= LARGEST_BUFFER:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size from 64k to 16m")
     return count
+
+
+def check(options: argparse.Namespace) -> None:
+    """Check what all sources together say of the engine; a mistake ends the program with status 2."""
+    missing = [f"--{key.replace('_', '-')}" for key in ("engine_url", "username") if not getattr(options, key)]
+    if needs_engine(options) and missing:
+        options.parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if needs_engine(options) and getattr(options, "fingerprint", None):
+        options.parser.error("--fingerprint goes with --url: an engine is trusted by --cafile")
+    try:
+        if options.engine_url:
+            options.engine_url = parse_url(options.engine_url)
+        timeout = str(options.disk_timeout)
+        if not (timeout.isascii() and timeout.isdigit()):
+            raise InvalidValue("disk_timeout", timeout, "a number of seconds")
+        options.disk_timeout = int(timeout)
+    except Error as error:
+        options.parser.error(str(error))
+
+
+def needs_engine(options: argparse.Namespace) -> bool:
+    """Does the command speak to an engine? A restore may do without."""
+    if options.command != "restore":
+        return True
+    return not (options.url or options.list or options.dry_run)
+
+
+def parse_url(text: str) -> str:
+    """Return the URL of the engine without the path of its API; one with a password in it is not repeated."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_url = False
+    if is_url and "@" in parts.netloc:
+        raise InvalidValue("engine URL", parts.hostname, "a URL without user and password")
+    if not is_url or "@" in text:
+        raise InvalidValue("engine URL", text.rpartition("@")[2], "like https://engine.example.com")
+    return text.rstrip("/").removesuffix(API_PATH).rstrip("/")

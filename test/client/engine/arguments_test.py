@@ -10,7 +10,7 @@ DISK_ID = "0d4b4dcd-6f41-4a4e-a6a2-6f9f0a3f9c11"
 
 
 def parse(*words):
-    parser = arguments.make_parser({"upload-disk": print, "download-disk": print})
+    parser = arguments.make_parser()
     engine = {"OVIRT_IMG_ENGINE_URL": "https://engine", "OVIRT_IMG_USERNAME": "me"}
     return arguments.parse(parser, words, {"XDG_CONFIG_HOME": "/gone", **engine})
 

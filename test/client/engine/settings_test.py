@@ -31,7 +31,7 @@ def parse(tmp_path):
     (tmp_path / "ovirt-img.conf").write_text(TEXT)
 
     def parse(*words, **environ):
-        parser = arguments.make_parser({"download-disk": print})
+        parser = arguments.make_parser()
         variables = {"XDG_CONFIG_HOME": str(tmp_path), **environ}
         return arguments.parse(parser, ["download-disk", *words, DISK_ID, "copy"], variables)
 
