@@ -248,5 +248,5 @@ def read_ticket(path: str) -> Any:
             return json.loads(file.read(TICKET_LIMIT))
     except OSError as error:
         raise errors.InvalidValue("ticket file", path, f"a file that can be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.InvalidValue("ticket file", path, f"JSON: {error}") from None

@@ -192,7 +192,7 @@ def test_ticket_file(tmp_path):
     assert process.read_ticket(str(path)) == {"uuid": "x"}
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[" * 100_000])
 def test_bad_ticket_file(tmp_path, content):
     path = tmp_path / "ticket"
     if content is not None:
