@@ -16,19 +16,23 @@ import json
 from typing import Callable, NamedTuple
 
 from auth import ticket_test
+from client.backup import manifest_test
 from config import files_test
 from fakes.signing import key_pair
 from fuzz import archive_test, http_inputs, http_test, nbd_inputs, nbd_server_test, nbd_test
 from geometry import byteranges_test
 from nbd import address_test
 from net import x509_test
-from origin import jsonstream_test, reply_test
+from origin import jsonstream_test, listing_test, reply_test
 from real import certificates
 from sessions import token_test
 
 from ovirt_imageio import errors
+from ovirt_imageio.client import resume
+from ovirt_imageio.client.backup import manifest
 from ovirt_imageio.nbd.wire import Mode
 from ovirt_imageio.net.jws import Key, PrivateKey
+from ovirt_imageio.origin.listing import read_extents
 
 __all__ = ["TARGETS", "Target"]
 
@@ -82,6 +86,19 @@ def take_answer(data: bytes) -> None:
     reply_test.check_pieces(data[1:], "HEAD" if data and data[0] % 2 else "GET")
 
 
+def read_list(data: bytes) -> None:
+    """Extents that follow one another, or an error, in whatever pieces they come."""
+    outcomes = []
+    for chunks in ([data], [data[start : start + 1] for start in range(len(data))]):
+        extents = []
+        with contextlib.suppress(errors.StorageError):
+            for extent in read_extents(listing_test.FakeReply(*chunks), "zero", 0):
+                assert not extents or extent.start == extents[-1].start + extents[-1].length < 2**63
+                extents.append(extent)
+        outcomes.append(extents)
+    assert outcomes[0] == outcomes[1]
+
+
 # --- NBD ------------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +112,24 @@ def both_directions(mode: Mode) -> bytes:
     sent = b"".join(nbd_server_test.ask(mode, 0, cookie, 0, 40) for cookie in range(3))
     came = b"".join(nbd_server_test.reply(mode, 1, cookie, b"\0" * 48, True) for cookie in (1, 0, 2))
     return choosing(mode, len(sent).to_bytes(2, "big") + sent + came)
+
+
+# --- Files of the client ---------------------------------------------------------------------------------------------
+
+
+def read_manifest(data: bytes) -> None:
+    with contextlib.suppress(errors.InvalidValue):
+        found = manifest.parse(data.decode(errors="surrogateescape"))
+        assert manifest.parse(found.to_text()) == found
+
+
+def read_journal(data: bytes) -> None:
+    """Ranges in their order, or an error."""
+    with contextlib.suppress(errors.InvalidValue):
+        end = 0
+        for first, last in resume.decode(data).done:
+            assert end <= first < last < 2**63
+            end = last
 
 
 # --- What is signed, and texts --------------------------------------------------------------------------------------
@@ -167,7 +202,10 @@ TARGETS = {
     "config": Target(load_configuration, CONFIGURATIONS),
     "http": Target(http_test.compare, [data for data, *_ in http_inputs.INPUTS.values()]),
     "jsonstream": Target(decode_list, [json.dumps(EXTENTS).encode(), b"[]"]),
+    "journal": Target(read_journal, [b'{"version": %d, "transfer": {}, "done": [[0, 1], [3, 4]]}' % resume.VERSION]),
     "jws": Target(verify_signed, [PrivateKey(PRIVATE).sign(PAYLOAD, "key-1").encode()]),
+    "listing": Target(read_list, [json.dumps(EXTENTS).encode()]),
+    "manifest": Target(read_manifest, [manifest_test.MANIFEST.to_text().encode()]),
     "nbd-both-directions": Target(pass_both_directions, [both_directions(mode) for mode in Mode]),
     "nbd-client": Target(nbd_test.use_client, [nbd_test.good_replies(Mode.STRUCTURED)]),
     "nbd-handshake": Target(nbd_test.negotiate, [nbd_test.good_negotiation()]),
