@@ -14,6 +14,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import select
 import socket
 import tempfile
 import threading
@@ -40,6 +41,10 @@ BACKLOG = 16
 # Seconds until what is cut must have ended.
 PATIENCE = 5.0
 
+# Seconds that the first connection to the server waits for the first program, which then need not wait for another one.
+# Whether it is still good after a long time only a time-out would tell: a firewall on the way may have forgotten it.
+SPARE_LIFE = 5.0
+
 # Seconds to wait when a program cannot be accepted: the next try would most likely fail, too.
 PAUSE = 0.1
 
@@ -55,8 +60,9 @@ class Attachment:
     """An image at `uri`, for programs on this machine.
 
     `address` is the path of a Unix socket, by default in a private folder, or a host and port to listen on, port 0 for
-    any. Whether the image can be written is for the server to decide, but for `read_only`. Raises errors.InvalidValue
-    if it is not possible to listen there, and what `remote` raises.
+    any. Whether the image can be written is for the server to decide, but for `read_only`. The first connection to the
+    server becomes that of the first program, if one comes within `spare_life` seconds. Raises errors.InvalidValue if it
+    is not possible to listen there, and what `remote` raises.
 
         with Attachment(remote) as attached:
             subprocess.run(["qemu-img", "info", attached.uri])
@@ -64,10 +70,18 @@ class Attachment:
     Threads: one; connections have their own.
     """
 
-    def __init__(self, remote: Remote, address: Optional[Address] = None, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        address: Optional[Address] = None,
+        *,
+        read_only: bool = False,
+        spare_life: float = SPARE_LIFE,
+    ) -> None:
         self._remote = remote
         self._address = address
         self._is_read_only = read_only
+        self._spare_life = spare_life
         self._scope = contextlib.ExitStack()
         # Cut to end all connections.
         self._line = Lifeline()
@@ -81,10 +95,11 @@ class Attachment:
     def __enter__(self) -> Attachment:
         with contextlib.ExitStack() as scope:
             # The first connection tells whether there is such an image, and what it is.
-            with contextlib.closing(self._remote.connect()) as image:
-                about = image.look()
-            self._is_writable = about.is_writable and not self._is_read_only
-            self._has_dirty = about.has_dirty
+            image = self._remote.connect()
+            self._remote.spare(image)
+            image.size()
+            self._is_writable = image.abilities.is_writable and not self._is_read_only
+            self._has_dirty = image.abilities.has_dirty
             listening = scope.enter_context(self._listen(scope))
             scope.callback(self._cut_all)
             accepting = threading.Thread(target=self._accept, args=(listening,), name="attach", daemon=True)
@@ -125,6 +140,8 @@ class Attachment:
         return sock
 
     def _accept(self, listening: socket.socket) -> None:
+        if not is_readable_within(listening, self._spare_life):
+            self._remote.close()
         while not self._is_closing.is_set():
             try:
                 sock, _ = listening.accept()
@@ -235,6 +252,13 @@ def uri_of(sock: socket.socket) -> str:
         return f"nbd+unix:///?socket={urllib.parse.quote(str(sock.getsockname()))}"
     host, port = sock.getsockname()[:2]
     return f"nbd://[{host}]:{port}" if ":" in host else f"nbd://{host}:{port}"
+
+
+def is_readable_within(sock: socket.socket, seconds: float) -> bool:
+    """Wait until there is something to read or to accept, or an end; return False if there was none in time."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def remove(path: str) -> None:

@@ -92,6 +92,22 @@ def test_several_programs_at_once(server):
         assert view == b"1" * 512
 
 
+def test_the_first_connection_is_that_of_the_first_program():
+    with DiskOrigin(bytes(SIZE)) as origin, attached(Server(origin.url, origin.data)) as attachment:
+        first = set(origin.servers[0].connections)
+        with connected(attachment) as nbd:
+            nbd.read(0, memoryview(bytearray(512)))
+            assert len(first) == 1
+            assert origin.servers[0].connections == first
+
+
+def test_no_connection_waits_for_a_program_that_does_not_come():
+    with DiskOrigin(bytes(SIZE)) as origin, attached(Server(origin.url, origin.data), spare_life=0) as attachment:
+        wait_until(lambda: not origin.servers[0].connections, "the end of the first connection")
+        with connected(attachment) as nbd:
+            nbd.read(0, memoryview(bytearray(512)))
+
+
 def test_read_only(server):
     before = bytes(server.data)
     with attached(server, read_only=True) as attachment, connected(attachment) as nbd:
