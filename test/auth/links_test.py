@@ -36,6 +36,56 @@ def test_others_may_notice_first(connection, name):
     assert run.link.backend.interrupted == 1
 
 
+def test_where_the_answer_has_begun_nothing_can_be_told(connection):
+    checksum = running(connection, "checksum")
+    checksum.operation.is_answering = True
+    checksum.cut("reason")
+    assert connection.is_aborted
+
+
+def test_what_ends_without_its_client(connection):
+    read = running(connection, "read")
+    assert not read.ends_alone()
+    connection.is_left = True
+    assert read.ends_alone()
+    connection.is_left, read.operation._is_finishing = False, True
+    assert read.ends_alone()
+    read.operation._is_finishing = False
+    assert not read.ends_alone()
+    read.cut("reason")
+    assert read.ends_alone()
+
+
+@pytest.mark.parametrize(
+    "name, is_answering, reports_sent, expected",
+    [
+        ("write", False, True, True),
+        ("read", False, True, False),
+        ("write", True, True, False),
+        ("write", False, False, False),
+    ],
+)
+def test_what_was_only_sent(connection, name, is_answering, reports_sent, expected):
+    link = Link(connection)
+    operation = Steps(connection, name=name)
+    operation.is_answering = is_answering
+    # Without a disk nothing is sent.
+    assert not Running(operation, link, 0).is_provisional
+    link.backend = FakeBackend()
+    link.backend.reports_sent = reports_sent
+    assert Running(operation, link, 0).is_provisional is expected
+
+
+def test_a_client_is_active_between_two_looks(connection):
+    run = running(connection, "write")
+    connection.moved = 10
+    assert not run.is_client_active()
+    assert not run.is_client_active()
+    connection.moved = 11
+    assert run.is_client_active()
+    assert not run.is_client_active()
+
+
 def test_backend_name(connection):
     read = running(connection, "read")
     assert read.backend_name == "memory"
@@ -144,3 +194,92 @@ def test_opening_is_in_between(links, connection):
     assert links.describe(15) == [f"a request (connection {connection.id})"]
     link.is_in_use = False
     assert links.is_drained
+
+
+def test_encryption_by_the_kernel(links):
+    for encryption, was_opened in [("kernel", True), ("kernel", False), ("TLSv1.3", True), ("kernel TLSv1.3", True)]:
+        link = links.add(FakeConnection())
+        link.connection.encryption, link.was_opened = encryption, was_opened
+    assert (len(links), links.opened, links.in_kernel) == (4, 3, 2)
+
+
+def test_busy(links):
+    link = links.add(FakeConnection())
+    assert not links.is_busy
+    links.begin_opening(link, 0)
+    assert links.is_busy
+    links.end_opening(link)
+    assert not links.is_busy
+    links.running.add(Running(Steps(link.connection), link, 0))
+    assert links.is_busy
+
+
+def test_the_longest_stall(links):
+    assert links.find_stalled(100, 10) is None
+    first, second = (Running(Steps(FakeConnection()), Link(FakeConnection()), now) for now in (1, 2))
+    links.running.update((first, second))
+    assert links.find_stalled(10, 10) is None
+    assert links.find_stalled(11, 10) is links.find_stalled(100, 10) is first
+    first.cut_reason = "a reason"
+    assert links.find_stalled(11, 10) is None
+    assert links.find_stalled(12, 10) is second
+
+
+def test_a_client_that_has_left(links):
+    used, aborted, waiting, left = (links.add(FakeConnection()) for _ in range(4))
+    used.is_in_use = used.connection.is_left = True
+    aborted.connection.is_aborted = aborted.connection.is_left = True
+    assert links.find_left() is None
+    left.connection.is_left = True
+    assert links.find_left() is left
+    waiting.connection.is_left = True
+    assert links.find_left() is waiting
+
+
+@pytest.mark.parametrize("offset, is_found", [(976, False), (977, True), (2000, True), (3023, True), (3024, False)])
+def test_changes_of_the_same_range(links, offset, is_found):
+    """Each operation has 1024 bytes."""
+    link = links.add(FakeConnection())
+    asked = Steps(link.connection, 2000)
+    assert links.find_overlapping(asked) == set()
+    change, read = (Running(Steps(link.connection, offset, name), link, 0) for name in ("zero", "read"))
+    links.running.update((change, read))
+    assert links.find_overlapping(asked) == ({change} if is_found else set())
+
+
+def test_loss_of_a_client_that_left(links):
+    """The client that writes next is told, once."""
+    lost, other, following = (links.add(FakeConnection()) for _ in range(3))
+    assert not links.has_loss
+    lost.writes.note_loss()
+    assert links.has_loss
+    for link in (lost, other):
+        links.keep_lost(link)
+    assert links.has_loss
+    links.pass_on_lost(following)
+    assert following.writes.is_lost
+    assert not lost.writes.is_lost
+    links.pass_on_lost(other)
+    assert not other.writes.is_lost
+
+
+@pytest.mark.parametrize("lacks", ["loss", "end of the request", "end of the client", "nothing"])
+def test_look_for_loss(links, lacks):
+    """It is passed on if a client that lost writes has left, and no request of it runs."""
+    link, following = links.add(FakeConnection()), links.add(FakeConnection())
+    link.is_in_use, link.connection.is_left = lacks == "end of the request", lacks != "end of the client"
+    if lacks != "loss":
+        link.writes.note_loss()
+    links.look_for_lost()
+    links.pass_on_lost(following)
+    assert following.writes.is_lost is (lacks == "nothing")
+
+
+def test_loss_that_another_process_knew(links, connection):
+    links.resume(has_loss=False)
+    assert not links.has_loss
+    links.resume(has_loss=True)
+    assert links.has_loss
+    link = links.add(connection)
+    links.pass_on_lost(link)
+    assert link.writes.is_lost

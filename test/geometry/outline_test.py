@@ -24,7 +24,8 @@ def test_neighbours_are_merged_and_holes_are_zeroes():
         ZeroExtent(20, 10, False, False),
         ZeroExtent(30, 10, False, False),
     ]
-    assert data(Outline(40, extents, LIMIT)) == [(0, 20, False), (20, 20, True)]
+    outline = Outline(40, extents, LIMIT)
+    assert list(outline.extents()) == [ZeroExtent(0, 20, True, False), ZeroExtent(20, 20, False, False)]
 
 
 def test_what_is_behind_the_end_is_left_out():

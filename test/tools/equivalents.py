@@ -27,6 +27,9 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
         ("break", "left out"): "another tag for each client that is attached: as good",
         ('if found is None and right == "write":', "And to Or"): "looks more often, and finds the same",
     },
+    "geometry/outline": {
+        ("for extent in clipped(extents, 0, size):", "0 to -1"): "no extent begins below 0",
+    },
     "geometry/ranges": {
         ("CHUNK = 1024", "1024 to 1025"): "a bound: as good",
         ("CHUNK = 1024", "1024 to 1023"): "a bound: as good",
