@@ -33,6 +33,7 @@ from ovirt_imageio.auth.observer import TicketObserver
 from ovirt_imageio.auth.record import Record
 from ovirt_imageio.auth.ticket import Changes, Ticket
 from ovirt_imageio.backends.base import Backend
+from ovirt_imageio.net import crowd
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.ops.operations import Operation
 
@@ -130,6 +131,7 @@ class Transfer:
             was_empty = link.writes.is_empty
             if self._books.ask_attention(now):
                 self._attend(self)
+        crowd.settle(is_brief=operation.is_brief, now=now)
         clock = link.connection.clock
         operation.clock = clock
         try:
@@ -294,6 +296,8 @@ class Transfer:
             link.backend.trace(traceparent)
 
     def _open(self, link: Link) -> None:
+        # Whatever a backend starts needs all processors.
+        crowd.leave()
         with self._lock:
             now = self._clock()
             line = self._books.begin_opening(link, now)

@@ -18,6 +18,9 @@ from ovirt_imageio.relay import Sink, Source
 
 __all__ = ["Extents", "Flush", "Operation", "Read", "Write", "WriteAll", "Zero"]
 
+# An operation that moves no more than this is over at once.
+BRIEF = 64 * 1024
+
 # For operations that are not timed; it keeps nothing, so all may share it.
 NO_CLOCK = NullClock()
 
@@ -38,6 +41,8 @@ class Operation(abc.ABC):
     is_answering: ClassVar[bool] = False
     # May it change the disk?
     is_change: bool = False
+    # Is it over at once, unless its storage or client is slow?
+    is_brief: bool = False
     # Does it go on for as long as its client likes?
     is_endless: ClassVar[bool] = False
 
@@ -105,6 +110,7 @@ class Read(Operation):
     def __init__(self, backend: Backend, sink: Sink, offset: int, length: int) -> None:
         super().__init__(backend, offset, length)
         self._sink = sink
+        self.is_brief = length <= BRIEF
 
     def run(self) -> None:
         """Send the range; raises errors.PartialContent if the disk ends before it does."""
@@ -121,6 +127,7 @@ class Write(Operation):
         super().__init__(backend, offset, length)
         self._source = source
         self._flush = flush
+        self.is_brief = length <= BRIEF
 
     def run(self) -> None:
         """Write the range, then flush if asked; raises errors.PartialContent if the source ends before."""
@@ -161,6 +168,7 @@ class Zero(Operation):
     def __init__(self, backend: Backend, offset: int, length: int, flush: bool = False) -> None:
         super().__init__(backend, offset, length)
         self._flush = flush
+        self.is_brief = length <= BRIEF
 
     @property
     def needs_client(self) -> bool:
@@ -186,6 +194,7 @@ class Flush(Operation):
     name = "flush"
     is_transfer = False
     is_change = True
+    is_brief = True
 
     def run(self) -> None:
         """Flush."""

@@ -266,6 +266,40 @@ def test_many_clients_leave_nothing_behind(running, image):
     assert "Traceback" not in running.log()
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor only")
+def test_small_requests_share_a_processor(running, image):
+    running.add_ticket("shared-ticket", url=f"file://{image}", size=SIZE)
+
+    def ask(connection, headers):
+        connection.request("GET", "/images/shared-ticket", headers=headers)
+        return len(connection.getresponse().read())
+
+    def bound():
+        """On how many processors each thread may run that may not run on all of them."""
+        places = []
+        for thread in os.listdir(f"/proc/{running.process.pid}/task"):
+            # Those of the control service come and go.
+            with contextlib.suppress(ProcessLookupError):
+                places.append(os.sched_getaffinity(int(thread)))
+        return [len(place) for place in places if place != os.sched_getaffinity(0)]
+
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(contextlib.closing(running.connect())) for _ in range(6)]
+
+        def is_crowded():
+            for connection in connections:
+                assert ask(connection, {"range": "bytes=0-4095"}) == 4096
+            # One of them may look for a better processor just now.
+            return len(bound()) >= 5
+
+        wait_until(is_crowded, bound)
+        assert set(bound()) == {1}
+        # Much takes all processors.
+        for connection in connections:
+            assert ask(connection, {}) == SIZE
+        assert bound() == []
+
+
 def test_program(running, image, tmp_path):
     environ = {**os.environ, "PYTHONPATH": str(daemon.ROOT)}
 
