@@ -26,7 +26,7 @@ class Progress:
     Threads: one at a time.
     """
 
-    def __init__(self, observer: TicketObserver, is_upload: bool = False) -> None:
+    def __init__(self, observer: TicketObserver, *, is_upload: bool) -> None:
         self.last_error: Optional[str] = None
         self._observer = observer
         self._is_upload = is_upload

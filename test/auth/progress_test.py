@@ -14,9 +14,13 @@ SECRET = "c0ffee00-5bd1-4d1c-9e5a-7e0d4d1a2b3c"
 class Recorder(TicketObserver):
     def __init__(self):
         self.moved = []
+        self.clients = []
 
     def bytes_moved(self, backend, operation, count):
         self.moved.append((backend, operation, count))
+
+    def client_moved(self, client, operation, kind, count):
+        self.clients.append((client, operation, kind, count))
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def recorder():
 
 @pytest.fixture
 def progress(recorder):
-    return Progress(recorder)
+    return Progress(recorder, is_upload=False)
 
 
 def running(name="write", offset=0):
@@ -55,6 +59,7 @@ def test_each_byte_counts_once(progress, recorder):
     assert progress.transferred == 25
     # What went over the network is more than that.
     assert recorder.moved == [("memory", "write", 5), ("memory", "write", 10), ("memory", "read", 20)]
+    assert recorder.clients == [("local", name, name, count) for _, name, count in recorder.moved]
 
 
 class Restless(Steps):
@@ -117,6 +122,41 @@ def test_what_was_only_sent_counts_while_it_may_be_stored(progress, recorder):
     assert sum(count for _, _, count in recorder.moved) == 130
 
 
+def test_what_is_stored_counts_where_it_is(progress):
+    """A client that is attached moves other ranges than those from the first one on."""
+
+    class Elsewhere(Steps):
+        def moved_since(self, done):
+            return [(4096 + done, 4096 + self.done)]
+
+    connection = FakeConnection()
+    run = Running(Elsewhere(connection), Link(connection), 0)
+    run.operation.done = 50
+    progress.account(run)
+    assert transferred(progress, run) == 50
+    run.operation.done = 60
+    progress.finish(run)
+    assert (progress.ranges, transferred(progress)) == (((4096, 4156),), 60)
+
+
+def test_what_is_no_transfer_and_ends_does_not_count(progress):
+    run = provisional(0)
+    run.operation.is_transfer = False
+    run.operation.done = 10
+    progress.finish(run)
+    assert transferred(progress) == 0
+
+
+@pytest.mark.parametrize("is_upload, is_verification", [(False, False), (False, True), (True, False), (True, True)])
+def test_what_verifies_an_upload_does_not_count(recorder, is_upload, is_verification):
+    progress = Progress(recorder, is_upload=is_upload)
+    run = running("read")
+    run.operation.is_verification = is_verification
+    run.operation.done = 10
+    assert progress.account(run)
+    assert transferred(progress) == (0 if is_upload and is_verification else 10)
+
+
 def test_what_is_no_transfer_moves_but_does_not_count(progress, recorder):
     run = running("flush")
     run.operation.done = 10
@@ -125,12 +165,39 @@ def test_what_is_no_transfer_moves_but_does_not_count(progress, recorder):
     assert recorder.moved == []
 
 
+def test_another_process_goes_on(progress, recorder):
+    run = running(offset=10)
+    run.operation.done = 5
+    progress.account(run)
+    progress.last_error = "error"
+    other = Progress(recorder, is_upload=False)
+    other.resume(progress.ranges, progress.last_error)
+    assert (other.ranges, other.transferred, other.last_error) == (((10, 15),), 5, "error")
+
+
 def test_rate_is_of_all_bytes(progress):
     progress.observe([], 0)
     for second in (1, 2):
-        run = running()
-        run.operation.done = 100
+        runs = running("write"), running("read")
+        for run in runs:
+            run.operation.done = 50
+        progress.observe(runs, second)
+    assert progress.rate == 100
+
+
+def test_rate_of_a_connection(progress):
+    run = running()
+    for second in range(3):
         progress.observe([run], second)
+        run.operation.done += 100
+    assert run.link.meter.rate() == 100
+
+
+def test_rate_begins_when_something_begins(progress):
+    run = running()
+    progress.begin(10)
+    run.operation.done = 100
+    progress.observe([run], 11)
     assert progress.rate == 100
 
 
@@ -153,10 +220,12 @@ def test_what_lives(progress):
     slow.link.connection.moved += 1
     assert progress.observe([still, slow], 2) == (False, True)
     assert progress.observe([still, slow], 3) == (False, False)
+    assert (still.moved, slow.moved) == (0, 2)
     finishing.operation._is_finishing = True
     assert progress.observe([still, finishing], 4) == (False, True)
     moving.operation.done = 1
     assert progress.observe([moving, still], 5) == (True, True)
+    assert (still.moved, finishing.moved, moving.moved) == (0, 4, 5)
     # What was cut does not live: what it moves is on its way out of the buffers, and would revive an expired ticket.
     finishing.cut_reason = moving.cut_reason = "cut"
     assert progress.observe([finishing], 6) == (False, False)
