@@ -40,12 +40,10 @@ RECORD = 16 * 1024
 
 
 class Record(enum.IntEnum):
-    """The types of records."""
+    """The types of the records that are taken."""
 
-    CHANGE_CIPHER_SPEC = 20
     ALERT = 21
     HANDSHAKE = 22
-    DATA = 23
 
 
 class Message(enum.IntEnum):
@@ -150,21 +148,24 @@ class Reader:
             data = data[skipped:]
             if len(data) < MESSAGE_HEAD:
                 break
-            if self._judge(data[0]) is Reaction.REFUSE:
+            if self._wants_keys(data[0]):
                 reaction = Reaction.REFUSE
             self._left = MESSAGE_HEAD + int.from_bytes(data[1:MESSAGE_HEAD], "big")
         self._begun = data
         return reaction
 
-    def _judge(self, kind: int) -> Reaction:
-        """Return what a message asks for. Raises BrokenTLS for one that must not come, or that we cannot obey."""
+    def _wants_keys(self, kind: int) -> bool:
+        """Return whether a message asks for other keys.
+
+        Raises BrokenTLS for one that must not come, or that we cannot obey.
+        """
         if self._version >= TLS_1_3:
             if kind == Message.KEY_UPDATE:
                 raise BrokenTLS("the peer changed its TLS keys, and the kernel cannot; see [tls] kernel")
             if kind == Message.NEW_SESSION_TICKET and not self._is_server:
-                return Reaction.GO_ON
+                return False
         elif kind == (Message.CLIENT_HELLO if self._is_server else Message.HELLO_REQUEST):
-            return Reaction.REFUSE
+            return True
         raise BrokenTLS(f"the peer sent the TLS message {kind}, which does not belong here")
 
 

@@ -7,7 +7,7 @@ import pytest
 from ovirt_imageio.net import controls
 from ovirt_imageio.net.controls import BrokenTLS, Reaction, Reader
 
-ALERT, HANDSHAKE, DATA = 21, 22, 23
+ALERT, HANDSHAKE = 21, 22
 TLS_1_2 = 0x0303
 TLS_1_3 = 0x0304
 
@@ -54,6 +54,31 @@ def test_fatal_alert(version):
     assert "TLS alert 71" in refusal(client(version), ALERT, b"\x02\x47")
 
 
+# As RFC 8446 section 6 has them.
+TOLD = {
+    10: "unexpected message",
+    20: "bad record mac",
+    22: "record overflow",
+    40: "handshake failure",
+    42: "bad certificate",
+    45: "certificate expired",
+    46: "certificate unknown",
+    48: "unknown ca",
+    50: "decode error",
+    51: "decrypt error",
+    80: "internal error",
+    116: "certificate required",
+}
+
+
+def test_each_alert():
+    for number in range(256):
+        # The end, and that the user canceled.
+        if number not in (0, 90):
+            text = refusal(server(), ALERT, bytes([2, number]))
+            assert text == f"the peer sent the TLS alert {TOLD.get(number, number)}"
+
+
 @pytest.mark.parametrize("record", [b"", b"\x01", b"\x01\x00\x01"])
 def test_alert_of_another_length(record):
     assert f"{len(record)} bytes" in refusal(server(), ALERT, record)
@@ -96,6 +121,15 @@ def test_message_in_several_records(size):
     assert "changed its TLS keys" in refusal(reader, HANDSHAKE, KEY_UPDATE)
 
 
+def test_long_message():
+    """The length has three bytes."""
+    reader = client()
+    assert reader.take(HANDSHAKE, b"\x04\x01\x02\x03") is Reaction.GO_ON
+    for size in (0x10000, 0x200, 0x3):
+        assert reader.take(HANDSHAKE, b"\xff" * size) is Reaction.GO_ON
+    assert "changed its TLS keys" in refusal(reader, HANDSHAKE, KEY_UPDATE)
+
+
 def test_what_a_message_holds_is_not_looked_at():
     reader = client()
     assert reader.take(HANDSHAKE, b"\x04\x00\x00\x0a" + KEY_UPDATE) is Reaction.GO_ON
@@ -120,6 +154,9 @@ def test_data_makes_it_no_flood():
     for _ in range(100):
         reader.take(HANDSHAKE, SESSION_TICKET)
         reader.note_data()
+    for _ in range(32):
+        reader.take(HANDSHAKE, SESSION_TICKET)
+    assert "33 TLS records without data" in refusal(reader, HANDSHAKE, SESSION_TICKET)
 
 
 def test_empty_records_are_a_flood_too():
@@ -127,6 +164,12 @@ def test_empty_records_are_a_flood_too():
     for _ in range(32):
         assert reader.take(HANDSHAKE, b"") is Reaction.GO_ON
     assert "without data" in refusal(reader, HANDSHAKE, b"")
+
+
+def test_numbers_of_the_protocol():
+    """RFC 8446 section 5.1, RFC 5246 section 7.2: what those send that use these names."""
+    assert (controls.CLOSE_NOTIFY, controls.NO_RENEGOTIATION) == (b"\x01\x00", b"\x01\x64")
+    assert controls.RECORD == 16384
 
 
 def test_what_passes_the_kernel():
