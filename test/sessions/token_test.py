@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding
 from hypothesis import given
@@ -120,6 +121,27 @@ def test_sha1_only_on_request():
     make_verifier(allow_sha1=True).verify(text, NOW)
     with pytest.raises(errors.NotAuthenticated, match="allow_sha1"):
         make_verifier().verify(text, NOW)
+
+
+class Forbidding:
+    """A certificate, and its key, on a system whose policy forbids to verify what it signed."""
+
+    key_size = 2048
+
+    def public_key(self):
+        return self
+
+    def verify(self, *_):
+        raise UnsupportedAlgorithm("not on this system")
+
+
+@pytest.mark.parametrize("sign", [sign_v1, sign_v2])
+def test_what_the_system_forbids_to_verify_is_refused(sign):
+    """Enterprise Linux 9 does that with SHA-1."""
+    verifier = make_verifier(ca=None)
+    verifier._signer = Forbidding()
+    with pytest.raises(errors.NotAuthenticated, match="this system does not support sha256 signatures"):
+        verifier.verify(encode(sign(good_fields(), ENGINE)), NOW)
 
 
 def test_certificate_as_java_writes_it():
@@ -473,7 +495,10 @@ def test_signer_with_forged_issuer():
 # Configuration.
 
 
-@pytest.mark.parametrize("pem", [b"", b"hello", ENGINE.pem[:100], ENGINE.pem.replace(b"M", b"%"), ENGINE.key_pem])
+@pytest.mark.parametrize(
+    "pem",
+    [b"", b"hello", ENGINE.pem[:100], ENGINE.pem.replace(b"\nM", b"\n%M"), ENGINE.key_pem],
+)
 def test_unusable_certificate(pem):
     with pytest.raises(errors.ConfigError, match="engine_cert_file"):
         token.Verifier(pem, AUTHORITY.pem)

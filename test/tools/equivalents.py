@@ -24,6 +24,7 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
     },
     "auth/books": {
         ("self._had_loss = False", "False to True"): "set before it is asked",
+        ("self._had_loss = False", "left out"): "set before it is asked",
         ("break", "left out"): "another tag for each client that is attached: as good",
         ('if found is None and right == "write":', "And to Or"): "looks more often, and finds the same",
     },
@@ -59,6 +60,9 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
             "return int(struct.unpack(layout, self._bytes(struct.calcsize(layout)))[0])",
             "0 to -1",
         ): "the first one is the only one",
+    },
+    "net/controls": {
+        ("return value[0]", "0 to -1"): "the first one is the only one",
     },
     "sessions/token": {
         ("check_support()", "left out"): "its test needs a process of its own, in which there are no mutants",
