@@ -63,6 +63,8 @@ class Recorder:
         self.history = History()
         self.counts: Counter[str] = Counter()
         self.is_over = threading.Event()
+        # When each client last got something done, by its number.
+        self.well: dict[int, float] = {}
         self._lock = threading.Lock()
         self._values = itertools.count(1)
         # Writes without an answer, as arguments of History.attempt.
@@ -316,17 +318,20 @@ def drive(recorder: Recorder, makers: Sequence[Callable[[random.Random], Client]
     """Let clients do `count` things each, or fewer when the recorder is over."""
     errors: list[BaseException] = []
 
-    def live(make: Callable[[random.Random], Client], dice: random.Random) -> None:
+    def live(number: int, make: Callable[[random.Random], Client], dice: random.Random) -> None:
         client: Optional[Client] = None
+        recorder.well[number] = time.monotonic()
         try:
-            done, well = 0, time.monotonic()
+            done = 0
             while done < count and not recorder.is_over.is_set():
                 try:
                     client = client or make(dice)
                     client.act()
-                    done, well = done + 1, time.monotonic()
+                    done += 1
+                    recorder.well[number] = time.monotonic()
                 except BROKEN as error:
-                    assert time.monotonic() - well < DEADLINE, f"the disk does not come back: {error}"
+                    silence = time.monotonic() - recorder.well[number]
+                    assert silence < DEADLINE, f"the disk does not come back: {error}"
                     recorder.counts["broken"] += 1
                     if client is not None:
                         client.close()
@@ -339,7 +344,7 @@ def drive(recorder: Recorder, makers: Sequence[Callable[[random.Random], Client]
                 client.close()
 
     threads = [
-        threading.Thread(target=live, args=(make, random.Random(f"{seed} {number}")), name=f"client-{number}")
+        threading.Thread(target=live, args=(number, make, random.Random(f"{seed} {number}")), name=f"client-{number}")
         for number, make in enumerate(makers)
     ]
     for thread in threads:
