@@ -75,6 +75,9 @@ class TLSSocket:
         # False if OpenSSL holds nothing of the last record: it gave us less than we asked for. Asking it costs more
         # than it seems: other threads take the interpreter meanwhile.
         self._may_hold = False
+        # What RECEIVE_STEP is received into, once a caller wants that much. New bytes of that size are taken from the
+        # system each time, and given back when only a request of NBD came: 18 microseconds, where this takes 2.
+        self._memory: Optional[memoryview] = None
         # The peer has said that nothing more will come.
         self._is_over = False
 
@@ -200,18 +203,20 @@ class TLSSocket:
         but one time-out is for all of that.
         """
         is_small = wanted < SMALL
-        size = SMALL if is_small else RECEIVE_STEP
         timeout = self._below.timeout
         if since and timeout is not None:
-            self._take(self._below.recv_until(since + timeout, size))
+            self._take(self._below.recv_until(since + timeout, SMALL if is_small else RECEIVE_STEP))
             return since
         since = time.monotonic()
-        data = self._below.recv(size, is_small and is_eager)
-        self._incoming.write(data)
-        self._is_over = not data
+        if is_small:
+            self._take(self._below.recv(SMALL, is_eager))
+        else:
+            if self._memory is None:
+                self._memory = memoryview(bytearray(RECEIVE_STEP))
+            self._take(self._memory[: self._below.recv_into(self._memory)])
         return since
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: Data) -> None:
         """Take ciphertext; none means that the peer has left."""
         self._incoming.write(data)
         self._is_over = not data
