@@ -54,7 +54,8 @@ class Store:
     that is removed have `remove_grace` seconds to end; it is forgotten `purge_after` seconds after it expired. The
     watchdog looks every `tick_seconds`, so a stalled operation is aborted at most this late. A disk that no
     request uses is closed within `close_patience` seconds, or its storage hangs, and no thread waits longer for that.
-    on_gone is called with a ticket that was removed or replaced, when nothing runs on it any more.
+    on_gone is called with a ticket that was removed or replaced, when nothing runs on it any more; by each thread that
+    removes it, so several at once.
 
     A context manager that starts and stops the watchdog.
 
@@ -367,8 +368,9 @@ class Store:
                 log.info("REMOVE transfer=%s: canceled, still busy", transfer.id)
                 return
             raise errors.TransferBusy(transfer.id, running)
+        # Another thread that removes it waits for that, too: it is forgotten afterwards.
+        self._on_gone(transfer.ticket)
         if self._forget(transfer):
-            self._on_gone(transfer.ticket)
             log.info("REMOVE transfer=%s", transfer.id)
             self._observer.ticket_removed()
 

@@ -56,8 +56,9 @@ class Server:
         self.writable = writable
         self.users = 0
         self.has_failed = False
-        # True while a thread starts or ends it.
+        # True while a thread starts or ends it; while one ends it.
         self.is_busy = True
+        self.is_ending = False
         self.url = ""
         self.pid = 0
         self.channel: Optional[socket.socket] = None
@@ -165,7 +166,10 @@ class Exports:
         self._end_idle(disk, server)
 
     def end_idle(self, url: str) -> None:
-        """End the server of an image now unless a client uses it: a ticket that named it is gone."""
+        """End the server of an image now unless a client uses it: a ticket that named it is gone.
+
+        It has ended when this returns, also if another thread ends it just now.
+        """
         with contextlib.suppress(errors.InvalidValue):
             disk = canonical(url)
             with self._changed:
@@ -240,8 +244,8 @@ class Exports:
             undo.callback(ours.close)
             order = {"image": url, "writable": server.writable}
             try:
-                with self._changed:
-                    socket.send_fds(self._channel, [json.dumps(order).encode()], [theirs.fileno()])
+                # In one piece: threads need not take turns.
+                socket.send_fds(self._channel, [json.dumps(order).encode()], [theirs.fileno()])
             except OSError as error:
                 reason = f"the process that starts its server has ended ({error.strerror}); restart the service"
                 raise errors.BackendUnavailable("open the image", reason) from None
@@ -272,9 +276,12 @@ class Exports:
 
     def _end_idle(self, disk: str, server: Server) -> None:
         with self._changed:
+            if server.is_ending:
+                self._changed.wait_for(lambda: self._servers.get(disk) is not server, END_SECONDS)
+                return
             if server.users or server.is_busy or self._servers.get(disk) is not server:
                 return
-            server.is_busy = True
+            server.is_busy = server.is_ending = True
             if server.timer is not None:
                 server.timer.cancel()
         hang_up(server)

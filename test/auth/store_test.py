@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.clock import FakeClock
@@ -240,6 +241,29 @@ def test_remove_idle(store, backends, recorder):
     assert store.list() == []
     assert recorder.events == ["added", "removed"]
     connection.close()
+
+
+def test_two_remove_it_at_once(backends, clock):
+    """None of them hears that it is gone before it is."""
+    entered = threading.Semaphore(0)
+    is_gone = threading.Event()
+
+    def end(ticket):
+        entered.release()
+        assert is_gone.wait(DEADLINE)
+
+    store = Store(backends, clock, on_gone=end)
+    store.add(document())
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            removals = [threads.submit(store.remove, UUID, 1) for _ in range(2)]
+            for _ in removals:
+                assert entered.acquire(timeout=DEADLINE)
+            assert not any(removal.done() for removal in removals)
+        finally:
+            is_gone.set()
+    with pytest.raises(errors.NotFound):
+        store.info(UUID)
 
 
 def test_remove_unknown(store, recorder):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,20 @@ def test_in_use_is_not_ended(start, images):
     exports.end_idle(url)
     assert is_running(exports.pids[0])
     held.close()
+
+
+def test_two_end_it_at_once(start, images):
+    exports = start()
+    url = make(images / "disk")
+    opened(exports, url).close()
+    [pid] = exports.pids
+
+    def end(_):
+        exports.end_idle(url)
+        return is_running(pid)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(end, range(4))) == [False] * 4
 
 
 def test_idle(start, images):
