@@ -85,8 +85,10 @@ format: $(VENV)/ready  ## format the code, and fix what the linter can fix
 run: $(VENV)/programs  ## serve demo.qcow2 over HTTPS; Ctrl-C stops it
 	exec $(BIN)/ovirt-imageio serve demo.qcow2 --demo
 
+# Modules are compiled before, as those of an installed package are.
 .PHONY: bench
 bench: system-bench $(VENV)/ready  ## measure; ONLY=name picks some, PLOT=1 draws docs/performance
+	$(BIN)/python -m compileall -q ovirt_imageio
 	$(BIN)/python test/bench/run.py $(if $(PLOT),--plot) $(ONLY)
 
 .PHONY: recording
