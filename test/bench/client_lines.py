@@ -24,7 +24,7 @@ from real import daemon, release
 from ovirt_imageio.qemu import img
 from ovirt_imageio.qemu.nbd import QemuNbd
 
-__all__ = ["KIB", "LINES", "MEMORY", "MIB", "Transfer", "serve"]
+__all__ = ["KIB", "LINES", "MEMORY", "MIB", "PROGRAM", "Transfer", "serve"]
 
 KIB = 1024
 MIB = 1024**2

@@ -25,6 +25,7 @@ from bench import (  # noqa: E402  (the path comes first)
     extents_lines,
     file_lines,
     httpd_lines,
+    lossy_lines,
     memory_lines,
     nbd_lines,
     path_lines,
@@ -41,7 +42,7 @@ from ovirt_imageio.net import kernel_tls  # noqa: E402
 # Each module offers LINES. Memory comes last: it is that of all lines before.
 MODULES = [
     *(path_lines, request_lines, extents_lines, proxy_lines, attach_lines),
-    *(client_lines, distance_lines, file_lines, httpd_lines, nbd_lines, ticket_lines, memory_lines),
+    *(client_lines, distance_lines, lossy_lines, file_lines, httpd_lines, nbd_lines, ticket_lines, memory_lines),
 ]
 
 RESULTS = ROOT / ".cache" / "bench"
