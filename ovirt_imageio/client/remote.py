@@ -100,7 +100,7 @@ class Remote:
             else:
                 self._urls = [url]
                 self.is_proxy = number > 0
-                self.reach = reach(image.round_trip)
+                self.reach = reach(image.round_trip, image.abilities.can_pipeline)
                 if self.reach != NEAR:
                     self._abilities = image.abilities
                 return image

@@ -25,7 +25,7 @@ from ovirt_imageio.client.copy import lanes, plan
 from ovirt_imageio.client.copy.reach import NEAR
 from ovirt_imageio.client.errors import SizeMismatch, translated
 from ovirt_imageio.client.listing import list_extents
-from ovirt_imageio.client.transfer import DOWNLOAD_GAP, TransferOptions, spare_after
+from ovirt_imageio.client.transfer import TransferOptions, spare_after
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.relay import Progress, Sink, buffers, fill
@@ -66,7 +66,7 @@ def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options
         target = Output(stream, first.size())
         extents = list_extents(remote, first, "zero", options.retries)
         options.reporter.begin(target.size())
-        tasks = plan.plan(extents, plan.Rules(zero=False, hole=False, max_gap=DOWNLOAD_GAP))
+        tasks = plan.plan(extents, plan.Rules(zero=False, hole=False, max_gap=NEAR.max_gap))
         options.went(remote, first, "http", "full")
         options.copy(
             spare_after(tasks, remote, first),
@@ -74,7 +74,7 @@ def download(url: str, cafile: Optional[str], stream: io.BufferedIOBase, options
             1,
             None,
             name="download",
-            is_lister_shared=True,
+            listers=1,
         )
         target.finish()
 

@@ -36,7 +36,7 @@ from ovirt_imageio.origin.image import Image
 from ovirt_imageio.origin.pipeline import Pipeline
 from ovirt_imageio.qemu.node import is_block_device
 
-__all__ = ["DOWNLOAD_GAP", "Download", "TransferOptions", "Upload", "spare_after"]
+__all__ = ["Download", "TransferOptions", "Upload", "spare_after"]
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,6 @@ MAX_KNOWN = 100_000
 # makes them while it writes. The tables are enough for 2 TiB that are all data.
 MAX_CHANGES = 1_000_000
 MAX_TABLES = 256 * 1024**2
-
-# Here a gap costs only its way over the network, and is not written.
-DOWNLOAD_GAP = 128 * 1024
 
 
 @dataclass
@@ -107,7 +104,7 @@ class TransferOptions:
         journal: Optional[resuming.Journal],
         *,
         name: str,
-        is_lister_shared: bool = False,
+        listers: int = 0,
     ) -> None:
         """Carry out the tasks; see Copier."""
         copier = Copier(
@@ -117,7 +114,7 @@ class TransferOptions:
             throttle=self.throttle,
             retries=self.retries,
             journal=journal,
-            is_lister_shared=is_lister_shared,
+            listers=listers,
             name=name,
         )
         copier.run(tasks)
@@ -258,30 +255,31 @@ class Download:
             stack.callback(remote.close)
             first = remote.connect()
             stack.callback(first.close)
-            # Another connection may list the extents by NBD.
             limit = first.abilities.max_readers
-            workers = max(options.workers(limit), options.workers(limit - 1, remote.reach))
+            workers = options.workers(limit, remote.reach)
             size = first.size()
             direct = self._direct(remote, first, size)
             target = direct or self._through_qemu(size)
             stack.callback(target.close)
             journal = self._journal(first, size, target)
+            listers = 0
             if direct is not None:
                 extents: Iterator[Extent] = direct.outline.extents()
                 remote.spare(first)
             else:
                 # Whether the server can tell is known before anything is created.
                 extents = list_extents(remote, first, "dirty" if self.incremental else "zero", options.retries)
+                # The first connection does that; another one may go on by NBD, if the server allows as many.
+                listers = 2 if workers == limit > 2 else 1
             with partial(target, self.filename, journal):
                 with target.served(workers + 1) as open_local:
                     options.reporter.begin(size)
                     tasks = plan.plan(extents, self._rules(remote), journal.done if journal else ())
-                    is_listing = direct is None
-                    listed = spare_after(tasks, remote, first) if is_listing else tasks
-                    way, listed = ways.choose(listed, remote, first, size, is_listing=is_listing)
+                    listed = spare_after(tasks, remote, first) if listers else tasks
+                    way, listed = ways.choose(listed, remote, first, size, is_listing=listers > 0)
                     stack.callback(way.close)
                     open_lane = way.downloading(open_local)
-                    options.copy(listed, open_lane, workers, journal, name="download", is_lister_shared=is_listing)
+                    options.copy(listed, open_lane, workers, journal, name="download", listers=listers)
                 options.went(remote, first, way.name, "incremental" if self.incremental else "full")
                 log.info("Downloaded by %s", way.name)
                 if options.verify:
@@ -322,7 +320,7 @@ class Download:
             zero=self.backing_file is not None or is_stale,
             hole=is_stale,
             dirty=self.incremental,
-            max_gap=DOWNLOAD_GAP,
+            max_gap=remote.reach.max_gap,
             max_copy=remote.reach.max_copy,
         )
 

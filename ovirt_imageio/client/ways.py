@@ -98,9 +98,17 @@ class NBDWay(Way):
         """Return what opens a lane to a disk here."""
         return lambda moved: self._lane(open_local, moved, is_upload=False)
 
-    def _lane(self, open_local: lanes.OpenLocal, moved: Progress, **options: bool) -> Lane:
-        reach = self._remote.reach
-        return NBDLane(lambda: ends.local_end(open_local()), self._open, moved, reach=reach, **options)
+    def _lane(
+        self, open_local: lanes.OpenLocal, moved: Progress, *, is_upload: bool, detect_zeroes: bool = False
+    ) -> Lane:
+        return NBDLane(
+            lambda: ends.local_end(open_local()),
+            self._open,
+            moved,
+            is_upload=is_upload,
+            reach=self._remote.reach,
+            detect_zeroes=detect_zeroes,
+        )
 
     def _open(self, line: Lifeline) -> ends.NBDEnd[Any]:
         return self._take_first() or self._remote.attach(line)
@@ -129,15 +137,15 @@ def choose(
     # A server that takes one connection at a time has none left for NBD before the list ends.
     can_connect = not is_listing or len(sample) < SAMPLE or there.abilities.max_readers > 1
     first = None
-    if "nbd" in there.abilities.features and can_connect and are_small(sample):
+    if "nbd" in there.abilities.features and can_connect and are_small(sample, remote.reach.max_copy):
         first = try_nbd(remote, size)
     return NBDWay(remote, first) if first else HTTPWay(remote), itertools.chain(sample, tasks)
 
 
-def are_small(tasks: Iterable[Task]) -> bool:
-    """Are their data in small pieces? Zeroes are small requests either way."""
+def are_small(tasks: Iterable[Task], max_copy: int) -> bool:
+    """Are their data in small pieces, where none is longer than `max_copy`? Zeroes are small requests either way."""
     lengths = [task.length for task in tasks if task.action == COPY]
-    return sum(lengths) < SMALL * len(lengths)
+    return sum(lengths) < min(SMALL, max_copy // 2) * len(lengths)
 
 
 def are_many(count: int, length: int, there: Image) -> bool:

@@ -58,6 +58,7 @@ def test_a_server_that_is_far_is_asked_once():
     made = certificates.self_signed("client")
     context = ServerContext(made.cert_file, made.key_file)()
     with DiskOrigin(b"a", context=context) as server, relayed(server.port, Distance(0.1)) as far:
+        server.options["transfer_id"] = "x"
         remote = Remote(server.url.replace(f":{server.port}/", f":{far}/"), made.ca_file)
         with contextlib.closing(remote.connect()) as first, contextlib.closing(remote.open()) as second:
             assert first.round_trip >= 0.1

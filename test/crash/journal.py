@@ -62,11 +62,10 @@ def crash_journal(folder: Path, way: str, seed: int, subsets: int = 2) -> tuple[
 @contextlib.contextmanager
 def small_tasks() -> Iterator[None]:
     """Let a copy in a with block have as many tasks, and checkpoints, as one that is a thousand times as large."""
-    near = reach.NEAR._replace(max_copy=PIECE)
+    near = reach.NEAR._replace(max_copy=PIECE, max_gap=0)
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (engine, "CHECKPOINT", CHECKPOINT),
-            (transfer, "DOWNLOAD_GAP", 0),
             (transfer, "UPLOAD_GAP", 0),
             (reach, "NEAR", near),
             (remote, "NEAR", near),

@@ -749,7 +749,7 @@ def copy(scheduler: Scheduler) -> None:
         throttle=throttle,
         retries=2,
         journal=scheduler.random.choice((state, None)),
-        is_lister_shared=scheduler.random.random() < 0.5,
+        listers=scheduler.random.randrange(3),
         checkpoint=25,
         listed_limit=scheduler.random.choice((2, 100)),
         now=lambda: scheduler.now,

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 # Tasks that wait: enough to keep workers busy, few enough to keep a long list of extents out of memory.
 QUEUE_LIMIT = 64
 
-# ... while the lister keeps the connection of a worker. That one starts with another connection when more wait: a list
+# ... while what lists them keeps the connections of workers. Those start with other connections when more wait: a list
 # may be longer than memory.
 LISTED_LIMIT = 100_000
 
@@ -88,8 +88,8 @@ class Copier:
 
     `open_lane` makes the lane of a worker when it has its first task. A task that fails with an error from which
     the lane can recover is tried again, up to `retries` times without success in between. With a journal, what is done
-    is flushed and noted now and then. `is_lister_shared`: what lists the tasks uses a connection that a worker will
-    need, so one worker starts when all is listed, or when `listed_limit` tasks wait.
+    is flushed and noted now and then. What lists the tasks may use connections that workers will need: as
+    many as `listers` start when all is listed, or when `listed_limit` tasks wait.
 
     Threads: `run` by one; it starts and ends all others.
     """
@@ -103,7 +103,7 @@ class Copier:
         throttle: Optional[pace.Throttle] = None,
         retries: int = 0,
         journal: Optional[Recorder] = None,
-        is_lister_shared: bool = False,
+        listers: int = 0,
         checkpoint: Optional[int] = None,
         listed_limit: int = LISTED_LIMIT,
         now: Callable[[], float] = time.monotonic,
@@ -117,11 +117,11 @@ class Copier:
         self._journal = journal
         self._checkpoint = CHECKPOINT if checkpoint is None else checkpoint
         self._now = now
-        self._queue: Queue[Task] = Queue(listed_limit if is_lister_shared else QUEUE_LIMIT)
+        self._queue: Queue[Task] = Queue(listed_limit if listers else QUEUE_LIMIT)
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}/{number}", daemon=True) for number in range(workers)
         ]
-        self._late = self._threads[:1] if is_lister_shared else []
+        self._late = self._threads[:listers]
         # Guards what follows.
         self._lock = threading.Lock()
         self._lanes: list[Lane] = []

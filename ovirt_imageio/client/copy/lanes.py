@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import abc
 import functools
+import time
 from collections import deque
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
 from ovirt_imageio.client.copy.pair import Pair
 from ovirt_imageio.client.copy.plan import COPY, Task
-from ovirt_imageio.client.copy.reach import NEAR, Reach
+from ovirt_imageio.client.copy.reach import NEAR, Reach, Window
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.answers import is_passing
@@ -29,10 +30,6 @@ from ovirt_imageio.storage.zero import is_zero
 
 __all__ = ["DownloadLane", "OpenLocal", "OpenRemote", "UploadLane"]
 
-# Of tasks from here on only two are under way at once to a server that is near: while one ends, the next is on its way.
-# More would only be kept from other workers.
-LARGE = 1024**2
-
 # Below this, reading into a buffer is cheaper than what a backend does to stream.
 STREAM_MINIMUM = 256 * 1024
 
@@ -41,18 +38,36 @@ OpenLocal = Callable[[], Backend]
 OpenRemote = Callable[[Lifeline], Image]
 
 
+class Pending(NamedTuple):
+    """A task under way, when it began, and how many bytes were under way then, with its own."""
+
+    task: Task
+    began: float
+    ahead: int
+
+
 class RemoteLane(abc.ABC):
     """What both lanes share: their ends are opened when the first task begins, and tasks end in order.
 
     Threads: one, but for `interrupt`.
     """
 
-    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress, *, reach: Reach = NEAR) -> None:
+    def __init__(
+        self,
+        open_local: OpenLocal,
+        open_remote: OpenRemote,
+        moved: Progress,
+        *,
+        reach: Reach = NEAR,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._pair = Pair(open_local, open_remote)
         self._moved = moved
         self._reach = reach
+        self._now = now
+        self._window = Window(reach.window, reach.seconds)
         self._pipeline: Optional[Pipeline] = None
-        self._pending: deque[Task] = deque()
+        self._pending: deque[Pending] = deque()
         # How many bytes those have.
         self._pending_bytes = 0
 
@@ -70,9 +85,7 @@ class RemoteLane(abc.ABC):
         if remote is None or not remote.abilities.can_pipeline:
             return True
         count = len(self._pending)
-        # The last one is enough to know: a window of small ones is small.
-        is_large = self._pending[-1].length >= LARGE
-        return count >= self._reach.requests or (is_large and count > 1 and self._pending_bytes >= self._reach.window)
+        return count >= self._reach.requests or (count > 1 and self._pending_bytes >= self._window.size)
 
     @abc.abstractmethod
     def begin(self, task: Task) -> None:
@@ -97,7 +110,7 @@ class RemoteLane(abc.ABC):
                 self._pair.local.size()
             except errors.Error:
                 raise error from None
-        lost = list(self._pending)
+        lost = [pending.task for pending in self._pending]
         self._pending.clear()
         self._pending_bytes = 0
         return lost
@@ -112,16 +125,21 @@ class RemoteLane(abc.ABC):
             self._pipeline.drop()
         self._pair.close()
 
-    def _add(self, task: Task) -> None:
+    def _add(self, task: Task, began: float) -> None:
         """Note a task that is under way."""
-        self._pending.append(task)
-        self._pending_bytes += task.length
+        self._pending_bytes += self._weight(task)
+        self._pending.append(Pending(task, began, self._pending_bytes))
 
     def _take(self) -> Task:
         """Return the oldest task, which has ended."""
-        task = self._pending.popleft()
-        self._pending_bytes -= task.length
+        task, began, ahead = self._pending.popleft()
+        self._pending_bytes -= self._weight(task)
+        self._window.ended(ahead, self._now() - began)
         return task
+
+    def _weight(self, task: Task) -> int:
+        """Return how many bytes a task counts for; zeroes may be longer than any copy."""
+        return min(task.length, self._reach.max_copy)
 
     def _ends(self) -> tuple[Backend, Image, Pipeline]:
         local, remote = self._pair.open()
@@ -146,14 +164,16 @@ class UploadLane(RemoteLane):
         *,
         reach: Reach = NEAR,
         detect_zeroes: bool = False,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(open_local, open_remote, moved, reach=reach)
+        super().__init__(open_local, open_remote, moved, reach=reach, now=now)
         self._detect_zeroes = detect_zeroes
         self._frame = Frame(self.BLOCK if detect_zeroes else STREAM_MINIMUM)
 
     def begin(self, task: Task) -> None:
         """Send the request of a task; its answer is still to come."""
         local, remote, pipeline = self._ends()
+        began = self._now()
         start, length = task.start, task.length
         can_zero = "zero" in remote.abilities.features
         if task.action != COPY:
@@ -165,7 +185,7 @@ class UploadLane(RemoteLane):
             pipeline.stream(start, length, lambda sink: local.send_to(sink, start, length, self._moved))
         else:
             self._send_small(local, pipeline, task, can_zero)
-        self._add(task)
+        self._add(task, began)
 
     def finish(self) -> Task:
         """Wait for the oldest answer."""
@@ -200,22 +220,31 @@ class UploadLane(RemoteLane):
 class DownloadLane(RemoteLane):
     """From an image there to a disk here."""
 
-    def __init__(self, open_local: OpenLocal, open_remote: OpenRemote, moved: Progress, *, reach: Reach = NEAR) -> None:
-        super().__init__(open_local, open_remote, moved, reach=reach)
+    def __init__(
+        self,
+        open_local: OpenLocal,
+        open_remote: OpenRemote,
+        moved: Progress,
+        *,
+        reach: Reach = NEAR,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(open_local, open_remote, moved, reach=reach, now=now)
         self._buffer = buffers.aligned(STREAM_MINIMUM)
 
     def begin(self, task: Task) -> None:
         """Ask for data; zeroes are written here."""
         local, _, pipeline = self._ends()
+        began = self._now()
         if task.action == COPY:
             pipeline.read(task.start, task.length)
         else:
             local.zero(task.start, task.length)
-        self._add(task)
+        self._add(task, began)
 
     def finish(self) -> Task:
         """Wait for the oldest data, and write it."""
-        task = self._pending[0]
+        task = self._pending[0].task
         if task.action == COPY:
             local, _, pipeline = self._ends()
             pipeline.finish(functools.partial(self._receive, local, task))

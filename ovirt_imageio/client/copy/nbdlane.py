@@ -8,6 +8,7 @@ What was read is written at once, in whatever order it comes. Knows ends; knows 
 from __future__ import annotations
 
 import bisect
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Callable, NamedTuple
@@ -16,7 +17,7 @@ from ovirt_imageio import errors
 from ovirt_imageio.client.copy.ends import End
 from ovirt_imageio.client.copy.pair import Pair
 from ovirt_imageio.client.copy.plan import COPY, Task
-from ovirt_imageio.client.copy.reach import NEAR, Reach
+from ovirt_imageio.client.copy.reach import NEAR, Reach, Window
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.nbd.batches import MAX_LENGTH
 from ovirt_imageio.net.lifeline import Lifeline
@@ -31,12 +32,14 @@ MAX_WAITING = 2
 
 
 class Job:
-    """A task under way, and how many of its pieces are not done."""
+    """A task under way, how many of its pieces are not done, when it began, and how many bytes were under way then."""
 
-    __slots__ = ("left", "task")
+    __slots__ = ("ahead", "began", "left", "task")
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, began: float, ahead: int) -> None:
         self.task = task
+        self.began = began
+        self.ahead = ahead
         self.left = 0
 
 
@@ -66,19 +69,23 @@ class NBDLane:
         is_upload: bool,
         reach: Reach = NEAR,
         detect_zeroes: bool = False,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pair = Pair(open_local, open_remote)
         self._moved = moved
         self._is_upload = is_upload
         # How much is under way at one end: enough to fill the line.
         self._max_requests = reach.nbd_requests
-        self._max_bytes = reach.nbd_bytes
+        self._window = Window(reach.nbd_window, reach.seconds)
         self._detect_zeroes = detect_zeroes
+        self._now = now
         self._jobs: deque[Job] = deque()
         # The parts of them that did not begin.
         self._todo: deque[Piece] = deque()
         # How many bytes are on their way from the source, and to the destination.
         self._reading = self._writing = 0
+        # How many bytes those under way have that move.
+        self._pending = 0
 
     @property
     def is_busy(self) -> bool:
@@ -93,7 +100,8 @@ class NBDLane:
     def begin(self, task: Task) -> None:
         """Begin a task, as far as there is room."""
         source, destination = self._ends()
-        job = Job(task)
+        self._pending += weight(task)
+        job = Job(task, self._now(), self._pending)
         # Gaps between parts are read along: that is cheaper than one more request.
         step = MAX_LENGTH if task.action == COPY else task.length
         pieces = [Piece(job, start, length) for start, length in blocks.pieces(task.start, task.length, step)]
@@ -110,7 +118,7 @@ class NBDLane:
             self._fill(source, destination)
             source.push()
             destination.push()
-            if source.count and destination.count < self._max_requests and self._writing < self._max_bytes:
+            if source.count and destination.count < self._max_requests and self._writing < self._window.size:
                 for piece, view in source.finish():
                     self._reading -= piece.length
                     self._pass(piece, view, destination)
@@ -121,6 +129,8 @@ class NBDLane:
                     self._writing -= piece.length
                     piece.job.left -= 1
         self._jobs.popleft()
+        self._pending -= weight(job.task)
+        self._window.ended(job.ahead, self._now() - job.began)
         return job.task
 
     def flush(self) -> None:
@@ -161,7 +171,7 @@ class NBDLane:
         while todo:
             piece = todo[0]
             if piece.job.task.action == COPY:
-                if source.count >= self._max_requests or self._reading >= self._max_bytes:
+                if source.count >= self._max_requests or self._reading >= self._window.size:
                     break
                 source.read(piece, piece.start, piece.length)
                 self._reading += piece.length
@@ -201,8 +211,13 @@ class NBDLane:
     def _drop(self) -> None:
         """Close both ends, with all that is under way."""
         self._todo.clear()
-        self._reading = self._writing = 0
+        self._reading = self._writing = self._pending = 0
         self._pair.close()
+
+
+def weight(task: Task) -> int:
+    """Return how many bytes of a task move."""
+    return task.length if task.action == COPY else 0
 
 
 def parts_within(parts: tuple[tuple[int, int], ...], start: int, end: int) -> Iterator[tuple[int, int]]:

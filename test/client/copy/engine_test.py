@@ -82,8 +82,8 @@ def copier(make, workers: int = 1, counts=None, **options) -> Copier:
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("shared", [False, True])
-def test_everything_is_done_once_then_flushed(workers, shared):
+@pytest.mark.parametrize("listers", [0, 1, 2])
+def test_everything_is_done_once_then_flushed(workers, listers):
     log: list = []
     counts: list[int] = []
     made: list[ScriptedLane] = []
@@ -92,7 +92,7 @@ def test_everything_is_done_once_then_flushed(workers, shared):
         made.append(ScriptedLane(log))
         return made[-1]
 
-    copier(make, workers, counts, is_lister_shared=shared).run(task(number) for number in range(500))
+    copier(make, workers, counts, listers=listers).run(task(number) for number in range(500))
     assert sorted(item for item in log if item != "flush") == list(range(500))
     assert log.count("flush") == len(made) <= workers
     assert sum(counts) == 500
@@ -110,7 +110,7 @@ def test_long_list_is_not_kept(workers):
             waiting.append(number - len(log))
             yield task(number)
 
-    copier(lambda moved: ScriptedLane(log), workers, is_lister_shared=True, listed_limit=10).run(tasks())
+    copier(lambda moved: ScriptedLane(log), workers, listers=1, listed_limit=10).run(tasks())
     assert sorted(item for item in log if item != "flush") == list(range(1000))
     # Those in the queue, in the hands of the workers, and the one that is offered.
     assert max(waiting) <= 10 + 1 + 3 * workers

@@ -225,3 +225,33 @@ def test_what_ended_is_not_in_the_window():
         lane.finish()
         assert not lane.is_full
         lane.close()
+
+
+def test_a_slow_connection_gets_fewer_requests():
+    clock = [0.0]
+    disk = bytearray(16 * MiB)
+    with DiskOrigin(bytes(16 * MiB)) as origin:
+        origin.options["transfer_id"] = "x"
+        reach = NEAR._replace(window=2 * MiB, seconds=1)
+        lane = lanes.DownloadLane(
+            lambda: MemoryBackend(disk), lambda line: Image(origin.url), ignore, reach=reach, now=lambda: clock[0]
+        )
+
+        def fill():
+            count = 0
+            while not lane.is_full:
+                lane.begin(copy(0, MiB))
+                count += 1
+            return count
+
+        assert fill() == 2
+        # 1 MiB in a fifth of a second: 5 MiB in a second.
+        clock[0] += 0.2
+        lane.finish()
+        assert fill() == 4
+        # What began with 2 MiB under way took two seconds.
+        clock[0] += 1.8
+        lane.finish()
+        assert fill() == 0
+        assert lane.is_busy
+        lane.close()

@@ -153,8 +153,8 @@ def test_memory_is_bounded_and_the_line_is_full(length):
     run(lane, *(copy(start, length) for start in range(0, SIZE, length)))
     assert target == DATA
     assert source.most <= NEAR.nbd_requests
-    assert source.most_bytes <= NEAR.nbd_bytes + MAX_LENGTH
-    assert source.most == NEAR.nbd_requests or source.most_bytes >= NEAR.nbd_bytes
+    assert source.most_bytes <= NEAR.nbd_window + MAX_LENGTH
+    assert source.most == NEAR.nbd_requests or source.most_bytes >= NEAR.nbd_window
 
 
 def test_local_disk_that_is_too_short(upload):
