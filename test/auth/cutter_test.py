@@ -6,7 +6,7 @@ import pytest
 from fakes.connections import FakeBackend, FakeConnection, Steps
 
 from ovirt_imageio import errors
-from ovirt_imageio.auth.cutter import STALLED_SECONDS, Cutter
+from ovirt_imageio.auth.cutter import STALLED_SECONDS, STOPPED, Cutter
 from ovirt_imageio.auth.links import Links, Running
 
 
@@ -75,10 +75,33 @@ def test_requests_without_operation_are_interrupted(bench):
     assert link.backend.interrupted == 1
 
 
-def test_openings_are_cut(bench):
-    line = bench.links.begin_opening(bench.links.add(FakeConnection()), 0)
-    bench.cutter.cut_expired()
-    assert line.is_cut
+@pytest.mark.parametrize(
+    "cut, reason",
+    [
+        (lambda cutter: cutter.cut_canceled(0), "its ticket was canceled"),
+        (lambda cutter: cutter.cut_canceled_again(0, STOPPED), "the service stops"),
+        (lambda cutter: cutter.cut_expired(), "it stood still until its ticket expired"),
+        (lambda cutter: cutter.cut_ended(), "its ticket has ended"),
+    ],
+)
+def test_openings_are_cut(bench, cut, reason, caplog):
+    """The log tells of it once."""
+    caplog.set_level(logging.INFO)
+    link = bench.links.add(FakeConnection())
+    line = bench.links.begin_opening(link, 0)
+    for _ in range(2):
+        cut(bench.cutter)
+        assert line.is_cut
+    expected = f"CUT transfer=transfer-1 connection={link.connection.id}: opening the disk: {reason}"
+    assert [record.getMessage() for record in caplog.records] == [expected]
+
+
+def test_ended(bench):
+    """What moves may come to its end."""
+    moving, endless = bench.add("write"), bench.add("write")
+    endless.operation.is_endless = True
+    bench.cutter.cut_ended()
+    assert [running.cut_reason for running in (moving, endless)] == [None, "its ticket has ended"]
 
 
 def test_expired(bench):

@@ -3,6 +3,7 @@
 import pytest
 from fakes.connections import FakeBackend, FakeConnection, Steps
 
+from ovirt_imageio import errors
 from ovirt_imageio.auth.links import Link, Links, Running
 
 
@@ -34,6 +35,28 @@ def test_others_may_notice_first(connection, name):
     run.cut("reason")
     assert connection.is_aborted
     assert run.link.backend.interrupted == 1
+
+
+def test_what_is_cut_is_told_to_stop(connection):
+    run = running(connection, "write")
+    run.operation.advance(1)
+    run.cut("reason")
+    with pytest.raises(errors.OperationCanceled):
+        run.operation.advance(1)
+
+
+def test_nothing_has_moved_yet(connection):
+    run = running(connection, "write")
+    assert (run.seen, run.link.received, run.link.sent) == (0, 0, 0)
+
+
+def test_rate_of_what_comes_and_goes(connection):
+    link = Link(connection)
+    for now in range(3):
+        link.sample(now)
+        link.received += 10
+        link.sent += 100
+    assert link.meter.rate() == 110
 
 
 def test_where_the_answer_has_begun_nothing_can_be_told(connection):

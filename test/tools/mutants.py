@@ -34,10 +34,11 @@ __all__ = ["PURE", "Mutant", "Result", "find_mutants", "hunt"]
 
 # The modules that must notice at least 9 of 10: they take no real parts, so there is no excuse.
 PURE = (
-    *("geometry/blocks", "geometry/byteranges", "geometry/extent", "geometry/ranges"),
+    *("geometry/blocks", "geometry/byteranges", "geometry/extent", "geometry/outline", "geometry/ranges"),
     *("nbd/address", "nbd/errors", "nbd/handshake", "nbd/ledger", "nbd/offer", "nbd/replies", "nbd/requests"),
-    *("nbd/wire", "auth/agenda", "auth/books", "auth/lease", "auth/record", "auth/ticket"),
-    *("httpd/body", "httpd/framing", "httpd/head", "net/jws", "sessions/token"),
+    *("nbd/status", "nbd/wire", "auth/agenda", "auth/books", "auth/cutter", "auth/lease", "auth/links"),
+    *("auth/progress", "auth/record", "auth/ticket", "httpd/body", "httpd/framing", "httpd/head"),
+    *("net/controls", "net/jws", "sessions/token"),
 )
 
 # The share of mutants, without those that are explained, that must be noticed.
