@@ -89,11 +89,11 @@ def test_openings_are_cut(bench, cut, reason, caplog):
     caplog.set_level(logging.INFO)
     link = bench.links.add(FakeConnection())
     line = bench.links.begin_opening(link, 0)
+    expected = f"CUT transfer=transfer-1 connection={link.connection.id}: opening the disk: {reason}"
     for _ in range(2):
         cut(bench.cutter)
         assert line.is_cut
-    expected = f"CUT transfer=transfer-1 connection={link.connection.id}: opening the disk: {reason}"
-    assert [record.getMessage() for record in caplog.records] == [expected]
+        assert [record.getMessage() for record in caplog.records] == [expected]
 
 
 def test_ended(bench):
@@ -111,7 +111,7 @@ def test_expired(bench):
 
 
 def test_the_longest_stall_makes_room(bench):
-    old, older, young = (bench.add(now=now) for now in (2, 1, 3))
+    old, older, young = (bench.add("write", now) for now in (2, 1, 3))
     bench.cutter.make_room(STALLED_SECONDS + 2, 3)
     assert is_interrupted(old, older, young) == [False, True, False]
     bench.cutter.make_room(STALLED_SECONDS + 2, 3)

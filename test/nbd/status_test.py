@@ -166,6 +166,12 @@ def test_blocks_of_the_server_are_respected():
     assert zero_extents(disk, 12288, 5000) == [ZeroExtent(12288, 5000, False, False)]
 
 
+def test_what_lies_in_the_first_block_before_the_range_is_left_out():
+    """One extent ends there, another one before."""
+    disk = Disk({BASE: [(100, DATA), (50, ZERO), (8042, DATA)]}, block=4096)
+    assert list(status.walk(disk, 150, 100)) == [(150, 100, (DATA,))]
+
+
 def test_empty_extent():
     with pytest.raises(ProtocolError, match="empty extent"):
         zero_extents(Disk({BASE: [(100, DATA)]}, cut=lambda extents: [(0, 0), *extents]))

@@ -519,6 +519,12 @@ def test_without_cryptography(tmp_path):
     assert b"ConfigError: [sessions] enable = 'true': expected the Python package 'cryptography'" in done.stderr
 
 
+def test_verifier_without_cryptography(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography.x509", None)
+    with pytest.raises(errors.ConfigError, match="expected the Python package 'cryptography', which is not installed"):
+        make_verifier()
+
+
 def test_payload_is_pretty_printed():
     # As the engine does; whatever reads it must not care.
     assert json.loads(good_fields()["data"])["transfer-ticket"] == tokens.TICKET_ID
