@@ -42,6 +42,7 @@ def test_what_a_request_sees(make, connection, backends):
         assert disk.ticket is transfer.ticket
         assert disk.transfer_id == "transfer-1"
         assert disk.content_tag == transfer.content_tag
+        assert disk.info == transfer.info()
 
 
 @pytest.mark.parametrize(

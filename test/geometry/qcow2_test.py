@@ -144,6 +144,21 @@ def test_a_large_disk_that_is_all_data():
     assert b"".join(layout.parts(place, CLUSTER)) == (b"\0\1" * used).ljust(CLUSTER, b"\0")
 
 
+def test_a_large_disk_with_little_data():
+    """The L1 table has four clusters, the second of which refers to the one L2 table."""
+    layout = Qcow2Layout(16 * TIB, data((5 * TIB, 1)))
+    entry = 5 * TIB // REACH * 8
+    l1_table = b"".join(layout.parts(3 * CLUSTER, 4 * CLUSTER))
+    assert l1_table[entry : entry + 8] == bytes.fromhex("8000000000070000")
+    assert l1_table.count(0) == 4 * CLUSTER - 2
+    assert layout.length == 9 * CLUSTER
+
+
+def test_extents_end_with_the_disk():
+    with pytest.raises(AssertionError, match="extents end with the disk"):
+        Qcow2Layout(CLUSTER, data((CLUSTER, 1)))
+
+
 def test_dirty_extents_that_are_not_zero_are_data():
     extents = [DirtyExtent(0, CLUSTER, False, False), DirtyExtent(CLUSTER, CLUSTER, True, True)]
     assert Qcow2Layout(2 * CLUSTER, extents).data_length == CLUSTER

@@ -71,6 +71,14 @@ def sequence(content, tag=0x30):
     return bytes([tag, len(content)]) + content
 
 
+@pytest.mark.parametrize(
+    "head, size", [(b"\x30\x00", 0), (b"\x30\x7f", 127), (b"\x30\x81\x80", 128), (b"\x30\x82\x01\x00", 256)]
+)
+def test_element(head, size):
+    """From 128 bytes on a length has bytes of its own, and how many comes before them: X.690, 8.1.3."""
+    assert x509.element(head + bytes(size), 0) == (len(head), len(head) + size)
+
+
 def test_cut_certificate(cert_file):
     whole = der(cert_file)
     for length in range(len(whole)):

@@ -36,6 +36,7 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
         ("for extent in clipped(extents, 0, size):", "0 to -1"): "no extent begins below 0",
     },
     "geometry/qcow2": {
+        ("return MAX_DISK, MAX_DISK", "returns them swapped"): "they are the same",
         ("return digest.hexdigest()[:16]", "16 to 17"): "as good a tag",
         ("return digest.hexdigest()[:16]", "16 to 15"): "as good a tag",
     },
@@ -71,6 +72,9 @@ EQUIVALENTS: dict[str, dict[tuple[str, str], str]] = {
     },
     "net/controls": {
         ("return value[0]", "0 to -1"): "the first one is the only one",
+    },
+    "net/x509": {
+        ('text = ("19" if text >= "50" else "20") + text', "GtE to Gt"): "the text is longer than the year",
     },
     "nbd/status": {
         ("if position >= end:", "GtE to Gt"): "what follows lies behind the range, and is left out",
