@@ -4,7 +4,7 @@
 
 Each connection has a window: as many bytes may be under way in each direction, until their acknowledgement would be
 back. The first ones wait one round trip more, as those of a real connection wait for its handshake. A bandwidth is
-shared by all connections. Slow start and losses there are none: those take a kernel, see test/machine/distance_test.py.
+shared by all connections. Slow start and losses there are none: those take a kernel, see lossy.py.
 
 The relay is a process of its own, and copies bytes twice: one connection moves more than 1 GiB/s.
 """
