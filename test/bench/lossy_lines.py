@@ -33,9 +33,9 @@ __all__ = ["LINES", "line"]
 
 WEATHER = Weather(0.15, 0.001, 100e6 / 8)
 
-# It takes eight connections some 12 seconds, of which slow start is a part: iperf3 moves as much. One connection gets a
+# It takes eight connections 10 to 15 seconds, of which slow start is a part: iperf3 moves as much. One connection gets a
 # sixth of it.
-SIZE = 72 * MIB
+SIZE = 60 * MIB
 ROUNDS = 2
 
 EXTENT = 64 * KIB
