@@ -33,8 +33,8 @@ __all__ = ["LINES", "line"]
 
 WEATHER = Weather(0.15, 0.001, 100e6 / 8)
 
-# It takes eight connections 10 to 15 seconds, of which slow start is a part: iperf3 moves as much. One connection gets a
-# sixth of it.
+# It takes eight connections 10 to 15 seconds, of which slow start is a part: iperf3 moves as much. One connection gets
+# a sixth of it.
 SIZE = 60 * MIB
 ROUNDS = 2
 
