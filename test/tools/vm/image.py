@@ -27,7 +27,7 @@ PACKAGES = (
     *("python3-pytest", "python3-pytest-timeout", "python3-hypothesis", "python3-h11"),
     # pycurl: a client with GnuTLS, other than curl.
     *("gnutls-bin", "python3-pycurl"),
-    *("curl", "dmsetup", "e2fsprogs", "ethtool", "iperf3", "iproute2", "libnbd-bin", "nbd-client"),
+    *("curl", "dmsetup", "e2fsprogs", "iproute2", "libnbd-bin", "nbd-client"),
     *("nftables", "procps", "rpm", "strace", "util-linux", "xfsprogs"),
 )
 
