@@ -34,11 +34,11 @@ __all__ = ["PURE", "Mutant", "Result", "find_mutants", "hunt"]
 
 # The modules that must notice at least 9 of 10: they take no real parts, so there is no excuse.
 PURE = (
-    *("geometry/blocks", "geometry/byteranges", "geometry/extent", "geometry/outline", "geometry/ranges"),
-    *("nbd/address", "nbd/errors", "nbd/handshake", "nbd/ledger", "nbd/offer", "nbd/replies", "nbd/requests"),
-    *("nbd/status", "nbd/wire", "auth/agenda", "auth/books", "auth/cutter", "auth/lease", "auth/links"),
-    *("auth/progress", "auth/record", "auth/ticket", "httpd/body", "httpd/framing", "httpd/head"),
-    *("net/controls", "net/jws", "sessions/token"),
+    *("geometry/blocks", "geometry/byteranges", "geometry/extent", "geometry/outline", "geometry/qcow2"),
+    *("geometry/ranges", "nbd/address", "nbd/errors", "nbd/handshake", "nbd/ledger", "nbd/offer", "nbd/replies"),
+    *("nbd/requests", "nbd/status", "nbd/wire", "auth/agenda", "auth/books", "auth/cutter", "auth/lease", "auth/links"),
+    *("auth/progress", "auth/record", "auth/ticket", "auth/use", "httpd/body", "httpd/framing", "httpd/head"),
+    *("net/controls", "net/jws", "net/x509", "sessions/token"),
 )
 
 # The share of mutants, without those that are explained, that must be noticed.
