@@ -90,8 +90,8 @@ __all__ = [
     "upload",
 ]
 
-# What is loaded when a program uses it, and the modules that have it; the other names are errors. To import a module of
-# this package is to import the package first, and ovirt-img --help shall not wait for all that moves data.
+# The module of each name that is loaded when a program uses it; the other names are those of errors. Importing a module
+# of this package imports the package first, and ovirt-img --help shall not wait for all that moves data.
 HOMES = {
     **dict.fromkeys(["checksum", "download", "extents", "info", "measure", "upload"], "api"),
     "ImageioClient": "imageio",

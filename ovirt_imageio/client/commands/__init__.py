@@ -1,4 +1,4 @@
-"""What ovirt-img can do.
+"""The commands of ovirt-img.
 
     copies      upload, download, backup
     looking     verify, info, measure, checksum, extents
@@ -19,12 +19,12 @@ from typing import NamedTuple, Optional
 
 __all__ = ["COMMANDS", "SIGNAL_STATUS", "Command"]
 
-# What a shell reports of a program that a signal ended.
+# The status that a shell reports of a program that a signal ended is this, and the number of the signal.
 SIGNAL_STATUS = 128
 
 
 class Command(NamedTuple):
-    """What a command does, as its help tells, and which function of which module here does it."""
+    """A command: the text of its help, and the module here and the function that carry it out."""
 
     about: str
     module: str

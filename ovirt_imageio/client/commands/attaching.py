@@ -19,7 +19,7 @@ from ovirt_imageio.terminal import output
 
 __all__ = ["attach"]
 
-# What a shell reports of a program that it cannot run or find.
+# The statuses that a shell reports of programs that it cannot run, or find.
 NOT_RUNNABLE_STATUS = 126
 NOT_FOUND_STATUS = 127
 

@@ -23,7 +23,7 @@ __all__ = ["backup", "download", "upload"]
 # The last phase of what was not done.
 REHEARSED = "nothing done"
 
-# What can be done, or rehearsed.
+# A copy that can be carried out, or rehearsed.
 Copy = Union[transfer.Upload, transfer.Download, Backup]
 
 
