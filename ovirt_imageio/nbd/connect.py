@@ -91,9 +91,9 @@ def speak(
 ) -> Client:
     """Speak NBD from now on over a stream that another protocol was spoken over; see `connect`.
 
-    The client closes the stream.
+    The client closes the stream. The server is one of ours, which tells the sizes of blocks unasked.
     """
-    steps = handshake.negotiate(export, dirty=dirty, like=like)
+    steps = handshake.negotiate(export, dirty=dirty, like=like, asks_maximum=False)
     server = ServerStream(stream, reply_timeout)
     return Client(server, drive(steps, server))
 

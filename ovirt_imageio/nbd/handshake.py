@@ -116,12 +116,18 @@ class Export:
 
 
 def negotiate(
-    name: str, *, dirty: bool = False, secure: bool = False, like: Optional[Agreement] = None
+    name: str,
+    *,
+    dirty: bool = False,
+    secure: bool = False,
+    like: Optional[Agreement] = None,
+    asks_maximum: bool = True,
 ) -> Generator[Step, bytes, Export]:
     """Negotiate the export `name`: with all its dirty bitmaps if `dirty`, over TLS if `secure`.
 
     `like`: as it was agreed with a client of ours, with no better mode and no other contexts. The one dirty bitmap of
-    the export stands for one that has another name there.
+    the export stands for one that has another name there. Without `asks_maximum` the server is not asked for the
+    longest request that it takes: it tells that unasked, and the question costs the way there and back.
     """
     flags = yield from greet()
     if secure:
@@ -133,7 +139,8 @@ def negotiate(
             contexts = yield from choose_contexts(name, dirty)
         elif like.contexts:
             contexts = yield from find_contexts(name, list(like.contexts.values()))
-    export = yield from go(name, mode, contexts, HandshakeFlag.NO_ZEROES in flags, (yield from ask_maximum(name)))
+    maximum = (yield from ask_maximum(name)) if asks_maximum else DEFAULT_MAXIMUM_BLOCK
+    export = yield from go(name, mode, contexts, HandshakeFlag.NO_ZEROES in flags, maximum)
     return export
 
 

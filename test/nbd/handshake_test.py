@@ -348,6 +348,13 @@ def test_like_simple():
     assert [option for option, _ in transcript.options] == [Option.INFO, Option.GO]
 
 
+def test_a_server_that_tells_the_maximum_is_not_asked_for_it():
+    told = info(Info.BLOCK_SIZE, wire.BLOCK_SIZES.pack(1, 4096, 1024**2))
+    transcript = Transcript(greeting() + told + GO, like=Agreement(), asks_maximum=False)
+    assert transcript.export.maximum_block == 1024**2
+    assert transcript.options == [(Option.GO, wire.encode_go("disk"))]
+
+
 @pytest.mark.parametrize("mode", [Mode.STRUCTURED, Mode.EXTENDED])
 def test_like_contexts(mode):
     option = Option.EXTENDED_HEADERS if mode is Mode.EXTENDED else Option.STRUCTURED_REPLY
