@@ -18,6 +18,7 @@ from typing import Any, Callable, Optional
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from ovirt_imageio import errors
+from ovirt_imageio.client.ahead import Ahead
 from ovirt_imageio.client.copy import pace
 from ovirt_imageio.client.copy.ends import NBDEnd, attach, translated_there
 from ovirt_imageio.client.copy.reach import NEAR, reach
@@ -82,6 +83,7 @@ class Remote:
         self._clock = clock
         self._lock = threading.Lock()
         self._spare: Optional[Image] = None
+        self._ahead: Optional[Ahead[Image]] = None
         # Known when connect() has returned.
         self.is_proxy = False
         self.reach = NEAR
@@ -103,14 +105,20 @@ class Remote:
                 self.reach = reach(image.round_trip, image.abilities.can_pipeline)
                 if self.reach != NEAR:
                     self._abilities = image.abilities
-                return image
+                return self._limited(image)
         raise AssertionError("there is always one URL")
+
+    def prepare(self, count: int) -> None:
+        """Begin to open so many connections, which `open` and `speaking` will return, if the server is far."""
+        assert self._ahead is None
+        if self.reach != NEAR:
+            self._ahead = Ahead(count, lambda line: self._try(self._urls[0], line))
 
     def open(self, line: Optional[Lifeline] = None) -> Image:
         """Return a connection: the spare one, or another one. A thread that cuts the line ends the wait for it."""
         with self._lock:
             spare, self._spare = self._spare, None
-        return spare or self._open(self._urls[0], line or Lifeline())
+        return spare or self._another(line or Lifeline())
 
     def attach(self, line: Lifeline) -> NBDEnd[Any]:
         """Return a connection over which the server speaks NBD. A thread that cuts the line ends the wait for it.
@@ -125,7 +133,7 @@ class Remote:
 
         Raises errors.StorageError if the server does not want to.
         """
-        with contextlib.closing(self._open(self._urls[0], Lifeline())) as image, image.attached() as stream:
+        with contextlib.closing(self._another(Lifeline())) as image, image.attached() as stream:
             try:
                 nbd = speak(stream, dirty=dirty, reply_timeout=self._approach.read_timeout)
             except ConnectionDead as error:
@@ -140,11 +148,18 @@ class Remote:
             self._spare = image
 
     def close(self) -> None:
-        """Close the connection that was not needed."""
+        """Close the connections that were not needed."""
         with self._lock:
             spare, self._spare = self._spare, None
         if spare is not None:
             spare.close()
+        if self._ahead is not None:
+            self._ahead.close()
+
+    def _another(self, line: Lifeline) -> Image:
+        """Return a connection, never the spare one."""
+        ahead = self._ahead.take(line) if self._ahead is not None else None
+        return ahead or self._open(self._urls[0], line)
 
     def _open(self, url: str, line: Lifeline) -> Image:
         """Connect; a connection that is lost on the way is made again, one that is refused is not."""
@@ -165,13 +180,19 @@ class Remote:
     def _try(self, url: str, line: Lifeline) -> Image:
         tunnel = choose(urlsplit(url).hostname or "", os.environ)
         with naming(url):
-            return Image(
+            image = Image(
                 url,
                 dataclasses.replace(self._approach, tunnel=tunnel),
                 line=line,
                 abilities=self._abilities,
                 clock=self._clock,
             )
+        return self._limited(image)
+
+    def _limited(self, image: Image) -> Image:
+        if self.reach.unsent is not None:
+            image.limit_unsent(self.reach.unsent)
+        return image
 
 
 def plain_url(url: str) -> str:

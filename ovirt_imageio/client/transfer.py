@@ -159,6 +159,7 @@ class Upload:
             first = remote.connect()
             remote.spare(first)
             workers = options.workers(first.abilities.max_writers, remote.reach)
+            remote.prepare(min(workers, pieces(first, remote.reach)) - 1)
             image = local.find(self.filename, self.member, self.format, backing_chain=self.backing_chain)
             serving = local.served(image, connections=workers + 1, backing_chain=self.backing_chain)
             open_local = stack.enter_context(serving)
@@ -171,7 +172,7 @@ class Upload:
             tasks = plan.plan(
                 self._extents(lister, size, available), self._rules(remote), done, self._zeroes(remote, first)
             )
-            way, tasks = ways.choose(tasks, remote, first, max(size, available))
+            way, tasks = ways.choose(tasks, remote, first, max(size, available), workers=workers)
             stack.callback(way.close)
             open_lane = way.uploading(open_local, detect_zeroes=self.detect_zeroes)
             options.copy(tasks, open_lane, workers, journal, name="upload")
@@ -257,6 +258,7 @@ class Download:
             stack.callback(first.close)
             limit = first.abilities.max_readers
             workers = options.workers(limit, remote.reach)
+            remote.prepare(min(workers, pieces(first, remote.reach)) - 1)
             size = first.size()
             direct = self._direct(remote, first, size)
             target = direct or self._through_qemu(size)
@@ -276,7 +278,7 @@ class Download:
                     options.reporter.begin(size)
                     tasks = plan.plan(extents, self._rules(remote), journal.done if journal else ())
                     listed = spare_after(tasks, remote, first) if listers else tasks
-                    way, listed = ways.choose(listed, remote, first, size, is_listing=listers > 0)
+                    way, listed = ways.choose(listed, remote, first, size, workers=workers, listers=listers)
                     stack.callback(way.close)
                     open_lane = way.downloading(open_local)
                     options.copy(listed, open_lane, workers, journal, name="download", listers=listers)
@@ -362,6 +364,11 @@ class Download:
             if not journal.done and not self.overwrite and os.path.lexists(self.filename):
                 raise ImageExists(self.filename)
         return journal
+
+
+def pieces(there: Image, reach: Reach) -> int:
+    """Return how many copies there may be, as far as the server tells: as many connections can have something to do."""
+    return max(1, -(-(there.abilities.size or 0) // reach.max_copy))
 
 
 def check_size(there: Image, size: int) -> int:

@@ -10,6 +10,7 @@ The same holds for long lists of extents.
 from __future__ import annotations
 
 import abc
+import contextlib
 import itertools
 import logging
 import threading
@@ -17,10 +18,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
 from ovirt_imageio import errors
+from ovirt_imageio.client.ahead import Ahead
 from ovirt_imageio.client.copy import ends, lanes
 from ovirt_imageio.client.copy.engine import Lane, OpenLane
 from ovirt_imageio.client.copy.nbdlane import NBDLane
 from ovirt_imageio.client.copy.plan import COPY, Task
+from ovirt_imageio.client.copy.reach import NEAR
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.net.lifeline import Lifeline
 from ovirt_imageio.origin.image import Image
@@ -58,7 +61,7 @@ class Way(abc.ABC):
         """Return what opens a lane to a disk here."""
 
     def close(self) -> None:  # noqa: B027  (one of them has nothing to close)
-        """Close the connection that no lane needed."""
+        """Close the connections that no lane needed."""
 
 
 class HTTPWay(Way):
@@ -81,12 +84,13 @@ class HTTPWay(Way):
 
 
 class NBDWay(Way):
-    """Tasks are many small requests. `first` is a connection for the first lane that comes."""
+    """Tasks are many small requests. `first` is a connection for the first lane that comes, others are ahead."""
 
     name = "NBD"
 
-    def __init__(self, remote: Remote, first: ends.NBDEnd[Any]) -> None:
+    def __init__(self, remote: Remote, first: ends.NBDEnd[Any], ahead: Ahead[ends.NBDEnd[Any]]) -> None:
         self._remote = remote
+        self._ahead = ahead
         self._lock = threading.Lock()
         self._first: Optional[ends.NBDEnd[Any]] = first
 
@@ -111,7 +115,7 @@ class NBDWay(Way):
         )
 
     def _open(self, line: Lifeline) -> ends.NBDEnd[Any]:
-        return self._take_first() or self._remote.attach(line)
+        return self._take_first() or self._ahead.take(line) or self._remote.attach(line)
 
     def _take_first(self) -> Optional[ends.NBDEnd[Any]]:
         with self._lock:
@@ -119,27 +123,30 @@ class NBDWay(Way):
         return first
 
     def close(self) -> None:
-        """Close the connection that no lane needed."""
+        """Close the connections that no lane needed."""
         first = self._take_first()
         if first is not None:
             first.close()
+        self._ahead.close()
 
 
 def choose(
-    tasks: Iterable[Task], remote: Remote, there: Image, size: int, *, is_listing: bool = False
+    tasks: Iterable[Task], remote: Remote, there: Image, size: int, *, workers: int = 1, listers: int = 0
 ) -> tuple[Way, Iterator[Task]]:
     """Return which way the tasks go, and the tasks; they may reach up to `size`.
 
-    `is_listing`: the connection of `there` is in use while they are listed.
+    As many `workers` carry them out. While they are listed, the connection of `there` is in use, and `listers` of the
+    workers wait.
     """
     tasks = iter(tasks)
     sample = list(itertools.islice(tasks, SAMPLE))
+    is_complete = len(sample) < SAMPLE
     # A server that takes one connection at a time has none left for NBD before the list ends.
-    can_connect = not is_listing or len(sample) < SAMPLE or there.abilities.max_readers > 1
-    first = None
+    can_connect = not listers or is_complete or there.abilities.max_readers > 1
+    way: Optional[Way] = None
     if "nbd" in there.abilities.features and can_connect and are_small(sample, remote.reach.max_copy):
-        first = try_nbd(remote, size)
-    return NBDWay(remote, first) if first else HTTPWay(remote), itertools.chain(sample, tasks)
+        way = try_nbd(remote, size, min(workers, len(sample)) if is_complete else workers - listers)
+    return way or HTTPWay(remote), itertools.chain(sample, tasks)
 
 
 def are_small(tasks: Iterable[Task], max_copy: int) -> bool:
@@ -157,15 +164,23 @@ def are_many(count: int, length: int, there: Image) -> bool:
     return is_possible and count >= MANY and length < SMALL * count
 
 
-def try_nbd(remote: Remote, size: int) -> Optional[ends.NBDEnd[Any]]:
-    """Return a connection with NBD to a disk of at least this size, None if the server does not give one."""
-    try:
-        end = remote.attach(Lifeline())
-    except errors.StorageError as error:
-        log.warning("Going on by HTTP, as the server does not speak NBD: %s", error)
-        return None
-    if end.size >= size:
-        return end
-    log.debug("Going on by HTTP, as NBD offers %d of %d bytes", end.size, size)
-    end.close()
-    return None
+def try_nbd(remote: Remote, size: int, count: int) -> Optional[NBDWay]:
+    """Return the way by NBD to a disk of at least this size, None if the server does not give one.
+
+    If it is far, so many connections are made at once.
+    """
+    with contextlib.ExitStack() as stack:
+        ahead: Ahead[ends.NBDEnd[Any]] = Ahead(0 if remote.reach == NEAR else count, remote.attach)
+        stack.callback(ahead.close)
+        line = Lifeline()
+        try:
+            first = ahead.take(line) or remote.attach(line)
+        except errors.StorageError as error:
+            log.warning("Going on by HTTP, as the server does not speak NBD: %s", error)
+            return None
+        if first.size < size:
+            log.debug("Going on by HTTP, as NBD offers %d of %d bytes", first.size, size)
+            first.close()
+            return None
+        stack.pop_all()
+        return NBDWay(remote, first, ahead)

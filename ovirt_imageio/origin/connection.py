@@ -89,6 +89,11 @@ class Peer:
         except OSError:  # It left already.
             return False
 
+    def limit_unsent(self, limit: int) -> None:
+        """Let sending wait while the kernel holds about so many bytes that TCP may not send yet."""
+        if self._sock.family != socket.AF_UNIX:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
+
     def begin(self, operation: str, is_patient: bool = False) -> None:
         """Begin a request, whose answer may take as long as it likes if `is_patient`."""
         self.operation = operation

@@ -303,6 +303,10 @@ class Image:
         """Tell the origin, from now on, of which work of others the requests are a part."""
         self.resource.origin.traceparent = traceparent
 
+    def limit_unsent(self, limit: int) -> None:
+        """Let writing wait while the kernel holds about so many bytes that may not be sent yet."""
+        self.resource.origin.limit_unsent(limit)
+
     def interrupt(self) -> None:
         """Make whatever blocks fail. Threads: any."""
         self.resource.origin.interrupt()

@@ -78,6 +78,7 @@ class Origin:
         self.traceparent: Optional[str] = None
         # When set, the way to the server on this very host.
         self._unix_socket: Optional[str] = None
+        self._unsent_limit: Optional[int] = None
         self._idle: Optional[Peer] = None
         # Of the last connection, in seconds: a round trip as the kernel measured it, and the handshake if it has TLS.
         self.line = self.handshake = 0.0
@@ -154,6 +155,16 @@ class Origin:
         """Reach the server through this Unix socket from now on, or over the network again."""
         self._unix_socket = path
         self._drop_idle()
+
+    def limit_unsent(self, limit: int) -> None:
+        """Let send calls wait while about so many bytes are in the kernel that TCP may not send yet.
+
+        Otherwise the kernel takes megabytes for a connection that moves little, and they are not there for others.
+        """
+        self._unsent_limit = limit
+        with self._lock:
+            for peer in self._peers:
+                peer.limit_unsent(limit)
 
     def interrupt(self) -> None:
         """Make whatever blocks fail, now and later. Threads: any."""
@@ -262,6 +273,8 @@ class Origin:
     def _register(self, peer: Peer) -> Peer:
         with self._lock:
             self._peers.add(peer)
+            if self._unsent_limit is not None:
+                peer.limit_unsent(self._unsent_limit)
             if self._line.is_cut:
                 peer.interrupt()
         return peer

@@ -133,6 +133,43 @@ def test_spare_connection_is_used_first():
         wait_until(lambda: not server.servers[0].connections)
 
 
+def test_a_server_that_is_far_gets_connections_ahead():
+    with DiskOrigin(b"a") as server:
+        remote = Remote(server.url, None)
+        with contextlib.closing(remote.connect()) as first:
+            remote.reach = reach(0.1)
+            remote.prepare(2)
+            wait_until(lambda: len(server.servers[0].connections) == 3)
+            others = [remote.open() for _ in range(3)]
+            assert len({first, *others}) == 4
+            # One more than there were ahead.
+            assert len(server.servers[0].connections) == 4
+            for image in others:
+                image.close()
+        remote.close()
+
+
+def test_connections_ahead_that_nobody_needs_are_closed():
+    with DiskOrigin(b"a") as server:
+        remote = Remote(server.url, None)
+        with contextlib.closing(remote.connect()):
+            remote.reach = reach(0.1)
+            remote.prepare(2)
+            wait_until(lambda: len(server.servers[0].connections) == 3)
+            remote.close()
+            wait_until(lambda: len(server.servers[0].connections) == 1)
+
+
+def test_a_server_that_is_near_gets_no_connections_ahead():
+    with DiskOrigin(b"a") as server:
+        remote = Remote(server.url, None)
+        with contextlib.closing(remote.connect()):
+            remote.prepare(2)
+            with contextlib.closing(remote.open()):
+                assert len(server.servers[0].connections) == 2
+        remote.close()
+
+
 def test_cafile_that_is_missing():
     with pytest.raises(errors.InvalidValue, match="cafile"):
         Remote("https://localhost:1/images/x", "/no/such/file")

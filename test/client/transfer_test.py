@@ -19,7 +19,7 @@ from ovirt_imageio.client import transfer, ways
 from ovirt_imageio.client.copy.reach import reach
 from ovirt_imageio.client.newqcow2 import NewQcow2
 from ovirt_imageio.client.resume import decode, encode
-from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size
+from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size, pieces
 from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.geometry.outline import Outline
 from ovirt_imageio.nbd.wire import Command, Mode
@@ -37,6 +37,10 @@ def image(tmp_path):
     path = tmp_path / "image.raw"
     path.write_bytes(DATA)
     return str(path)
+
+
+# The longest piece to a server that is far.
+PIECE = reach(0.1).max_copy
 
 
 def upload(image: str, origin: DiskOrigin, options: TransferOptions = DEFAULT, **arguments) -> None:
@@ -64,6 +68,15 @@ def test_workers(limit, wanted, workers):
 @pytest.mark.parametrize(("limit", "wanted", "workers"), [(8, 4, 8), (7, 4, 7), (1, 4, 1), (8, 3, 3), (8, 6, 6)])
 def test_more_workers_for_servers_that_are_far(limit, wanted, workers):
     assert TransferOptions(max_workers=wanted).workers(limit, reach(0.1)) == workers
+
+
+@pytest.mark.parametrize(("size", "count"), [(None, 1), (0, 1), (1, 1), (PIECE, 1), (PIECE + 1, 2), (2 * PIECE, 2)])
+def test_as_many_connections_as_there_can_be_pieces(size, count):
+    with DiskOrigin(b"") as origin:
+        if size is not None:
+            origin.options["size"] = size
+        with contextlib.closing(Image(origin.url)) as there:
+            assert pieces(there, reach(0.1)) == count
 
 
 def test_upload(image):

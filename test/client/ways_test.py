@@ -7,9 +7,11 @@ import contextlib
 import pytest
 from fakes.imageserver import ImageServer
 from fakes.origin import DiskOrigin, ScriptedOrigin
+from fakes.waiting import wait_until
 
 from ovirt_imageio.client import ways
 from ovirt_imageio.client.copy.plan import COPY, SKIP, ZERO, Task
+from ovirt_imageio.client.copy.reach import NEAR, reach
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.client.ways import SAMPLE, SMALL
 from ovirt_imageio.nbd.wire import Mode
@@ -30,11 +32,11 @@ def served(tmp_path):
         yield server.url("disk")
 
 
-def choose(url, given, size=SIZE, is_listing=False):
+def choose(url, given, size=SIZE, listers=0):
     """Return the name of the way, and the tasks."""
     remote = Remote(url, None)
     with contextlib.closing(remote.connect()) as there:
-        way, listed = ways.choose(iter(given), remote, there, size, is_listing=is_listing)
+        way, listed = ways.choose(iter(given), remote, there, size, workers=4, listers=listers)
         with contextlib.closing(way):
             return way.name, list(listed)
 
@@ -110,4 +112,51 @@ def test_server_of_one_connection(readers, count, name):
     given = tasks(*[10] * count)
     scripts = [first, second] if name == "NBD" else [first]
     with ScriptedOrigin(*scripts) as origin:
-        assert choose(origin.url, given, is_listing=True) == (name, given)
+        assert choose(origin.url, given, listers=1) == (name, given)
+
+
+class CountingRemote(Remote):
+    """Counts the connections that speak NBD."""
+
+    attached = 0
+
+    def attach(self, line):
+        end = super().attach(line)
+        self.attached += 1
+        return end
+
+
+@pytest.mark.parametrize(
+    ("distance", "count", "listers", "attached"),
+    [(0.1, 10, 0, 4), (0.1, 2, 0, 2), (0.1, SAMPLE, 1, 3), (0.1, 10, 1, 4), (0, 10, 0, 1)],
+)
+def test_far_away_all_connections_are_made_at_once(served, distance, count, listers, attached):
+    """As many as there are workers that can begin; near by one, to see whether the server wants to."""
+    remote = CountingRemote(served, None)
+    with contextlib.closing(remote.connect()) as there:
+        remote.reach = reach(distance)
+        assert (remote.reach == NEAR) == (distance == 0)
+        way, _ = ways.choose(tasks(*[10] * count), remote, there, SIZE, workers=4, listers=listers)
+        with contextlib.closing(way):
+            assert way.name == "NBD"
+            wait_until(lambda: remote.attached == attached)
+    assert remote.attached == attached
+
+
+def test_far_away_a_server_may_refuse_all(caplog):
+    def first(wire):
+        wire.options(features=["nbd"], size=SIZE)
+
+    def refusal(wire):
+        wire.options(features=["nbd"], size=SIZE)
+        wire.read_head()
+        wire.answer(403, b"Not this one")
+
+    with ScriptedOrigin(first, *[refusal] * 5) as origin:
+        remote = Remote(origin.url, None)
+        with contextlib.closing(remote.connect()) as there:
+            remote.reach = reach(0.1)
+            way, _ = ways.choose(tasks(*[10] * 9), remote, there, SIZE, workers=4)
+            assert way.name == "HTTP"
+    # One tells why.
+    assert caplog.text.count("Going on by HTTP") == 1

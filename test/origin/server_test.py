@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import tempfile
 import threading
@@ -52,6 +53,34 @@ def trusting():
 def test_trusted():
     with tls_origin(good()) as origin, contextlib.closing(Image(origin.url, Approach(context=trusting()))) as image:
         assert image.size() == 10
+
+
+def test_the_kernel_takes_little_before_it_may_be_sent():
+    """On connections that are there, and on later ones."""
+
+    def limit(peer):
+        return peer.stream.wire.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+
+    with DiskOrigin(b"a") as server, contextlib.closing(Image(server.url)) as image:
+        origin = image.resource.origin
+        image.limit_unsent(100_000)
+        for _ in range(2):
+            peer = origin.acquire("test")
+            assert limit(peer) == 100_000
+            origin.release(peer, False)
+
+
+def test_a_unix_socket_knows_no_limit(tmp_path):
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        contextlib.closing(Origin("http://localhost/images/x", Approach(), Lifeline())) as origin,
+    ):
+        path = str(tmp_path / "socket")
+        listener.bind(path)
+        listener.listen()
+        origin.use_unix_socket(path)
+        origin.limit_unsent(100_000)
+        origin.ready("test")
 
 
 @pytest.mark.parametrize("certificate", [foreign, misnamed])

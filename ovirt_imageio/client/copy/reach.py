@@ -9,7 +9,7 @@ Pure: knows neither connections nor clocks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from ovirt_imageio.client.copy.plan import MAX_COPY
 
@@ -34,6 +34,10 @@ FAR_COPY = 256 * KIB
 # The line has no time for bytes that nobody needs; requests are under way all the time.
 FAR_GAP = 4 * KIB
 
+# What waits in the kernel for a slow connection cannot be sent by another one. TCP must not run dry before the thread
+# that sends gets a processor: with 30 MB/s this takes it four milliseconds.
+FAR_UNSENT = 128 * KIB
+
 # The window of each is limited, and each loss halves it.
 FAR_CONNECTIONS = 8
 
@@ -47,7 +51,8 @@ class Reach(NamedTuple):
 
     On each connection there may be under way: by HTTP two pieces, and more up to a window, but of small ones
     `requests`; by NBD so many requests, and a window at each end. A window is what the connection moves in `seconds`,
-    but `window` bytes at least, `nbd_window` by NBD.
+    but `window` bytes at least, `nbd_window` by NBD. The kernel takes no more than about `unsent` bytes before TCP may
+    send them.
     """
 
     connections: int = 4
@@ -59,6 +64,7 @@ class Reach(NamedTuple):
     # Not more than the cache of a processor holds.
     nbd_window: int = 4 * MIB
     seconds: float = 0
+    unsent: Optional[int] = None
 
 
 NEAR = Reach()
@@ -100,4 +106,5 @@ def reach(round_trip: float, can_pipeline: bool = True) -> Reach:
         window=2 * FAR_COPY,
         nbd_window=2 * FAR_COPY,
         seconds=max(LEAST_SECONDS, ROUND_TRIPS * round_trip),
+        unsent=FAR_UNSENT,
     )
