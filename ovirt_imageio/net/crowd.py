@@ -20,7 +20,7 @@ import threading
 from collections.abc import Collection
 from typing import Optional
 
-__all__ = ["Crowd", "Scheduler", "leave", "settle"]
+__all__ = ["Crowd", "Scheduler", "has_joined", "leave", "settle"]
 
 log = logging.getLogger("crowd")
 
@@ -134,6 +134,10 @@ class Crowd:
             with contextlib.suppress(OSError):
                 self._scheduler.move(home)
 
+    def has_joined(self) -> bool:
+        """True if this thread is in the crowd."""
+        return self._places.own.home is not None
+
     def _go(self, place: Place, now: float) -> None:
         """Go where the crowd is, or find out where it is better."""
         try:
@@ -172,3 +176,4 @@ class Crowd:
 SHARED = Crowd()
 settle = SHARED.settle
 leave = SHARED.leave
+has_joined = SHARED.has_joined

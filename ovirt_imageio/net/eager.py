@@ -6,6 +6,7 @@ request. So look again and again for a moment before sleeping, as qemu does, too
 
 - as long as that pays: after a look in vain the next waits go to sleep at once, more of them with each failure;
 - while no other thread answers a request, or looks: that one needs the processor, and the interpreter;
+- on a processor of its own: threads that share one (crowd.py) could not even begin to answer while one of them looks;
 - where there is another processor, on which the peer can run.
 
 Knows sockets; knows nothing of what is said.
@@ -17,7 +18,9 @@ import os
 import socket
 import threading
 import time
-from typing import Optional
+from typing import Callable, Optional
+
+from ovirt_imageio.net import crowd
 
 __all__ = ["EagerSocket", "Processors", "begin_work", "end_work"]
 
@@ -29,15 +32,16 @@ PATIENCE = 6
 
 
 class Processors:
-    """Which threads of a process need a processor now.
+    """Which threads of a process need a processor now. `is_shared` tells a thread whether others are on its own.
 
     Threads: any.
     """
 
-    __slots__ = ("can_look", "looking", "workers")
+    __slots__ = ("can_look", "is_shared", "looking", "workers")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, is_shared: Callable[[], bool] = crowd.has_joined) -> None:
         self.can_look = count > 1
+        self.is_shared = is_shared
         # The threads that answer a request. A set, as a count could be changed by two threads at once.
         self.workers: set[int] = set()
         # Held by the thread that looks.
@@ -82,7 +86,9 @@ class EagerSocket:
         processors = self._processors
         workers = processors.workers
         own = threading.get_ident() in workers
-        if not processors.can_look or len(workers) > own or not processors.looking.acquire(blocking=False):
+        if not processors.can_look or len(workers) > own or processors.is_shared():
+            return None
+        if not processors.looking.acquire(blocking=False):
             return None
         try:
             deadline = time.monotonic() + self._seconds

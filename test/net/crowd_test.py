@@ -60,6 +60,10 @@ class House:
             for index in range(threads):
                 self.settle(index, now)
 
+    def joined(self) -> list[bool]:
+        """Which threads say that they are in the crowd."""
+        return [thread.submit(self.crowd.has_joined).result() for thread in self._threads]
+
     def places(self) -> list[tuple[int, ...]]:
         """Where each thread may run."""
         idents = [thread.submit(threading.get_ident).result() for thread in self._threads]
@@ -95,6 +99,7 @@ def test_a_thread_leaves_for_what_takes_longer(house):
     house.be_busy(4)
     house.settle(0, is_brief=False)
     assert house.places() == [EVERYWHERE, (2,), (2,), (2,)]
+    assert house.joined() == [False, True, True, True]
 
 
 def test_a_thread_comes_back(house):
@@ -193,3 +198,4 @@ def test_the_kernel():
 def test_this_process():
     shared.settle(is_brief=True, now=0)
     shared.leave()
+    assert not shared.has_joined()

@@ -151,6 +151,17 @@ def test_not_on_a_single_processor():
     assert sock.looks == 0
 
 
+def test_not_on_a_processor_that_others_share():
+    is_shared = True
+    processors = Processors(2, lambda: is_shared)
+    sock = Socket(comes_at=1)
+    waiting = EagerSocket(sock, processors)
+    assert waiting.recv(1) is None
+    assert sock.looks == 0
+    is_shared = False
+    assert waiting.recv(1) == b"x"
+
+
 def test_the_threads_of_this_process():
     """Those that begin to work here are seen by the sockets that are made without processors of their own."""
     sock = Socket(comes_at=1)
