@@ -25,12 +25,12 @@ __all__ = ["Crowd", "Scheduler", "has_joined", "leave", "settle"]
 log = logging.getLogger("crowd")
 
 # A thread joins when so many brief things of others come between two of its own, on average, and leaves when that are
-# fewer than FEW.
-MANY = 1.5
-FEW = 0.75
+# fewer than FEW. Between those of one of two clients that do the same comes one.
+MANY = 0.75
+FEW = 0.4
 
 # More of them count no more: a thread that did nothing for an hour shall not seem to be in company.
-MOST = 8
+MOST = 4
 
 # How many of its own that average is of; those before count less and less.
 SPAN = 8

@@ -84,14 +84,14 @@ def house(scheduler):
         yield House(Crowd(scheduler), scheduler, threads)
 
 
-def test_a_crowd_gathers(house):
-    house.be_busy(4)
-    assert house.places() == [(2,)] * 4
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_few_stay_apart(house, scheduler, threads):
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_a_crowd_gathers(house, threads):
     house.be_busy(threads)
+    assert house.places() == [(2,)] * threads + [EVERYWHERE] * (4 - threads)
+
+
+def test_one_stays_where_it_is(house, scheduler):
+    house.be_busy(1)
     assert scheduler.moves == 0
 
 
