@@ -12,7 +12,7 @@ Knows neither how the connection came to be (connect.py), nor HTTP, tickets, bac
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Union
 
 from ovirt_imageio.geometry import blocks
@@ -237,9 +237,24 @@ class Client:
         """Receive a part of what Data announced."""
         self._stream.receive(view)
 
+    def receive_some(self, view: memoryview) -> int:
+        """Receive some of what Data announced, at least one byte, into view; return how many bytes."""
+        return self._stream.receive_some(view)
+
     def receive_pipe(self, pipe: Pipe, limit: int) -> int:
         """Move a part of what Data announced, up to `limit` bytes, into a pipe; return how many bytes that are."""
         return self._stream.receive_pipe(pipe, limit)
+
+    def submit_parts(self, command: SentCommand, parts: Sequence[memoryview]) -> None:
+        """Send a write whose bytes are in several parts, at least one. Its reply is expected from now on."""
+        header = self.start(command)
+        try:
+            self._stream.send(header, parts[0])
+            for part in parts[1:]:
+                self._stream.send(part)
+        except BaseException:
+            self._die()
+            raise
 
     def submit_pipe(self, command: SentCommand, pipe: Pipe) -> None:
         """Send a write whose bytes are in a pipe. Its reply is expected from now on."""

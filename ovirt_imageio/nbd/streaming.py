@@ -1,6 +1,6 @@
 """Stream a range of an export: to a sink, or from a source, with a window of requests under way.
 
-    export ──reply──> slot ──> sink           any sink; slots are of one piece each, and used again
+    export ──reply──> slot ──> sink           any sink, in steps; slots are of one piece each, and used again
     export ──reply──> pipe ──> socket         a plain socket: the bytes stay in the kernel
     source ──> slot ──request──> export
     socket ──> pipe ──request──> export
@@ -12,9 +12,9 @@ Knows the client, sinks and sources; knows nothing of HTTP.
 
 from __future__ import annotations
 
-import mmap
 import socket as sockets
 from collections import deque
+from collections.abc import Iterable
 from typing import Optional, Union
 
 from ovirt_imageio import errors
@@ -24,7 +24,7 @@ from ovirt_imageio.nbd.client import PIECE, WINDOW, Client
 from ovirt_imageio.nbd.errors import ConnectionDead
 from ovirt_imageio.nbd.replies import Data, Done, Hole, SentCommand
 from ovirt_imageio.relay import Pipe, Progress, Sink, Source, fill
-from ovirt_imageio.relay.buffers import ZEROES
+from ovirt_imageio.relay.buffers import ZEROES, aligned, pool
 
 __all__ = ["Streamer"]
 
@@ -32,15 +32,19 @@ __all__ = ["Streamer"]
 # there is nothing to overlap.
 SMALL = 128 * 1024
 
+# A reply goes through a slot in steps of up to this: what qemu-nbd can put into a Unix socket (208 KiB), so that it
+# refills the socket while we encrypt, and less than the cache of a processor. A whole piece at a time makes both wait
+# for each other.
+STEP = 256 * 1024
+
 
 class Streamer:
-    """The slots and the pipe with which one client streams; they are used again and again.
+    """The small slot and the pipe with which one client streams; they are used again and again.
 
     Threads: one.
     """
 
     def __init__(self) -> None:
-        self._slots: list[memoryview] = []
         self._small = memoryview(b"")
         self._pipe: Optional[Pipe] = None
 
@@ -76,18 +80,6 @@ class Streamer:
         self._small = self._small or memoryview(bytearray(SMALL))
         return self._small
 
-    def take_slot(self, size: int = PIECE) -> memoryview:
-        """Return a slot that is not in use."""
-        if self._slots and size <= PIECE:
-            return self._slots.pop()
-        # Memory of its own, which goes back to the system with the connection: malloc would keep it.
-        return memoryview(mmap.mmap(-1, max(size, PIECE)))
-
-    def give_slot(self, slot: memoryview) -> None:
-        """Take a slot back; one for a first piece is not needed again."""
-        if len(slot) == PIECE:
-            self._slots.append(slot)
-
     def pipe(self) -> Pipe:
         """Return the pipe."""
         if self._pipe is None:
@@ -97,7 +89,6 @@ class Streamer:
     def close(self) -> None:
         """Release everything; harmless when repeated."""
         self.close_pipe()
-        self._slots.clear()
         self._small = memoryview(b"")
 
     def close_pipe(self) -> None:
@@ -115,7 +106,7 @@ class Sending:
         self._client = client
         self._sink = sink
         self._progress = progress
-        # What was asked for, in the order in which it must leave; the slots of those that need one.
+        # What was asked for, in the order in which it must leave; the slots of those that came too early.
         self._window: deque[SentCommand] = deque()
         self._slots: dict[SentCommand, memoryview] = {}
         self._finished: set[SentCommand] = set()
@@ -141,7 +132,7 @@ class Sending:
                     self._keep(step)
         finally:
             for slot in self._slots.values():
-                self._streamer.give_slot(slot)
+                pool.give(slot)
 
     def _ask(self) -> bool:
         """Keep the window full; return False when there is nothing to wait for."""
@@ -151,6 +142,9 @@ class Sending:
             self._client.submit(command)
             self._window.append(command)
             self._position += size
+            if size > PIECE:
+                # The first piece is large, so the others would come before it, and would have to be kept.
+                break
         return bool(self._window)
 
     def _pass(self, step: Union[Data, Hole]) -> None:
@@ -167,20 +161,18 @@ class Sending:
 
     def _copy(self, length: int) -> None:
         """Receive bytes from the server, and write them to the sink."""
-        slot = self._streamer.take_slot()
         left = length
-        try:
-            for _, size in blocks.pieces(0, length, PIECE):
-                self._client.receive(slot[:size])
-                left -= size
-                self._write(slot[:size])
-        except ConnectionDead:
-            raise
-        except Exception:
-            self._client.discard(left)
-            raise
-        finally:
-            self._streamer.give_slot(slot)
+        with pool.lend() as (slot,):
+            try:
+                while left:
+                    count = self._client.receive_some(slot[: min(STEP, left)])
+                    left -= count
+                    self._write(slot[:count])
+            except ConnectionDead:
+                raise
+            except Exception:
+                self._client.discard(left)
+                raise
 
     def _splice(self, sock: sockets.socket, length: int) -> None:
         """Move bytes from the server to the sink without looking at them."""
@@ -214,8 +206,11 @@ class Sending:
         """Put what is not next in line, or must pass through us, into its slot."""
         command = step.command
         if command.view is None:
-            slot = self._slots[command] = self._streamer.take_slot(command.length)
-            command.view = slot[: command.length]
+            if command.length <= PIECE:
+                self._slots[command] = pool.take()
+                command.view = self._slots[command][: command.length]
+            else:
+                command.view = aligned(command.length)
         self._client.store(step)
 
     def _stored(self, command: SentCommand, start: int, length: int) -> memoryview:
@@ -235,7 +230,7 @@ class Sending:
             self._finished.remove(first)
             self._sent = 0
             if first in self._slots:
-                self._streamer.give_slot(self._slots.pop(first))
+                pool.give(self._slots.pop(first))
 
 
 class Receiving:
@@ -245,8 +240,8 @@ class Receiving:
         self._streamer = streamer
         self._client = client
         self._progress = progress
-        # The writes under way, in order, with their slots; those that have ended before an earlier one.
-        self._window: deque[tuple[SentCommand, Optional[memoryview]]] = deque()
+        # The writes under way, in order; those that have ended before an earlier one.
+        self._window: deque[SentCommand] = deque()
         self._finished: set[SentCommand] = set()
         self._done = 0
         self._can_splice = False
@@ -267,19 +262,21 @@ class Receiving:
             raise errors.PartialContent(length, self._done)
 
     def _copy(self, source: Source, offset: int, size: int) -> int:
-        """Write what the source has, through a slot; return how much that is, 0 at its end."""
-        slot = self._streamer.take_slot(size)
-        try:
-            count = fill(source, slot[:size])
-        except Exception:
-            self._wait()
-            raise
-        if count:
-            command = SentCommand(wire.Command.WRITE, offset, count, slot[:count])
-            self._window.append((command, slot))
-            self._client.submit(command)
-        else:
-            self._streamer.give_slot(slot)
+        """Write what the source has, through slots; return how much that is, 0 at its end.
+
+        A slot is free again once the request has left.
+        """
+        with pool.lend(-(-size // PIECE)) as slots:
+            try:
+                parts = filled(source, slots, size)
+            except Exception:
+                self._wait()
+                raise
+            count = sum(map(len, parts))
+            if count:
+                command = SentCommand(wire.Command.WRITE, offset, count)
+                self._window.append(command)
+                self._client.submit_parts(command, parts)
         return count
 
     def _splice(self, source: Source, offset: int, size: int) -> int:
@@ -302,7 +299,7 @@ class Receiving:
         self._can_splice = count > 0
         if count:
             command = SentCommand(wire.Command.WRITE, offset, count)
-            self._window.append((command, None))
+            self._window.append(command)
             try:
                 self._client.submit_pipe(command, pipe)
             except ConnectionDead:
@@ -316,8 +313,8 @@ class Receiving:
             self._finish()
 
     def _has_room(self, size: int) -> bool:
-        """True if one more write needs no more memory than a window of pieces."""
-        under_way = sum(command.length for command, _ in self._window)
+        """True if the server needs no more memory with one more write than for a window of pieces."""
+        under_way = sum(command.length for command in self._window)
         return len(self._window) < WINDOW and under_way + size <= WINDOW * PIECE
 
     def _wait(self) -> None:
@@ -328,11 +325,23 @@ class Receiving:
     def _finish(self) -> None:
         """Wait until one write has ended, and report those that have no earlier one under way."""
         self._finished.add(self._client.finish())
-        while self._window and self._window[0][0] in self._finished:
-            command, slot = self._window.popleft()
+        while self._window and self._window[0] in self._finished:
+            command = self._window.popleft()
             self._finished.remove(command)
-            if slot is not None:
-                self._streamer.give_slot(slot)
             for _, size in blocks.pieces(0, command.length, PIECE):
                 self._done += size
                 self._progress(size)
+
+
+def filled(source: Source, slots: Iterable[memoryview], size: int) -> list[memoryview]:
+    """Fill slots with up to `size` bytes from the source; return the parts of them that hold what came."""
+    parts = []
+    for slot in slots:
+        view = slot[: min(PIECE, size)]
+        count = fill(source, view)
+        size -= count
+        if count:
+            parts.append(view[:count])
+        if count < len(view):
+            break
+    return parts

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-import threading
 from collections.abc import Iterator
 
 __all__ = ["SLOT", "ZEROES", "Pool", "aligned", "is_aligned", "pool"]
@@ -36,27 +35,38 @@ def is_aligned(view: memoryview, block: int) -> bool:
 class Pool:
     """Aligned buffers of one size that are lent and come back.
 
-    Threads: any.
+    New memory is slow: the system gives it page by page, at the first touch, and for a connection that moves some MiB
+    that costs more than encryption. The buffer that came back last is lent first: the processor may still have it.
+
+    Threads: any. A buffer more than `max_idle` is kept when two come back at once; that needs no lock.
     """
 
     def __init__(self, size: int = SLOT, max_idle: int = MAX_IDLE) -> None:
         self.size = size
         self._max_idle = max_idle
         self._idle: list[memoryview] = []
-        self._lock = threading.Lock()
+
+    def take(self) -> memoryview:
+        """Lend a buffer until it is given back; its content is undefined."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return aligned(self.size)
+
+    def give(self, buffer: memoryview) -> None:
+        """Take a buffer back."""
+        if len(self._idle) < self._max_idle:
+            self._idle.append(buffer)
 
     @contextlib.contextmanager
     def lend(self, count: int = 1) -> Iterator[list[memoryview]]:
-        """Lend `count` buffers for the duration of a with block; their content is undefined."""
-        with self._lock:
-            taken = self._idle[:count]
-            del self._idle[:count]
-        taken += [aligned(self.size) for _ in range(count - len(taken))]
+        """Lend `count` buffers for the duration of a with block."""
+        taken = [self.take() for _ in range(count)]
         try:
             yield taken
         finally:
-            with self._lock:
-                self._idle += taken[: max(0, self._max_idle - len(self._idle))]
+            for buffer in taken:
+                self.give(buffer)
 
 
 # Where everything in the process takes its slots from.

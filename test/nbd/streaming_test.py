@@ -12,7 +12,7 @@ from fakes.nbdpeer import Peer
 from fakes.waiting import DEADLINE
 
 from ovirt_imageio import errors
-from ovirt_imageio.nbd import client
+from ovirt_imageio.nbd import client, streaming
 from ovirt_imageio.nbd.client import PIECE, WINDOW
 from ovirt_imageio.nbd.connect import connect
 from ovirt_imageio.nbd.errors import ConnectionDead, Disconnected, RequestFailed, TimedOut
@@ -20,6 +20,7 @@ from ovirt_imageio.nbd.streaming import SMALL, Streamer
 from ovirt_imageio.nbd.wire import Command, Mode
 from ovirt_imageio.net.timeouts import set_timeout
 from ovirt_imageio.relay import Pipe
+from ovirt_imageio.relay.buffers import Pool
 
 SIZE = 5 * PIECE + 12345
 
@@ -225,6 +226,56 @@ def test_first_piece_of_a_long_move(way, disk, monkeypatch):
         assert s.send(0, SIZE) == disk
         assert lengths == [2 * PIECE, *[PIECE] * 3, odd]
         assert max(s.progress) <= PIECE
+
+
+def test_first_piece_is_read_alone(way, disk, monkeypatch):
+    """Smaller ones would come before it, and would have to be kept."""
+    monkeypatch.setattr(client, "OPENING", 2 * PIECE)
+
+    def script(call):
+        call.negotiate(size=SIZE)
+        opening = call.request()
+        # What comes now would be lost.
+        call.pause(0.05)
+        call.data(opening, 0, disk[:PIECE])
+        others = call.requests(WINDOW - 1)
+        call.data(opening, PIECE, disk[PIECE : 2 * PIECE], done=True)
+        for request in others:
+            call.data(request, request.offset, piece_of(disk, request), done=True)
+        call.serve(disk)
+
+    with scene(script, way) as s:
+        assert s.send(0, SIZE) == disk
+        s.check_connection(disk)
+
+
+def test_chunks_of_the_first_piece_in_reverse(way, disk, monkeypatch):
+    monkeypatch.setattr(client, "OPENING", 2 * PIECE)
+
+    def script(call):
+        call.negotiate(size=SIZE)
+        opening = call.request()
+        call.data(opening, PIECE, disk[PIECE : 2 * PIECE])
+        call.data(opening, 0, disk[:PIECE], done=True)
+        call.serve(disk)
+
+    with scene(script, way) as s:
+        assert s.send(0, SIZE) == disk
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("direction", ["send", "receive"])
+def test_slots_come_back(disk, direction, monkeypatch):
+    """Replies in order need one slot at a time; what was written is not needed any more."""
+    pool = Pool(PIECE)
+    monkeypatch.setattr(streaming, "pool", pool)
+    taken = []
+    monkeypatch.setattr(pool, "take", lambda: taken.append(Pool.take(pool)) or taken[-1])
+    with scene(serving(disk), "slot") as s:
+        s.send(0, SIZE) if direction == "send" else s.receive(disk, 0)
+    slots = {id(slot.obj) for slot in taken}
+    opening = client.OPENING // PIECE if client.OPENING < SIZE else 1
+    assert len(slots) == (1 if direction == "send" else opening)
 
 
 def test_first_piece_is_the_whole_window_of_writes(way, disk, monkeypatch):

@@ -42,6 +42,16 @@ def test_buffers_are_reused():
         assert bytes(again[:4]) == b"mark"
 
 
+def test_the_last_one_that_came_back_is_lent_first():
+    pool = buffers.Pool(size=4096)
+    first, second = pool.take(), pool.take()
+    pool.give(first)
+    pool.give(second)
+    assert pool.take() is second
+    assert pool.take() is first
+    assert pool.take() is not first
+
+
 def test_buffers_come_back_after_an_error():
     pool = buffers.Pool(size=4096)
     with pytest.raises(RuntimeError), pool.lend() as (buffer,):
