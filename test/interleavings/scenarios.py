@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import logging
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Callable, Optional
 
@@ -634,9 +634,10 @@ def queue(scheduler: Scheduler) -> None:
 
 
 class Lane:
-    """A lane on which tasks fail, hang until they are interrupted, or end."""
+    """A lane on which tasks fail, hang until they are interrupted, or end. Some get short ones."""
 
     def __init__(self, copy: Copy, moved: Callable[[int], None]) -> None:
+        self.longest = copy.scheduler.random.choice((4, 10))
         self.copy = copy
         self.moved = moved
         self.pending: deque[plan.Task] = deque()
@@ -677,7 +678,7 @@ class Lane:
     def flush(self) -> None:
         assert not self.pending, "a flush while tasks are under way"
         self.copy.roll()
-        self.copy.safe.update(task.start for task in self.unsafe)
+        self.copy.safe |= places(self.unsafe)
         self.unsafe.clear()
 
     def recover(self, error: errors.Error) -> list[plan.Task]:
@@ -694,6 +695,17 @@ class Lane:
     def close(self) -> None:
         self.copy.scheduler.switch()
         self.closed += 1
+
+
+def numbered(number: int) -> plan.Task:
+    """Return the task of this number: each fifth is nothing to do."""
+    action = plan.SKIP if number % 5 == 4 else plan.COPY
+    return plan.Task(action, number * 10, 10, ((number * 10, 10),))
+
+
+def places(tasks: Iterable[plan.Task]) -> set[int]:
+    """Return the position of each byte of the tasks."""
+    return {place for task in tasks for place in range(task.start, task.start + task.length)}
 
 
 class Copy:
@@ -721,9 +733,9 @@ class Copy:
             raise self.failure("planted")
 
     def record(self, tasks: Any) -> None:
-        starts = {task.start for task in tasks}
-        assert starts <= self.safe, "noted before it was flushed"
-        self.noted |= starts
+        done = places(tasks)
+        assert done <= self.safe, "noted before it was flushed"
+        self.noted |= done
 
     def update(self, count: int) -> None:
         self.scheduler.switch()
@@ -731,8 +743,7 @@ class Copy:
 
     def tasks(self, count: int) -> Iterator[plan.Task]:
         for number in range(count):
-            action = plan.SKIP if number % 5 == 4 else plan.COPY
-            yield plan.Task(action, number * 10, 10, ((number * 10, 10),))
+            yield numbered(number)
             if self.scheduler.random.random() < self.chance / 4:
                 raise self.failure("list")
 
@@ -759,9 +770,9 @@ def copy(scheduler: Scheduler) -> None:
     except errors.Error:
         assert state.failures, "failed without a reason"
     else:
-        starts = {number * 10 for number in range(count) if number % 5 != 4}
-        assert state.safe == starts, "good, and not everything is safe"
-        assert copier._journal is None or state.noted == starts
+        every = places(task for task in map(numbered, range(count)) if task.action == plan.COPY)
+        assert state.safe == every, "good, and not everything is safe"
+        assert copier._journal is None or state.noted == every
         assert state.counted == 10 * count, "counted wrongly"
     assert is_alone(scheduler), "a worker goes on"
     # A lane whose making failed is not ours to close.

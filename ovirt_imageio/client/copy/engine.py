@@ -56,6 +56,10 @@ class Lane(Protocol):
     def is_full(self) -> bool:
         """Must one end before another one begins?"""
 
+    @property
+    def longest(self) -> int:
+        """How long a copy may be that begins now: a slow connection should not have long ones."""
+
     def finish(self) -> Task:
         """Wait for the oldest task under way, and return it."""
 
@@ -249,6 +253,10 @@ class Copier:
                 task = self._queue.get(block=not lane.is_busy)
                 if task is None:
                     return
+                # Never one that was lost: its bytes are counted here.
+                if task.action == plan.COPY and task.length > lane.longest:
+                    task, rest = plan.cut(task, lane.longest)
+                    self._queue.put_back(rest)
                 todo.append(task)
             # It stays there if it cannot begin.
             lane.begin(todo[0])

@@ -12,7 +12,7 @@ import abc
 import functools
 import time
 from collections import deque
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Optional
 
 from ovirt_imageio import errors
 from ovirt_imageio.backends.base import Backend
@@ -38,14 +38,6 @@ OpenLocal = Callable[[], Backend]
 OpenRemote = Callable[[Lifeline], Image]
 
 
-class Pending(NamedTuple):
-    """A task under way, when it began, and how many bytes were under way then, with its own."""
-
-    task: Task
-    began: float
-    ahead: int
-
-
 class RemoteLane(abc.ABC):
     """What both lanes share: their ends are opened when the first task begins, and tasks end in order.
 
@@ -65,9 +57,9 @@ class RemoteLane(abc.ABC):
         self._moved = moved
         self._reach = reach
         self._now = now
-        self._window = Window(reach.window, reach.seconds)
+        self._window = Window(reach.window, reach.least, reach.seconds)
         self._pipeline: Optional[Pipeline] = None
-        self._pending: deque[Pending] = deque()
+        self._pending: deque[Task] = deque()
         # How many bytes those have.
         self._pending_bytes = 0
 
@@ -86,6 +78,11 @@ class RemoteLane(abc.ABC):
             return True
         count = len(self._pending)
         return count >= self._reach.requests or (count > 1 and self._pending_bytes >= self._window.size)
+
+    @property
+    def longest(self) -> int:
+        """How long a copy may be that begins now."""
+        return self._reach.longest(self._window.size)
 
     @abc.abstractmethod
     def begin(self, task: Task) -> None:
@@ -110,7 +107,7 @@ class RemoteLane(abc.ABC):
                 self._pair.local.size()
             except errors.Error:
                 raise error from None
-        lost = [pending.task for pending in self._pending]
+        lost = list(self._pending)
         self._pending.clear()
         self._pending_bytes = 0
         return lost
@@ -125,16 +122,23 @@ class RemoteLane(abc.ABC):
             self._pipeline.drop()
         self._pair.close()
 
-    def _add(self, task: Task, began: float) -> None:
+    def _ready(self) -> tuple[Backend, Image, Pipeline]:
+        """Return the ends for a task that begins."""
+        ends = self._ends()
+        if not self._pending:
+            self._window.begin(self._now())
+        return ends
+
+    def _add(self, task: Task) -> None:
         """Note a task that is under way."""
         self._pending_bytes += self._weight(task)
-        self._pending.append(Pending(task, began, self._pending_bytes))
+        self._pending.append(task)
 
     def _take(self) -> Task:
         """Return the oldest task, which has ended."""
-        task, began, ahead = self._pending.popleft()
+        task = self._pending.popleft()
         self._pending_bytes -= self._weight(task)
-        self._window.ended(ahead, self._now() - began)
+        self._window.ended(self._weight(task), self._now())
         return task
 
     def _weight(self, task: Task) -> int:
@@ -172,8 +176,7 @@ class UploadLane(RemoteLane):
 
     def begin(self, task: Task) -> None:
         """Send the request of a task; its answer is still to come."""
-        local, remote, pipeline = self._ends()
-        began = self._now()
+        local, remote, pipeline = self._ready()
         start, length = task.start, task.length
         can_zero = "zero" in remote.abilities.features
         if task.action != COPY:
@@ -185,7 +188,7 @@ class UploadLane(RemoteLane):
             pipeline.stream(start, length, lambda sink: local.send_to(sink, start, length, self._moved))
         else:
             self._send_small(local, pipeline, task, can_zero)
-        self._add(task, began)
+        self._add(task)
 
     def finish(self) -> Task:
         """Wait for the oldest answer."""
@@ -234,17 +237,16 @@ class DownloadLane(RemoteLane):
 
     def begin(self, task: Task) -> None:
         """Ask for data; zeroes are written here."""
-        local, _, pipeline = self._ends()
-        began = self._now()
+        local, _, pipeline = self._ready()
         if task.action == COPY:
             pipeline.read(task.start, task.length)
         else:
             local.zero(task.start, task.length)
-        self._add(task, began)
+        self._add(task)
 
     def finish(self) -> Task:
         """Wait for the oldest data, and write it."""
-        task = self._pending[0].task
+        task = self._pending[0]
         if task.action == COPY:
             local, _, pipeline = self._ends()
             pipeline.finish(functools.partial(self._receive, local, task))

@@ -32,14 +32,12 @@ MAX_WAITING = 2
 
 
 class Job:
-    """A task under way, how many of its pieces are not done, when it began, and how many bytes were under way then."""
+    """A task under way, and how many of its pieces are not done."""
 
-    __slots__ = ("ahead", "began", "left", "task")
+    __slots__ = ("left", "task")
 
-    def __init__(self, task: Task, began: float, ahead: int) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
-        self.began = began
-        self.ahead = ahead
         self.left = 0
 
 
@@ -75,8 +73,9 @@ class NBDLane:
         self._moved = moved
         self._is_upload = is_upload
         # How much is under way at one end: enough to fill the line.
+        self._reach = reach
         self._max_requests = reach.nbd_requests
-        self._window = Window(reach.nbd_window, reach.seconds)
+        self._window = Window(reach.nbd_window, reach.least, reach.seconds)
         self._detect_zeroes = detect_zeroes
         self._now = now
         self._jobs: deque[Job] = deque()
@@ -84,8 +83,6 @@ class NBDLane:
         self._todo: deque[Piece] = deque()
         # How many bytes are on their way from the source, and to the destination.
         self._reading = self._writing = 0
-        # How many bytes those under way have that move.
-        self._pending = 0
 
     @property
     def is_busy(self) -> bool:
@@ -97,11 +94,17 @@ class NBDLane:
         """Must one end before another one begins?"""
         return len(self._jobs) >= MAX_WAITING and bool(self._todo)
 
+    @property
+    def longest(self) -> int:
+        """How long a copy may be that begins now."""
+        return self._reach.longest(self._window.size)
+
     def begin(self, task: Task) -> None:
         """Begin a task, as far as there is room."""
         source, destination = self._ends()
-        self._pending += weight(task)
-        job = Job(task, self._now(), self._pending)
+        if not self._jobs:
+            self._window.begin(self._now())
+        job = Job(task)
         # Gaps between parts are read along: that is cheaper than one more request.
         step = MAX_LENGTH if task.action == COPY else task.length
         pieces = [Piece(job, start, length) for start, length in blocks.pieces(task.start, task.length, step)]
@@ -129,8 +132,7 @@ class NBDLane:
                     self._writing -= piece.length
                     piece.job.left -= 1
         self._jobs.popleft()
-        self._pending -= weight(job.task)
-        self._window.ended(job.ahead, self._now() - job.began)
+        self._window.ended(job.task.length if job.task.action == COPY else 0, self._now())
         return job.task
 
     def flush(self) -> None:
@@ -168,10 +170,12 @@ class NBDLane:
     def _fill(self, source: End[Piece], destination: End[Piece]) -> None:
         """Begin what there is room for, in order."""
         todo = self._todo
+        # What was read here cannot be sent by another connection any more.
+        max_reading = self._window.size // (self._reach.share if self._is_upload else 1)
         while todo:
             piece = todo[0]
             if piece.job.task.action == COPY:
-                if source.count >= self._max_requests or self._reading >= self._window.size:
+                if source.count >= self._max_requests or self._reading >= max_reading:
                     break
                 source.read(piece, piece.start, piece.length)
                 self._reading += piece.length
@@ -211,13 +215,8 @@ class NBDLane:
     def _drop(self) -> None:
         """Close both ends, with all that is under way."""
         self._todo.clear()
-        self._reading = self._writing = self._pending = 0
+        self._reading = self._writing = 0
         self._pair.close()
-
-
-def weight(task: Task) -> int:
-    """Return how many bytes of a task move."""
-    return task.length if task.action == COPY else 0
 
 
 def parts_within(parts: tuple[tuple[int, int], ...], start: int, end: int) -> Iterator[tuple[int, int]]:

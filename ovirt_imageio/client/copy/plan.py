@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent
 
-__all__ = ["COPY", "MAX_COPY", "MAX_PARTS", "MAX_ZERO", "SKIP", "ZERO", "Rules", "Task", "plan"]
+__all__ = ["COPY", "MAX_COPY", "MAX_PARTS", "MAX_ZERO", "SKIP", "ZERO", "Rules", "Task", "cut", "plan"]
 
 COPY = "copy"
 ZERO = "zero"
@@ -48,6 +48,18 @@ class Task(NamedTuple):
     def size(self) -> int:
         """How many bytes are done when it is done."""
         return self.length if len(self.parts) == 1 else sum(length for _, length in self.parts)
+
+
+def cut(task: Task, length: int) -> tuple[Task, Task]:
+    """Return two tasks for one, the first one of about this length, which is shorter than the task."""
+    assert 0 < length < task.length
+    end = task.start + length
+    halves = (
+        [(start, min(count, end - start)) for start, count in task.parts if start < end],
+        [(max(start, end), start + count - max(start, end)) for start, count in task.parts if start + count > end],
+    )
+    first, second = (Task(task.action, parts[0][0], sum(parts[-1]) - parts[0][0], tuple(parts)) for parts in halves)
+    return first, second
 
 
 class Rules(NamedTuple):

@@ -46,6 +46,14 @@ class Queue(Generic[T]):
             self._items.append(item)
             self._has_news.notify()
 
+    def put_back(self, item: T) -> None:
+        """Let this be the next work that is taken. Never waits. Raises Closed."""
+        with self._lock:
+            if self._is_closed:
+                raise Closed
+            self._items.appendleft(item)
+            self._has_news.notify()
+
     def get(self, block: bool = True) -> Optional[T]:
         """Return work; None when there will be no more, or, without `block`, when there is none now. Raises Closed."""
         with self._lock:

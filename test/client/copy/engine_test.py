@@ -32,6 +32,8 @@ def task(start: int, action: str = COPY) -> Task:
 class ScriptedLane:
     """A lane that keeps two tasks under way, and fails where a test says so."""
 
+    longest = 4
+
     def __init__(self, log: list, fail=lambda lane, what: None) -> None:
         self.log = log
         self.fail = fail
@@ -114,6 +116,16 @@ def test_long_list_is_not_kept(workers):
     assert sorted(item for item in log if item != "flush") == list(range(1000))
     # Those in the queue, in the hands of the workers, and the one that is offered.
     assert max(waiting) <= 10 + 1 + 3 * workers
+
+
+def test_copies_that_are_too_long_are_cut():
+    """But for the first one, for which there was no lane yet; zeroes are never too long."""
+    log: list = []
+    counts: list[int] = []
+    long = [Task(action, start, 10, ((start, 10),)) for action, start in ((COPY, 0), (ZERO, 10), (COPY, 20))]
+    copier(lambda moved: ScriptedLane(log), 1, counts).run(long)
+    assert log == [0, 10, 20, 24, 28, "flush"]
+    assert sum(counts) == 30
 
 
 def test_order_of_one_worker():

@@ -232,7 +232,7 @@ def test_a_slow_connection_gets_fewer_requests():
     disk = bytearray(16 * MiB)
     with DiskOrigin(bytes(16 * MiB)) as origin:
         origin.options["transfer_id"] = "x"
-        reach = NEAR._replace(window=2 * MiB, seconds=1)
+        reach = NEAR._replace(window=2 * MiB, seconds=1, least=MiB, min_copy=MiB // 4, share=4)
         lane = lanes.DownloadLane(
             lambda: MemoryBackend(disk), lambda line: Image(origin.url), ignore, reach=reach, now=lambda: clock[0]
         )
@@ -245,13 +245,16 @@ def test_a_slow_connection_gets_fewer_requests():
             return count
 
         assert fill() == 2
+        assert lane.longest == MiB // 2
         # 1 MiB in a fifth of a second: 5 MiB in a second.
         clock[0] += 0.2
         lane.finish()
         assert fill() == 4
-        # What began with 2 MiB under way took two seconds.
-        clock[0] += 1.8
+        assert lane.longest == 5 * MiB // 4
+        # The next one took eight seconds.
+        clock[0] += 8
         lane.finish()
         assert fill() == 0
         assert lane.is_busy
+        assert lane.longest == MiB // 4
         lane.close()

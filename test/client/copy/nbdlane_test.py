@@ -17,12 +17,13 @@ from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.client.copy import ends
 from ovirt_imageio.client.copy.nbdlane import NBDLane, parts_within
 from ovirt_imageio.client.copy.plan import COPY, Task
-from ovirt_imageio.client.copy.reach import NEAR
+from ovirt_imageio.client.copy.reach import NEAR, reach
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.nbd.batches import MAX_LENGTH
 from ovirt_imageio.nbd.wire import Mode
 
 KiB = 1024
+MiB = 1024 * KiB
 SIZE = 16 * MAX_LENGTH
 DATA = random.Random(1).randbytes(SIZE)
 
@@ -155,6 +156,20 @@ def test_memory_is_bounded_and_the_line_is_full(length):
     assert source.most <= NEAR.nbd_requests
     assert source.most_bytes <= NEAR.nbd_window + MAX_LENGTH
     assert source.most == NEAR.nbd_requests or source.most_bytes >= NEAR.nbd_window
+
+
+@pytest.mark.parametrize("is_upload", [True, False])
+def test_little_is_read_here_for_a_server_that_is_far(is_upload):
+    """Another connection may be able to send the rest."""
+    far = reach(0.1)._replace(nbd_window=4 * MiB)
+    source = Counting(MemoryBackend(DATA))
+    target = bytearray(SIZE)
+    local, remote = (source, ends.local_end(MemoryBackend(target)))[:: 1 if is_upload else -1]
+    lane = NBDLane(lambda: local, lambda line: remote, ignore, is_upload=is_upload, reach=far, now=lambda: 0.0)
+    assert lane.longest == MiB
+    run(lane, *(copy(start, 64 * KiB) for start in range(0, SIZE, 64 * KiB)))
+    assert target == DATA
+    assert source.most_bytes == (MiB if is_upload else 4 * MiB)
 
 
 def test_local_disk_that_is_too_short(upload):

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ovirt_imageio.client.copy.plan import COPY, MAX_COPY, MAX_PARTS, MAX_ZERO, SKIP, ZERO, Rules, Task, plan
+from ovirt_imageio.client.copy.plan import (
+    COPY,
+    MAX_COPY,
+    MAX_PARTS,
+    MAX_ZERO,
+    SKIP,
+    ZERO,
+    Rules,
+    Task,
+    cut,
+    joined,
+    plan,
+)
 from ovirt_imageio.geometry.extent import DirtyExtent, Extent, ZeroExtent
 
 KiB = 1024
@@ -156,3 +168,25 @@ def test_what_is_skipped_is_one_request():
     size = 8 * 1024**4
     found = list(plan([ZeroExtent(0, size, True, True)], Rules(zero=False)))
     assert actions(found) == [(SKIP, 0, size)]
+
+
+@given(st.data())
+def test_a_task_that_is_cut_is_the_same_bytes(data):
+    gaps = data.draw(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=6))
+    parts, end = [], 100
+    for gap, length in gaps:
+        parts.append((end + gap, length))
+        end += gap + length
+    whole = Task(COPY, parts[0][0], end - parts[0][0], joined(parts))
+    assume(whole.length > 1)
+    length = data.draw(st.integers(1, whole.length - 1))
+    halves = cut(whole, length)
+
+    def touched(task):
+        return [number for start, count in task.parts for number in range(start, start + count)]
+
+    assert touched(halves[0]) + touched(halves[1]) == touched(whole)
+    assert halves[0].length <= length
+    for half in halves:
+        first, last = half.parts[0], half.parts[-1]
+        assert (half.action, half.start, half.start + half.length) == (COPY, first[0], last[0] + last[1])

@@ -18,6 +18,21 @@ def test_order_then_end():
     assert [queue.get(), queue.get(), queue.get(), queue.get()] == [1, 2, None, None]
 
 
+def test_what_is_put_back_is_next():
+    queue: Queue[int] = Queue(limit=2)
+    queue.put(1)
+    queue.put(2)
+    queue.complete()
+    # It does not wait for room, and a queue that is complete takes it.
+    queue.put_back(0)
+    assert [queue.get(), queue.get(), queue.get(), queue.get()] == [0, 1, 2, None]
+    queue.put_back(3)
+    assert queue.get() == 3
+    queue.close()
+    with pytest.raises(Closed):
+        queue.put_back(4)
+
+
 def test_without_block_there_may_be_nothing_yet():
     queue: Queue[int] = Queue()
     assert queue.get(block=False) is None

@@ -29,32 +29,79 @@ def test_one_request_at_a_time_is_a_long_one():
     assert far.max_gap > reach(0.1).max_gap
 
 
+def window(start=4000, least=1000, seconds=0.6):
+    made = Window(start, least, seconds)
+    made.begin(0)
+    return made
+
+
 @pytest.mark.parametrize("round_trip", [1e10, float("inf")])
 def test_very_far(round_trip):
-    window = Window(1000, reach(round_trip).seconds)
-    window.ended(1, 1)
-    assert window.size == MAX_WINDOW
+    made = window(seconds=reach(round_trip).seconds)
+    made.ended(1, 1)
+    assert made.size == MAX_WINDOW
 
 
 def test_window_is_what_moves_in_these_seconds():
-    window = Window(1000, 0.5)
-    assert window.size == 1000
-    window.ended(ahead=4000, seconds=0.2)
-    assert window.size == 10_000
-    # What waits behind a slow connection is missed in the end.
-    window.ended(ahead=10_000, seconds=2)
-    assert window.size == 2500
-    window.ended(ahead=2500, seconds=100)
-    assert window.size == 1000
-    window.ended(ahead=10**12, seconds=1)
-    assert window.size == MAX_WINDOW
-    # A clock may not have moved; zeroes move no bytes.
-    window.ended(ahead=1000, seconds=0)
-    window.ended(ahead=0, seconds=1)
-    assert window.size == MAX_WINDOW
+    made = window()
+    assert made.size == 4000
+    made.ended(1000, now=0.1)
+    assert made.size == 6000
+    # What counts is the last round trip, a third of that time: the first task is not in it any more.
+    for number in range(2, 12):
+        made.ended(3000, now=number / 10)
+    assert made.size == pytest.approx(18_000, 0.01)
+    made.ended(10**12, now=1.2)
+    assert made.size == MAX_WINDOW
+
+
+def test_window_of_a_slow_connection():
+    """What waits behind it is missed in the end."""
+    made = window()
+    # Slow start is not over: it may still become faster.
+    made.ended(500, now=1.5)
+    assert made.size == 4000
+    made.ended(1500, now=2.5)
+    assert made.size == 1000
+    # Each of these took longer than a round trip.
+    made.ended(3000, now=3.5)
+    assert made.size == 1800
+    made.ended(3000, now=3.9)
+    assert made.size == pytest.approx(4500, 0.01)
+
+
+def test_a_pause_is_not_slow():
+    made = window()
+    for number in range(1, 31):
+        made.ended(1000, now=number / 10)
+    made.begin(100)
+    made.ended(1000, now=100.1)
+    assert made.size == pytest.approx(6000, 0.01)
+
+
+def test_a_clock_that_did_not_move():
+    made = window()
+    made.ended(1000, now=0)
+    assert made.size == 4000
 
 
 def test_window_of_a_server_that_is_near_stays():
-    window = Window(NEAR.window, NEAR.seconds)
-    window.ended(10**12, 1)
-    assert window.size == NEAR.window
+    made = window(NEAR.window, NEAR.least, NEAR.seconds)
+    made.ended(10**12, 1)
+    assert made.size == NEAR.window
+
+
+def test_pieces_for_a_server_that_is_near_are_never_cut():
+    for near in (NEAR, reach(1, can_pipeline=False)):
+        assert near.longest(near.window) >= near.max_copy
+
+
+def test_pieces_of_a_slow_connection():
+    far = reach(0.1)
+    # Two are under way.
+    assert 2 * far.min_copy <= far.least
+    assert far.longest(far.least) == far.min_copy
+    assert far.longest(far.window) == 2 * far.min_copy
+    # The blocks of a disk are not cut.
+    assert far.longest(MAX_WINDOW - 1) % far.min_copy == 0
+    assert far.longest(MAX_WINDOW - 1) > far.max_copy
