@@ -29,6 +29,7 @@ from ovirt_imageio.client.presets import CONNECT_TIMEOUT, MAX_WORKERS, READ_TIME
 from ovirt_imageio.client.progress import Progress, Reporter, Route
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.client.target import QemuImage, Target, partial
+from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.geometry.outline import Outline
 from ovirt_imageio.geometry.qcow2 import MAX_DISK
@@ -40,16 +41,23 @@ __all__ = ["Download", "TransferOptions", "Upload", "spare_after"]
 
 log = logging.getLogger(__name__)
 
+MIB = 1024**2
+
 # A gap that is copied along is written as zeroes, which take space. Below this most images cannot do without anyway.
 UPLOAD_GAP = 32 * 1024
 
 # As many extents of the disk that is written to are looked at; it should have few.
 MAX_KNOWN = 100_000
 
+# A small disk is cut into this many pieces for each worker, so that all have something to do until the end; but none is
+# shorter than this: with small pieces the copy would go by NBD.
+SHARES = 4
+MIN_SHARE = 4 * MIB
+
 # Lists of extents that are longer are not kept, and larger tables not written, before a server has sent any data: qemu
 # makes them while it writes. The tables are enough for 2 TiB that are all data.
 MAX_CHANGES = 1_000_000
-MAX_TABLES = 256 * 1024**2
+MAX_TABLES = 256 * MIB
 
 
 @dataclass
@@ -170,7 +178,10 @@ class Upload:
             options.reporter.begin(max(size, available))
             done = journal.done if journal else ()
             tasks = plan.plan(
-                self._extents(lister, size, available), self._rules(remote), done, self._zeroes(remote, first)
+                self._extents(lister, size, available),
+                self._rules(longest(size, workers, remote.reach)),
+                done,
+                self._zeroes(remote, first),
             )
             way, tasks = ways.choose(tasks, remote, first, max(size, available), workers=workers)
             stack.callback(way.close)
@@ -192,9 +203,10 @@ class Upload:
             here = stack.enter_context(local.opened(image))
             return check_size(there, here.size())
 
-    def _rules(self, remote: Remote) -> plan.Rules:
+    def _rules(self, max_copy: int) -> plan.Rules:
         zero = not (self.disk_is_zero and self.backing_chain)
-        max_copy = lanes.UploadLane.BLOCK if self.detect_zeroes else remote.reach.max_copy
+        if self.detect_zeroes:
+            max_copy = min(max_copy, lanes.UploadLane.BLOCK)
         return plan.Rules(zero, self.backing_chain, max_gap=UPLOAD_GAP, is_gap_written=True, max_copy=max_copy)
 
     def _zeroes(self, remote: Remote, there: Image) -> list[tuple[int, int]]:
@@ -276,7 +288,8 @@ class Download:
             with partial(target, self.filename, journal):
                 with target.served(workers + 1) as open_local:
                     options.reporter.begin(size)
-                    tasks = plan.plan(extents, self._rules(remote), journal.done if journal else ())
+                    rules = self._rules(longest(size, workers, remote.reach), remote.reach.max_gap)
+                    tasks = plan.plan(extents, rules, journal.done if journal else ())
                     listed = spare_after(tasks, remote, first) if listers else tasks
                     way, listed = ways.choose(listed, remote, first, size, workers=workers, listers=listers)
                     stack.callback(way.close)
@@ -315,15 +328,15 @@ class Download:
         if os.path.exists(self.filename) and not (os.path.isfile(self.filename) or is_block_device(self.filename)):
             raise InvalidArgument("filename", self.filename, "a file, or a block device")
 
-    def _rules(self, remote: Remote) -> plan.Rules:
+    def _rules(self, max_copy: int, max_gap: int) -> plan.Rules:
         # A new image reads as zero, but not one with a backing file, nor a device with whatever was on it before.
         is_stale = self.format == "raw" and is_block_device(self.filename)
         return plan.Rules(
             zero=self.backing_file is not None or is_stale,
             hole=is_stale,
             dirty=self.incremental,
-            max_gap=remote.reach.max_gap,
-            max_copy=remote.reach.max_copy,
+            max_gap=max_gap,
+            max_copy=max_copy,
         )
 
     def _direct(self, remote: Remote, there: Image, size: int) -> Optional[NewQcow2]:
@@ -369,6 +382,12 @@ class Download:
 def pieces(there: Image, reach: Reach) -> int:
     """Return how many copies there may be, as far as the server tells: as many connections can have something to do."""
     return max(1, -(-(there.abilities.size or 0) // reach.max_copy))
+
+
+def longest(size: int, workers: int, reach: Reach) -> int:
+    """Return how long a copy may be of a disk of this size."""
+    share = blocks.round_up(-(-size // (workers * SHARES)), MIB)
+    return min(reach.max_copy, max(MIN_SHARE, share))
 
 
 def check_size(there: Image, size: int) -> int:

@@ -16,16 +16,18 @@ from ovirt_imageio.backends.memory import MemoryBackend
 from ovirt_imageio.backends.nbd import NBDBackend
 from ovirt_imageio.client import errors as client_errors
 from ovirt_imageio.client import transfer, ways
-from ovirt_imageio.client.copy.reach import reach
+from ovirt_imageio.client.copy import plan
+from ovirt_imageio.client.copy.reach import NEAR, reach
 from ovirt_imageio.client.newqcow2 import NewQcow2
 from ovirt_imageio.client.resume import decode, encode
-from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size, pieces
+from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size, longest, pieces
 from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.geometry.outline import Outline
 from ovirt_imageio.nbd.wire import Command, Mode
 from ovirt_imageio.origin.image import Image
 from ovirt_imageio.qemu import img
 
+MIB = 1024**2
 DATA = bytes(range(256)) * 4096
 SMALL = len(DATA) // 2
 DEFAULT = TransferOptions()
@@ -77,6 +79,33 @@ def test_as_many_connections_as_there_can_be_pieces(size, count):
             origin.options["size"] = size
         with contextlib.closing(Image(origin.url)) as there:
             assert pieces(there, reach(0.1)) == count
+
+
+@pytest.mark.parametrize(
+    ("size", "distance", "length"),
+    [
+        (0, 0, 4),
+        (10, 0, 4),
+        (64, 0, 4),
+        (65, 0, 5),
+        (80, 0, 5),
+        (81, 0, 6),
+        (1023, 0, 64),
+        (10**6, 0, 64),
+        (80, 0.1, 0.25),
+    ],
+)
+def test_small_disks_have_pieces_for_all_workers(size, distance, length):
+    assert longest(size * MIB, 4, reach(distance)) == length * MIB
+
+
+def test_pieces_of_a_small_disk_are_not_small():
+    """Else they would go by NBD."""
+    for size in range(1, 200):
+        copies = list(
+            plan.plan([ZeroExtent(0, size * MIB, False, False)], plan.Rules(max_copy=longest(size * MIB, 4, NEAR)))
+        )
+        assert size < 3 or not ways.are_small(copies, NEAR.max_copy)
 
 
 def test_upload(image):
