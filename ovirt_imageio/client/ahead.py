@@ -23,6 +23,11 @@ __all__ = ["Ahead"]
 log = logging.getLogger(__name__)
 
 
+# A server logs a warning when a client leaves amid the handshake of TLS: so connections that nobody needs may end it.
+# That takes two or three round trips; lost packets and servers that hang are not waited for.
+PATIENCE = 2.0
+
+
 class Closable(Protocol):
     """What a connection must be able to do."""
 
@@ -34,13 +39,14 @@ C = TypeVar("C", bound=Closable)
 
 
 class Ahead(Generic[C]):
-    """Opens `count` connections, each by a thread of its own.
+    """Opens `count` connections, each by a thread of its own. In the end, those being opened have `patience` seconds.
 
     Threads: any.
     """
 
-    def __init__(self, count: int, open_one: Callable[[Lifeline], C]) -> None:
+    def __init__(self, count: int, open_one: Callable[[Lifeline], C], *, patience: float = PATIENCE) -> None:
         self._open_one = open_one
+        self._patience = patience
         # Cut when no more are wanted.
         self._line = Lifeline()
         # Guards what follows, and tells of its changes.
@@ -72,8 +78,12 @@ class Ahead(Generic[C]):
             raise errors.OperationCanceled() from None
 
     def close(self) -> None:
-        """Close those that nobody took; harmless when repeated."""
-        self._line.cut()
+        """Close those that nobody took, also those that are being opened; harmless when repeated."""
+        try:
+            with self._news:
+                self._news.wait_for(lambda: not self._opening, self._patience)
+        finally:
+            self._line.cut()
         for thread in self._threads:
             thread.join()
         with self._news:

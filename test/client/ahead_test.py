@@ -86,8 +86,19 @@ def test_those_that_nobody_took_are_closed(server):
     assert ahead.take(Lifeline()) is None
 
 
-def test_what_is_being_opened_when_it_is_closed_ends(server):
-    ahead = Ahead(2, server.open)
+def test_what_is_being_opened_in_the_end_may_be_opened(server, pool):
+    """A server would complain of clients that leave amid the handshake."""
+    ahead = Ahead(2, server.open, patience=DEADLINE)
+    wait_until(lambda: server.asked == 2)
+    closing = pool.submit(ahead.close)
+    for _ in range(2):
+        server.orders.put(True)
+    closing.result(DEADLINE)
+    assert [connection.is_closed for connection in server.opened] == [True, True]
+
+
+def test_what_hangs_in_the_end_is_cut(server):
+    ahead = Ahead(2, server.open, patience=0.01)
     wait_until(lambda: server.asked == 2)
     ahead.close()
     assert server.opened == []
