@@ -196,10 +196,20 @@ class Client:
         assert not self._replies
         try:
             self.submit(command)
-            self.finish()
+            if not self._finish_usual(command):
+                self.finish()
         except BaseException as e:
             self._recover(e)
             raise
+
+    def _finish_usual(self, command: SentCommand) -> bool:
+        """Wait for the reply to a small command, the only one under way; return True if the usual one is all here."""
+        if command.length > GATHER:
+            return False
+        count = self._replies.take_usual(command, self._stream.gather())
+        if count:
+            self._stream.drop(count)
+        return count > 0
 
     def submit(self, command: SentCommand) -> None:
         """Send a command. Its reply is expected from now on; see `advance`."""

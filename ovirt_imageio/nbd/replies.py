@@ -169,6 +169,29 @@ class Replies:
         self._simple_count += command.may_be_simple
         self.payload += command.payload
 
+    def take_usual(self, command: SentCommand, data: bytes) -> int:
+        """End a command if `data` begins with the reply that is usual for it; return the length of that, else 0.
+
+        It is known to the byte, so there is nothing to understand.
+        """
+        head = usual_head(self._export.mode, command)
+        if head is None or not data.startswith(head):
+            return 0
+        end = len(head) + command.payload
+        if len(data) < end:
+            return 0
+        if command.payload:
+            assert command.view is not None
+            command.view[:] = data[len(head) : end]
+        self._end(command)
+        return end
+
+    def _end(self, command: SentCommand) -> None:
+        """Expect nothing more of a command."""
+        del self._pending[command.cookie]
+        self._simple_count -= command.may_be_simple
+        self.payload -= command.payload
+
     def __iter__(self) -> Iterator[Step]:
         """Return the steps; they go on where they were left."""
         return self._steps
@@ -192,9 +215,7 @@ class Replies:
             else:
                 raise ProtocolError(f"a reply begins with {found:#010x}")
             if command is not None:
-                del self._pending[command.cookie]
-                self._simple_count -= command.may_be_simple
-                self.payload -= command.payload
+                self._end(command)
                 yield Done(command)
 
     def _find(self, cookie: int) -> SentCommand:
@@ -311,6 +332,22 @@ class Replies:
             raise ProtocolError(f"the reply to {command} ended before all of its bytes came")
         if command.kind == wire.Command.BLOCK_STATUS and len(command.extents) != len(self._export.contexts):
             raise ProtocolError(f"the reply to {command} ended before all of its extents came")
+
+
+def usual_head(mode: Mode, command: SentCommand) -> Optional[bytes]:
+    """Return how the reply to a command begins, up to what was read, if all goes well; None if there is no usual one.
+
+    That is a simple reply where one is permitted, and one chunk of data for a read.
+    """
+    if command.may_be_simple:
+        return wire.SIMPLE_REPLY.pack(wire.SIMPLE_REPLY_MAGIC, 0, command.cookie)
+    if mode is Mode.STRUCTURED and command.payload:
+        kind = Chunk.OFFSET_DATA
+        length = wire.DATA_OFFSET.size + command.length
+        return wire.ONE_CHUNK.pack(
+            wire.STRUCTURED_REPLY_MAGIC, wire.CHUNK_DONE, kind, command.cookie, length, command.offset
+        )
+    return None
 
 
 def scratch(size: int) -> memoryview:

@@ -109,6 +109,24 @@ class ServerStream:
         except OSError as e:
             raise self._stream.failure(e, is_sending=True) from e
 
+    def gather(self) -> bytes:
+        """Wait for something to come after a small request; return what is here, which can be received or dropped.
+
+        It may be nothing: over TLS, where bytes are better decrypted to where they belong, and at the end.
+        """
+        stream = self._stream
+        if not stream.ahead and not stream.is_tls:
+            if self._is_tcp:
+                self._begin_small(True)
+            else:
+                # See _await_reply(): that the server takes one small request wakes us once, and costs less than a poll.
+                stream.ahead = stream.receive(GATHER)
+        return stream.ahead
+
+    def drop(self, count: int) -> None:
+        """Drop some of what gather() returned."""
+        self._stream.ahead = self._stream.ahead[count:]
+
     def receive(self, view: memoryview, gather: bool = False) -> None:
         """Fill all of view; with `gather`, take what follows, if it is here, so that it need not be fetched later."""
         stream = self._stream

@@ -140,6 +140,7 @@ EXTENDED_REPLY = struct.Struct(">IHHQQQ")  # magic, flags, type, cookie, offset,
 
 # What begins the payload of a chunk.
 DATA_OFFSET = struct.Struct(">Q")
+ONE_CHUNK = struct.Struct(">IHHQIQ")  # STRUCTURED_REPLY and DATA_OFFSET
 HOLE = struct.Struct(">QI")  # offset, length
 ERROR = struct.Struct(">IH")  # error, length of the message
 ERROR_OFFSET = struct.Struct(">Q")

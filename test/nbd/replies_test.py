@@ -90,6 +90,73 @@ def session(request):
     return Session(request.param)
 
 
+# The usual replies
+
+
+def usual(session, command):
+    """Return the usual reply to a command, and how long its head is."""
+    if command.kind != wire.Command.READ:
+        return simple(command), wire.SIMPLE_REPLY.size
+    if session.mode is Mode.SIMPLE:
+        return simple(command, payload=b"data"), wire.SIMPLE_REPLY.size
+    return session.data(command, 0, b"data", flags=1), wire.ONE_CHUNK.size
+
+
+USUAL = pytest.mark.parametrize(
+    "mode, kind",
+    [
+        (Mode.SIMPLE, wire.Command.READ),
+        (Mode.SIMPLE, wire.Command.WRITE),
+        (Mode.STRUCTURED, wire.Command.READ),
+        (Mode.STRUCTURED, wire.Command.WRITE),
+        (Mode.STRUCTURED, wire.Command.FLUSH),
+    ],
+)
+
+
+@USUAL
+def test_usual_reply(mode, kind):
+    session = Session(mode)
+    command = session.add(kind, 4)
+    reply, _ = usual(session, command)
+    assert session.replies.take_usual(command, reply + b"more") == len(reply)
+    assert command.view is None or command.view == b"data"
+    assert len(session.replies) == session.replies.payload == 0
+    # The steps go on with the next one.
+    again = session.add(kind, 4)
+    assert session.feed(usual(session, again)[0]) == [again]
+
+
+@USUAL
+def test_what_is_not_the_usual_reply_is_left_to_the_steps(mode, kind):
+    session = Session(mode)
+    command = session.add(kind, 4)
+    reply, head = usual(session, command)
+    for end in range(len(reply)):
+        assert session.replies.take_usual(command, reply[:end]) == 0
+    for position in range(head):
+        changed = bytearray(reply)
+        changed[position] ^= 1
+        assert session.replies.take_usual(command, bytes(changed)) == 0
+    assert command.view is None or command.view == b"????"
+    assert session.feed(reply) == [command]
+
+
+@pytest.mark.parametrize(
+    "mode, kind",
+    [
+        (Mode.STRUCTURED, wire.Command.BLOCK_STATUS),
+        (Mode.EXTENDED, wire.Command.READ),
+        (Mode.EXTENDED, wire.Command.WRITE),
+    ],
+)
+def test_there_may_be_no_usual_reply(mode, kind):
+    session = Session(mode)
+    command = session.add(kind, 4)
+    assert session.replies.take_usual(command, simple(command)) == 0
+    assert session.replies.take_usual(command, session.none(command)) == 0
+
+
 # Simple replies
 
 

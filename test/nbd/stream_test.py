@@ -67,6 +67,21 @@ def test_receive_some(pair):
         stream.receive_some(view)
 
 
+def test_gather(pair):
+    stream, server = pair
+    server.sendall(b"reply")
+    assert stream.gather() == b"reply"
+    assert stream.gather() == b"reply"
+    stream.drop(2)
+    view = buffer(3)
+    stream.receive(view)
+    assert view == b"ply"
+    server.close()
+    assert stream.gather() == b""
+    with pytest.raises(Disconnected):
+        stream.receive(view)
+
+
 def test_send(pair):
     stream, server = pair
     stream.send(b"header")
