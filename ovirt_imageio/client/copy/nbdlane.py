@@ -121,7 +121,7 @@ class NBDLane:
             self._fill(source, destination)
             source.push()
             destination.push()
-            if source.count and destination.count < self._max_requests and self._writing < self._window.size:
+            if self._waits_for_source(source, destination):
                 for piece, view in source.finish():
                     self._reading -= piece.length
                     self._pass(piece, view, destination)
@@ -167,11 +167,27 @@ class NBDLane:
         local, remote = self._pair.open()
         return (local, remote) if self._is_upload else (remote, local)
 
+    def _waits_for_source(self, source: End[Piece], destination: End[Piece]) -> bool:
+        """What comes next, bytes of the source? Else the destination ends what was written."""
+        if not (source.count and destination.count):
+            return source.count > 0
+        if destination.count >= self._max_requests or self._writing >= self._window.size:
+            return False
+        if self._is_upload or self._todo or not self._reach.seconds:
+            return True
+        # The destination is here, and ends soon. Then more tasks may begin, before a server that is far has none left.
+        return 2 * source.count > self._max_requests or 2 * self._reading > self._max_reading
+
+    @property
+    def _max_reading(self) -> int:
+        """How many bytes may be on their way from the source."""
+        # What was read here cannot be sent by another connection any more.
+        return self._window.size // (self._reach.share if self._is_upload else 1)
+
     def _fill(self, source: End[Piece], destination: End[Piece]) -> None:
         """Begin what there is room for, in order."""
         todo = self._todo
-        # What was read here cannot be sent by another connection any more.
-        max_reading = self._window.size // (self._reach.share if self._is_upload else 1)
+        max_reading = self._max_reading
         while todo:
             piece = todo[0]
             if piece.job.task.action == COPY:

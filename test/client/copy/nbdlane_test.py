@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -170,6 +171,36 @@ def test_little_is_read_here_for_a_server_that_is_far(is_upload):
     run(lane, *(copy(start, 64 * KiB) for start in range(0, SIZE, 64 * KiB)))
     assert target == DATA
     assert source.most_bytes == (MiB if is_upload else 4 * MiB)
+
+
+class OneByOne(ends.DiskEnd):
+    """An end far away: replies come one after the other."""
+
+    def finish(self):
+        waiting = self._reads
+        self._reads = deque([waiting.popleft()])
+        done = super().finish()
+        self._reads = waiting
+        return done
+
+
+def test_a_download_from_afar_asks_for_more_before_the_server_is_through():
+    """The server would stand still for one round trip each time."""
+    far = reach(0.1)
+    source = OneByOne(MemoryBackend(DATA))
+    target = bytearray(SIZE)
+    lane = NBDLane(
+        lambda: ends.local_end(MemoryBackend(target)), lambda line: source, ignore, is_upload=False, reach=far
+    )
+    count = 0
+    while not lane.is_full:
+        lane.begin(copy(count * 64 * KiB, 64 * KiB))
+        count += 1
+    assert source.count == far.nbd_window // (64 * KiB)
+    before = source.count
+    lane.finish()
+    assert source.count >= before // 2
+    lane.close()
 
 
 def test_local_disk_that_is_too_short(upload):
