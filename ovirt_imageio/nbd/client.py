@@ -247,10 +247,6 @@ class Client:
         """Receive a part of what Data announced."""
         self._stream.receive(view)
 
-    def receive_some(self, view: memoryview) -> int:
-        """Receive some of what Data announced, at least one byte, into view; return how many bytes."""
-        return self._stream.receive_some(view)
-
     def receive_pipe(self, pipe: Pipe, limit: int) -> int:
         """Move a part of what Data announced, up to `limit` bytes, into a pipe; return how many bytes that are."""
         return self._stream.receive_pipe(pipe, limit)

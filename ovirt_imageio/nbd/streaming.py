@@ -1,6 +1,6 @@
 """Stream a range of an export: to a sink, or from a source, with a window of requests under way.
 
-    export ──reply──> slot ──> sink           any sink, in steps; slots are of one piece each, and used again
+    export ──reply──> slot ──> sink           any sink; slots are of one piece each, and shared by all streams
     export ──reply──> pipe ──> socket         a plain socket: the bytes stay in the kernel
     source ──> slot ──request──> export
     socket ──> pipe ──request──> export
@@ -31,11 +31,6 @@ __all__ = ["Streamer"]
 # Below this one request, through a slot, costs the least: its bytes leave together with the head of the response, and
 # there is nothing to overlap.
 SMALL = 128 * 1024
-
-# A reply goes through a slot in steps of up to this: what qemu-nbd can put into a Unix socket (208 KiB), so that it
-# refills the socket while we encrypt, and less than the cache of a processor. A whole piece at a time makes both wait
-# for each other.
-STEP = 256 * 1024
 
 
 class Streamer:
@@ -164,10 +159,10 @@ class Sending:
         left = length
         with pool.lend() as (slot,):
             try:
-                while left:
-                    count = self._client.receive_some(slot[: min(STEP, left)])
-                    left -= count
-                    self._write(slot[:count])
+                for _, size in blocks.pieces(0, length, PIECE):
+                    self._client.receive(slot[:size])
+                    left -= size
+                    self._write(slot[:size])
             except ConnectionDead:
                 raise
             except Exception:

@@ -52,6 +52,22 @@ def test_the_last_one_that_came_back_is_lent_first():
     assert pool.take() is not first
 
 
+def test_a_huge_page_is_two_buffers():
+    pool = buffers.Pool()
+    first, second = pool.take(), pool.take()
+    assert first.obj is second.obj
+    first[:] = b"1" * pool.size
+    second[:] = b"2" * pool.size
+    assert first == b"1" * pool.size
+    assert all(buffers.is_aligned(buffer, mmap.PAGESIZE) for buffer in (first, second))
+    assert pool.take().obj is not first.obj
+
+
+def test_a_kernel_without_huge_pages(monkeypatch):
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", -1)
+    assert len(buffers.Pool().take()) == buffers.SLOT
+
+
 def test_buffers_come_back_after_an_error():
     pool = buffers.Pool(size=4096)
     with pytest.raises(RuntimeError), pool.lend() as (buffer,):
@@ -63,8 +79,8 @@ def test_buffers_come_back_after_an_error():
 
 def test_a_limited_number_is_kept():
     pool = buffers.Pool(size=4096, max_idle=2)
-    with pool.lend(5) as lent:
+    with pool.lend(6) as lent:
         for buffer in lent:
             buffer[:4] = b"mark"
-    with pool.lend(5) as lent:
+    with pool.lend(6) as lent:
         assert sum(bytes(buffer[:4]) == b"mark" for buffer in lent) == 2
