@@ -91,6 +91,16 @@ def changed(owner: Any, name: str, value: Any) -> scenarios.Change:
     return lambda scheduler: replaced(owner, name, value)
 
 
+def a_take_that_looks_first(scheduler: Scheduler) -> contextlib.AbstractContextManager[object]:
+    def take(self):
+        buffer = self._idle[-1] if self._idle else buffers.aligned(self.size)
+        scheduler.switch()
+        self._idle = [other for other in self._idle if other is not buffer]
+        return buffer
+
+    return replaced(buffers.Pool, "take", take)
+
+
 def end_without_lock(self, link):
     books = self._books
     is_over = books._state is not lease.State.OPEN
@@ -183,7 +193,7 @@ PLANTED = MappingProxyType(
         "no lock in the store": ("replace_twice", without_lock(stores)),
         "no lock in the queue": ("queue", without_lock(queues)),
         "no lock in the tally of progress": ("write_behind", without_lock(ring)),
-        "no lock in the pool of buffers": ("pool", without_lock(buffers)),
+        "a buffer is lent that was only looked at": ("pool", a_take_that_looks_first),
         "blocks are locked by looking": ("blocks", changed(shared.Shared, "locked", locked_by_looking)),
         "the end of a use takes no lock": ("remove_twice", changed(transfers.Transfer, "end", end_without_lock)),
         "what is in use counts as idle": ("remove", changed(links.Links, "idle", lambda self: [*self._links.values()])),
