@@ -65,8 +65,10 @@ def trust(options: Options) -> ssl.SSLContext:
     try:
         return tls.kept_client_context(options.ca_file or "", section=options.ca_section, kernel=options.kernel_tls)
     except errors.ConfigError as e:
-        log.error("Cannot verify the origin: %s", e)
-        raise errors.BackendUntrusted("open", "the origin cannot be verified: the log of this server tells why") from e
+        log.error("Cannot verify the image server: %s", e)
+        raise errors.BackendUntrusted(
+            "open", "the image server cannot be verified: the log of this server tells why"
+        ) from e
 
 
 # Origins do not tell how the bitmap is called.
@@ -176,7 +178,7 @@ class HttpBackend(Backend):
         nbd = speak(stack.enter_context(self._image.attached()), like=agreement)
         if gate.speaks_like(nbd.export, agreement) and gate.can_serve(nbd.export, offer):
             return nbd
-        log.debug("The origin speaks NBD in another way, translating: %s", nbd.export)
+        log.debug("The image server speaks NBD in another way, translating: %s", nbd.export)
         nbd.close()
         return None
 

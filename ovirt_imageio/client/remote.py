@@ -224,11 +224,11 @@ def make_context(cafile: Optional[str], secure: bool, fingerprint: Optional[str]
 
 @contextlib.contextmanager
 def naming(url: str) -> Iterator[None]:
-    """Let errors of the connection tell the host and port, which people know, instead of an origin."""
+    """Let errors of the connection tell the host and port, which people know, instead of the image server."""
     try:
         yield
     except (errors.BackendUnavailable, errors.BackendTimeout) as error:
-        error.reason = error.reason.replace("the origin", address(url), 1)
+        error.reason = error.reason.replace("the image server", address(url), 1)
         error.operation = "open the image" if error.operation == "open" else error.operation
         raise
 

@@ -55,7 +55,7 @@ def read_checksum(reply: Reply, block_size: int) -> str:
     answer = read_object(reply)
     checksum = answer.get("checksum")
     if not isinstance(checksum, str) or not CHECKSUM.fullmatch(checksum) or answer.get("block_size") != block_size:
-        raise errors.StorageError("compute the checksum", "the origin answered with no checksum")
+        raise errors.StorageError("compute the checksum", "the image server answered with no checksum")
     return checksum
 
 
@@ -70,10 +70,10 @@ def read_stored(reply: Reply, length: int) -> int:
 def read_refusal(reply: Reply, operation: str, secret: str) -> errors.StorageError:
     """Return the error for a reply that was not expected: it quotes the origin, but for the secret."""
     if reply.status < 400:
-        return errors.StorageError(operation, f"the origin answered with the unexpected status {reply.status}")
+        return errors.StorageError(operation, f"the image server answered with the unexpected status {reply.status}")
     text = errors.conceal(reply.read(TEXT_LIMIT).decode("utf-8", "replace"), secret, "(ticket)")
     # It may reach a terminal, or a log.
-    reason = errors.printable(text) or f"The origin answered with status {reply.status}"
+    reason = errors.printable(text) or f"The image server answered with status {reply.status}"
     unsatisfied = UNSATISFIED_RANGE.fullmatch(reply.headers.get("content-range", ""))
     content_range = unsatisfied[0] if unsatisfied else None
     code = CODES.get(reply.status)

@@ -203,19 +203,19 @@ class Peer:
         """Return the error for a connection that ended."""
         if self.stream.is_interrupted:
             return errors.OperationCanceled()
-        error = Lost(self.operation, f"the connection to the origin was lost: {reason}")
+        error = Lost(self.operation, f"the connection to the image server was lost: {reason}")
         error.is_unheard = self.stream.received == self._received
         return error
 
     def protocol_error(self, what: str) -> errors.Error:
         """Return the error for an answer that is not HTTP."""
-        return errors.BackendUntrusted(self.operation, f"the origin answered with no HTTP: {what}")
+        return errors.BackendUntrusted(self.operation, f"the image server answered with no HTTP: {what}")
 
     # What the stream calls its failures.
 
     def late(self, is_sending: bool, seconds: float) -> errors.Error:
         """Return the error for a server that stands still."""
-        return errors.BackendTimeout(self.operation, "the origin does not answer in time")
+        return errors.BackendTimeout(self.operation, "the image server does not answer in time")
 
     def broken(self, is_sending: bool, reason: str) -> errors.Error:
         """Return the error for a connection that ended."""

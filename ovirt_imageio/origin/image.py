@@ -124,7 +124,9 @@ class Image:
             for extent in read_extents(self.resource.list("zero"), "zero"):
                 end = extent.start + extent.length
                 if self._clock() > deadline:
-                    raise errors.BackendTimeout("read the size", "the origin's list of extents does not end in time")
+                    raise errors.BackendTimeout(
+                        "read the size", "the image server's list of extents does not end in time"
+                    )
             if end:
                 return end
         # Very old, or maybe empty.

@@ -37,7 +37,7 @@ def read_extents(reply: Reply, context: str, start: int = 0, end: Optional[int] 
             if end is not None and reached < end:
                 raise ValueError(f"it ends at {reached}, the image at {end}")
         except (ValueError, TypeError, KeyError) as e:
-            raise errors.StorageError("list extents", f"the origin sent a malformed list: {e}") from e
+            raise errors.StorageError("list extents", f"the image server sent a malformed list: {e}") from e
 
 
 def check_place(extent: Extent, position: Optional[int], start: int) -> None:

@@ -87,7 +87,7 @@ class ImageResource:
         try:
             return self.ask()
         except (errors.StorageError, ValueError) as e:
-            log.warning("Cannot use the Unix socket of the origin, going on over TCP: %s", e)
+            log.warning("Cannot use the Unix socket of the image server, going on over TCP: %s", e)
             self.origin.use_unix_socket(None)
             return None
 
@@ -113,7 +113,7 @@ class ImageResource:
         with self.origin.request("read the size", "GET") as reply:
             self.check_reply(reply, "read the size", 200)
             if reply.length is None:
-                raise errors.StorageError("read the size", "the origin does not tell the size of the image")
+                raise errors.StorageError("read the size", "the image server does not tell the size of the image")
             return reply.length
 
     def put(self, offset: int, view: memoryview) -> None:
@@ -156,7 +156,7 @@ class ImageResource:
             reply = stack.enter_context(self.origin.request("list extents", "GET", suffix))
             if reply.status == 404:
                 when = " unless the transfer is that of an incremental backup" if context == "dirty" else ""
-                raise errors.UnsupportedContext(context, f"the origin does not report them{when}")
+                raise errors.UnsupportedContext(context, f"the image server does not report them{when}")
             self.check_reply(reply, "list extents", 200)
             stack.pop_all()
             return reply
@@ -193,9 +193,11 @@ class ImageResource:
         encoding = reply.headers.get("content-encoding", "identity")
         if encoding.lower() != "identity":
             # That was not asked for, and as bytes of a disk it would be garbage.
-            raise errors.StorageError("read", f"the origin sends the data encoded, with {errors.quoted(encoding)}")
+            raise errors.StorageError(
+                "read", f"the image server sends the data encoded, with {errors.quoted(encoding)}"
+            )
         if not answers.holds_range(reply, offset, length):
-            raise errors.StorageError("read", "the origin sends another range than it was asked for")
+            raise errors.StorageError("read", "the image server sends another range than it was asked for")
 
 
 def content_range(offset: int, length: int) -> dict[str, str]:

@@ -123,7 +123,7 @@ class Origin:
             except Lost as e:
                 if not e.is_unheard:
                     raise
-                log.debug("The origin dropped an idle connection: %s", e)
+                log.debug("The image server dropped an idle connection: %s", e)
         peer = self._connect(operation)
         peer.begin(operation, is_patient)
         return self._exchange(peer, method, head, body)
@@ -248,7 +248,7 @@ class Origin:
                 return self._peer(self._unix_socket, None)
             except OSError as e:
                 self._line.check()
-                log.warning("The Unix socket of the origin does not answer, going on over TCP: %s", e)
+                log.warning("The Unix socket of the image server does not answer, going on over TCP: %s", e)
                 self._unix_socket = None
         return self._peer(self._tunnel or (self._host, self._port), self._context)
 
@@ -295,11 +295,12 @@ class Origin:
 def connect_error(operation: str, error: Exception) -> errors.Error:
     """Return our error for one that kept us from the server."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = f"the certificate of the origin cannot be trusted: {error.verify_message}"
+        reason = f"the certificate of the image server cannot be trusted: {error.verify_message}"
         return errors.BackendUntrusted(operation, reason)
     if isinstance(error, OSError) and is_timeout(error):
-        return errors.BackendTimeout(operation, "the origin cannot be reached in time")
+        return errors.BackendTimeout(operation, "the image server cannot be reached in time")
     if isinstance(error, ssl.SSLError):
-        return errors.BackendUntrusted(operation, f"the origin does not speak TLS with us: {error.reason or error}")
+        reason = f"the image server does not speak TLS with us: {error.reason or error}"
+        return errors.BackendUntrusted(operation, reason)
     reason = getattr(error, "strerror", None) or str(error)
-    return errors.BackendUnavailable(operation, f"the origin cannot be reached: {reason}")
+    return errors.BackendUnavailable(operation, f"the image server cannot be reached: {reason}")

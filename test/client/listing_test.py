@@ -148,7 +148,7 @@ def test_nbd_that_is_lost(retries):
             if retries:
                 assert [extent[:3] for extent in extents] == [extent[:3] for extent in fragments(2 * MANY, KIB)]
             else:
-                with pytest.raises(errors.BackendUnavailable, match="the connection to the origin was lost"):
+                with pytest.raises(errors.BackendUnavailable, match="the connection to the image server was lost"):
                     list(extents)
 
 

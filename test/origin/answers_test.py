@@ -88,7 +88,7 @@ def test_refusal():
 
 def test_refusal_without_words():
     with answered(b"", 500) as reply:
-        assert str(answers.read_refusal(reply, "read", "")) == "The origin answered with status 500"
+        assert str(answers.read_refusal(reply, "read", "")) == "The image server answered with status 500"
 
 
 def test_refusal_with_too_many_words():

@@ -238,7 +238,7 @@ def attach(image: Image, line: Lifeline, reply_timeout: float) -> NBDEnd[T]:
                 raise translated_there("attach the disk", error) from error
         stack.callback(nbd.close)
         if nbd.export.mode is not Mode.SIMPLE or nbd.export.minimum_block > 1:
-            raise errors.StorageError("attach the disk", "the origin speaks NBD in another way")
+            raise errors.StorageError("attach the disk", "the image server speaks NBD in another way")
         return NBDEnd(
             nbd,
             interrupt=image.interrupt,
@@ -251,5 +251,5 @@ def attach(image: Image, line: Lifeline, reply_timeout: float) -> NBDEnd[T]:
 def translated_there(operation: str, error: Union[RequestFailed, ConnectionDead]) -> errors.Error:
     """Return our error for one of the server of an image: a connection that was lost may be made again."""
     if isinstance(error, ConnectionDead) and not isinstance(error, TimedOut):
-        return errors.BackendUnavailable(operation, f"the connection to the origin was lost: {error}")
+        return errors.BackendUnavailable(operation, f"the connection to the image server was lost: {error}")
     return translated(operation, error)
