@@ -29,7 +29,7 @@ PATIENCE = 2.0
 
 
 class Closable(Protocol):
-    """What a connection must be able to do."""
+    """A connection, as far as it is known here."""
 
     def close(self) -> None:
         """Release everything."""

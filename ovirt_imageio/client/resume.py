@@ -141,6 +141,13 @@ class Journal:
             return
         self._state = state
 
+    def trust_or_forget(self, here: Backend, there: Backend) -> None:
+        """Compare samples of what is done; nothing is if they differ."""
+        done = self.done
+        if done and not is_same(done, here, there):
+            log.warning("Starting over: what %s says is done is not there", self.path)
+            self.forget()
+
     def forget(self) -> None:
         """Start over."""
         self._state = State(self._state.transfer)

@@ -29,7 +29,6 @@ from ovirt_imageio.client.presets import CONNECT_TIMEOUT, MAX_WORKERS, READ_TIME
 from ovirt_imageio.client.progress import Progress, Reporter, Route
 from ovirt_imageio.client.remote import Remote
 from ovirt_imageio.client.target import QemuImage, Target, partial
-from ovirt_imageio.geometry import blocks
 from ovirt_imageio.geometry.extent import Extent, ZeroExtent
 from ovirt_imageio.geometry.outline import Outline
 from ovirt_imageio.geometry.qcow2 import MAX_DISK
@@ -41,23 +40,16 @@ __all__ = ["Download", "TransferOptions", "Upload", "spare_after"]
 
 log = logging.getLogger(__name__)
 
-MIB = 1024**2
-
 # A gap that is copied along is written as zeroes, which take space. Below this most images cannot do without anyway.
 UPLOAD_GAP = 32 * 1024
 
 # As many extents of the disk that is written to are looked at; it should have few.
 MAX_KNOWN = 100_000
 
-# A small disk is cut into this many pieces for each worker, so that all have something to do until the end; but none is
-# shorter than this: with small pieces the copy would go by NBD.
-SHARES = 4
-MIN_SHARE = 4 * MIB
-
 # Lists of extents that are longer are not kept, and larger tables not written, before a server has sent any data: qemu
 # makes them while it writes. The tables are enough for 2 TiB that are all data.
 MAX_CHANGES = 1_000_000
-MAX_TABLES = 256 * MIB
+MAX_TABLES = 256 * 1024**2
 
 
 @dataclass
@@ -167,7 +159,7 @@ class Upload:
             first = remote.connect()
             remote.spare(first)
             workers = options.workers(first.abilities.max_writers, remote.reach)
-            remote.prepare(min(workers, pieces(first, remote.reach)) - 1)
+            remote.prepare(min(workers, remote.reach.pieces(first.abilities.size)) - 1)
             image = local.find(self.filename, self.member, self.format, backing_chain=self.backing_chain)
             serving = local.served(image, connections=workers + 1, backing_chain=self.backing_chain)
             open_local = stack.enter_context(serving)
@@ -179,7 +171,7 @@ class Upload:
             done = journal.done if journal else ()
             tasks = plan.plan(
                 self._extents(lister, size, available),
-                self._rules(longest(size, workers, remote.reach)),
+                self._rules(remote.reach.share_of(size, workers)),
                 done,
                 self._zeroes(remote, first),
             )
@@ -241,7 +233,7 @@ class Upload:
         journal = self.options.journal(self.filename, transfer)
         if journal is not None:
             journal.load()
-            trust_or_forget(journal, lister, there)
+            journal.trust_or_forget(lister, HttpBackend(there, writable=False))
         return journal
 
 
@@ -270,7 +262,7 @@ class Download:
             stack.callback(first.close)
             limit = first.abilities.max_readers
             workers = options.workers(limit, remote.reach)
-            remote.prepare(min(workers, pieces(first, remote.reach)) - 1)
+            remote.prepare(min(workers, remote.reach.pieces(first.abilities.size)) - 1)
             size = first.size()
             direct = self._direct(remote, first, size)
             target = direct or self._through_qemu(size)
@@ -288,7 +280,7 @@ class Download:
             with partial(target, self.filename, journal):
                 with target.served(workers + 1) as open_local:
                     options.reporter.begin(size)
-                    rules = self._rules(longest(size, workers, remote.reach), remote.reach.max_gap)
+                    rules = self._rules(remote.reach.share_of(size, workers), remote.reach.max_gap)
                     tasks = plan.plan(extents, rules, journal.done if journal else ())
                     listed = spare_after(tasks, remote, first) if listers else tasks
                     way, listed = ways.choose(listed, remote, first, size, workers=workers, listers=listers)
@@ -373,21 +365,10 @@ class Download:
                         log.warning("Starting over: %s is shorter than it was", self.filename)
                         journal.forget()
                     else:
-                        trust_or_forget(journal, here, there)
+                        journal.trust_or_forget(here, HttpBackend(there, writable=False))
             if not journal.done and not self.overwrite and os.path.lexists(self.filename):
                 raise ImageExists(self.filename)
         return journal
-
-
-def pieces(there: Image, reach: Reach) -> int:
-    """Return how many copies there may be, as far as the server tells: as many connections can have something to do."""
-    return max(1, -(-(there.abilities.size or 0) // reach.max_copy))
-
-
-def longest(size: int, workers: int, reach: Reach) -> int:
-    """Return how long a copy may be of a disk of this size."""
-    share = blocks.round_up(-(-size // (workers * SHARES)), MIB)
-    return min(reach.max_copy, max(MIN_SHARE, share))
 
 
 def check_size(there: Image, size: int) -> int:
@@ -408,13 +389,6 @@ def check_size(there: Image, size: int) -> int:
         finally:
             pipeline.drop()
     return available
-
-
-def trust_or_forget(journal: resuming.Journal, here: Backend, there: Image) -> None:
-    """Compare samples of what a journal says is done; start over if they differ."""
-    if journal.done and not resuming.is_same(journal.done, here, HttpBackend(there, writable=False)):
-        log.warning("Starting over: what %s says is done is not there", journal.path)
-        journal.forget()
 
 
 def spare_after(tasks: Iterable[plan.Task], remote: Remote, image: Image) -> Iterator[plan.Task]:

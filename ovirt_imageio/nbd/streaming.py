@@ -101,7 +101,8 @@ class Sending:
         self._client = client
         self._sink = sink
         self._progress = progress
-        # What was asked for, in the order in which it must leave; the slots of those that came too early.
+        # Reads that were asked for, in the order in which their bytes must leave; the slots of those whose reply came
+        # too early.
         self._window: deque[SentCommand] = deque()
         self._slots: dict[SentCommand, memoryview] = {}
         self._finished: set[SentCommand] = set()

@@ -97,7 +97,7 @@ def test_openings_are_cut(bench, cut, reason, caplog):
 
 
 def test_ended(bench):
-    """What moves may come to its end."""
+    """Requests that move bytes may come to their end."""
     moving, endless = bench.add("write"), bench.add("write")
     endless.operation.is_endless = True
     bench.cutter.cut_ended()

@@ -20,7 +20,7 @@ from ovirt_imageio.client.copy import plan
 from ovirt_imageio.client.copy.reach import NEAR, reach
 from ovirt_imageio.client.newqcow2 import NewQcow2
 from ovirt_imageio.client.resume import decode, encode
-from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size, longest, pieces
+from ovirt_imageio.client.transfer import Download, TransferOptions, Upload, check_size
 from ovirt_imageio.geometry.extent import ZeroExtent
 from ovirt_imageio.geometry.outline import Outline
 from ovirt_imageio.nbd.wire import Command, Mode
@@ -39,10 +39,6 @@ def image(tmp_path):
     path = tmp_path / "image.raw"
     path.write_bytes(DATA)
     return str(path)
-
-
-# The longest piece to a server that is far.
-PIECE = reach(0.1).max_copy
 
 
 def upload(image: str, origin: DiskOrigin, options: TransferOptions = DEFAULT, **arguments) -> None:
@@ -72,38 +68,11 @@ def test_more_workers_for_servers_that_are_far(limit, wanted, workers):
     assert TransferOptions(max_workers=wanted).workers(limit, reach(0.1)) == workers
 
 
-@pytest.mark.parametrize(("size", "count"), [(None, 1), (0, 1), (1, 1), (PIECE, 1), (PIECE + 1, 2), (2 * PIECE, 2)])
-def test_as_many_connections_as_there_can_be_pieces(size, count):
-    with DiskOrigin(b"") as origin:
-        if size is not None:
-            origin.options["size"] = size
-        with contextlib.closing(Image(origin.url)) as there:
-            assert pieces(there, reach(0.1)) == count
-
-
-@pytest.mark.parametrize(
-    ("size", "distance", "length"),
-    [
-        (0, 0, 4),
-        (10, 0, 4),
-        (64, 0, 4),
-        (65, 0, 5),
-        (80, 0, 5),
-        (81, 0, 6),
-        (1023, 0, 64),
-        (10**6, 0, 64),
-        (80, 0.1, 0.25),
-    ],
-)
-def test_small_disks_have_pieces_for_all_workers(size, distance, length):
-    assert longest(size * MIB, 4, reach(distance)) == length * MIB
-
-
 def test_pieces_of_a_small_disk_are_not_small():
     """Else they would go by NBD."""
     for size in range(1, 200):
         copies = list(
-            plan.plan([ZeroExtent(0, size * MIB, False, False)], plan.Rules(max_copy=longest(size * MIB, 4, NEAR)))
+            plan.plan([ZeroExtent(0, size * MIB, False, False)], plan.Rules(max_copy=NEAR.share_of(size * MIB, 4)))
         )
         assert size < 3 or not ways.are_small(copies, NEAR.max_copy)
 

@@ -168,7 +168,7 @@ class NBDLane:
         return (local, remote) if self._is_upload else (remote, local)
 
     def _waits_for_source(self, source: End[Piece], destination: End[Piece]) -> bool:
-        """What comes next, bytes of the source? Else the destination ends what was written."""
+        """True if bytes of the source are waited for next, False if replies of the destination to writes are."""
         if not (source.count and destination.count):
             return source.count > 0
         if destination.count >= self._max_requests or self._writing >= self._window.size:
@@ -181,7 +181,7 @@ class NBDLane:
     @property
     def _max_reading(self) -> int:
         """How many bytes may be on their way from the source."""
-        # What was read here cannot be sent by another connection any more.
+        # Bytes that were read here cannot be sent by another connection any more.
         return self._window.size // (self._reach.share if self._is_upload else 1)
 
     def _fill(self, source: End[Piece], destination: End[Piece]) -> None:

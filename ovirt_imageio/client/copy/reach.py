@@ -42,12 +42,17 @@ SLOW_START = 3
 # The line has no time for bytes that nobody needs; requests are under way all the time.
 FAR_GAP = 4 * KIB
 
-# What waits in the kernel for a slow connection cannot be sent by another one. TCP must not run dry before the thread
-# that sends gets a processor: with 30 MB/s this takes it four milliseconds.
+# Bytes that wait in the kernel for a slow connection cannot be sent by another one. TCP must not run dry before the
+# thread that sends gets a processor: with 30 MB/s this takes it four milliseconds.
 FAR_UNSENT = 128 * KIB
 
 # The window of each is limited, and each loss halves it.
 FAR_CONNECTIONS = 8
+
+# A small disk is cut into this many pieces for each worker, so that all have something to do until the end; but no
+# piece is shorter than MIN_SHARE: with small ones the copy would go by NBD.
+SHARES = 4
+MIN_SHARE = 4 * MIB
 
 # More than the kernel lets the window of one connection grow to, if it is not told otherwise.
 MAX_WINDOW = 16 * MIB
@@ -77,6 +82,15 @@ class Reach(NamedTuple):
     seconds: float = 0
     share: int = 1
     unsent: Optional[int] = None
+
+    def pieces(self, size: Optional[int]) -> int:
+        """Return how many copies a disk of this size may have: so many connections can be of use. 1 if not known."""
+        return max(1, -(-(size or 0) // self.max_copy))
+
+    def share_of(self, size: int, workers: int) -> int:
+        """Return how long a copy may be of a disk of this size, so that all workers have something to do."""
+        share = blocks.round_up(-(-size // (workers * SHARES)), MIB)
+        return min(self.max_copy, max(MIN_SHARE, share))
 
     def longest(self, window: int) -> int:
         """Return how long a copy may be on a connection with this window; cuts keep to blocks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovirt_imageio.client.copy.reach import FAR, MAX_WINDOW, NEAR, Window, reach
+from ovirt_imageio.client.copy.reach import FAR, FAR_COPY, MAX_WINDOW, MIB, NEAR, Window, reach
 
 
 @pytest.mark.parametrize("round_trip", [0, 0.0002, FAR - 0.001])
@@ -47,7 +47,7 @@ def test_window_is_what_moves_in_these_seconds():
     assert made.size == 4000
     made.ended(1000, now=0.1)
     assert made.size == 6000
-    # What counts is the last round trip, a third of that time: the first task is not in it any more.
+    # The window follows the last round trip, a third of that time: the first task is not in it any more.
     for number in range(2, 12):
         made.ended(3000, now=number / 10)
     assert made.size == pytest.approx(18_000, 0.01)
@@ -56,7 +56,7 @@ def test_window_is_what_moves_in_these_seconds():
 
 
 def test_window_of_a_slow_connection():
-    """What waits behind it is missed in the end."""
+    """Bytes that wait behind a slow connection are missed in the end, when others have none left."""
     made = window()
     # Slow start is not over: it may still become faster.
     made.ended(500, now=1.5)
@@ -105,3 +105,28 @@ def test_pieces_of_a_slow_connection():
     # The blocks of a disk are not cut.
     assert far.longest(MAX_WINDOW - 1) % far.min_copy == 0
     assert far.longest(MAX_WINDOW - 1) > far.max_copy
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(None, 1), (0, 1), (1, 1), (FAR_COPY, 1), (FAR_COPY + 1, 2), (2 * FAR_COPY, 2)]
+)
+def test_as_many_connections_as_there_can_be_pieces(size, count):
+    assert reach(0.1).pieces(size) == count
+
+
+@pytest.mark.parametrize(
+    ("size", "distance", "length"),
+    [
+        (0, 0, 4),
+        (10, 0, 4),
+        (64, 0, 4),
+        (65, 0, 5),
+        (80, 0, 5),
+        (81, 0, 6),
+        (1023, 0, 64),
+        (10**6, 0, 64),
+        (80, 0.1, 0.25),
+    ],
+)
+def test_small_disks_have_pieces_for_all_workers(size, distance, length):
+    assert reach(distance).share_of(size * MIB, 4) == length * MIB
