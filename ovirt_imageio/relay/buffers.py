@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+import threading
 from collections.abc import Iterator
 
 __all__ = ["SLOT", "ZEROES", "Pool", "aligned", "is_aligned", "pool"]
@@ -48,27 +49,29 @@ class Pool:
     much. So it is taken for two buffers at once: two slots are a huge page, which comes ten times as fast. And the
     buffer that came back last is lent first, as the processor may still have it.
 
-    Threads: any. A few more than `max_idle` stay when some come back at once; that needs no lock.
+    Threads: any.
     """
 
     def __init__(self, size: int = SLOT, max_idle: int = MAX_IDLE) -> None:
         self.size = size
         self._max_idle = max_idle
         self._idle: list[memoryview] = []
+        self._lock = threading.Lock()
 
     def take(self) -> memoryview:
         """Lend a buffer until it is given back; its content is undefined."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            memory = huge(2 * self.size)
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        memory = huge(2 * self.size)
         self.give(memory[self.size :])
         return memory[: self.size]
 
     def give(self, buffer: memoryview) -> None:
         """Take a buffer back."""
-        if len(self._idle) < self._max_idle:
-            self._idle.append(buffer)
+        with self._lock:
+            if len(self._idle) < self._max_idle:
+                self._idle.append(buffer)
 
     @contextlib.contextmanager
     def lend(self, count: int = 1) -> Iterator[list[memoryview]]:

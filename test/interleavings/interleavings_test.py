@@ -193,6 +193,7 @@ PLANTED = MappingProxyType(
         "no lock in the store": ("replace_twice", without_lock(stores)),
         "no lock in the queue": ("queue", without_lock(queues)),
         "no lock in the tally of progress": ("write_behind", without_lock(ring)),
+        "no lock in the pool of buffers": ("pool", without_lock(buffers)),
         "a buffer is lent that was only looked at": ("pool", a_take_that_looks_first),
         "blocks are locked by looking": ("blocks", changed(shared.Shared, "locked", locked_by_looking)),
         "the end of a use takes no lock": ("remove_twice", changed(transfers.Transfer, "end", end_without_lock)),

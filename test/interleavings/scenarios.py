@@ -559,8 +559,7 @@ def pool(scheduler: Scheduler) -> None:
                     del lent[next(number for number, other in enumerate(lent) if other is view)]
 
     together(scheduler, user, user, user)
-    # Without a lock, each of the others may give one back that it was sure to have room for.
-    assert len(lender._idle) <= 2 + 2, "more is kept than should be"
+    assert len(lender._idle) <= 2, "more is kept than should be"
 
 
 def blocks(scheduler: Scheduler) -> None:
